@@ -45,7 +45,7 @@ from harness.providers.registry import registered_providers
 from harness.routing.reports import scorecard
 from harness.routing.reports.scorecard import RouteScorecard
 from harness.routing.reports.traffic_report import sum_request_ends
-from harness.routing.table import Route
+from harness.routing.table import BUCKETS, Route
 
 MOST_ALERTS: Final = 5  # shown as banners
 # The control process queues messages within seconds.
@@ -117,15 +117,21 @@ def _show_routes(
     scored = [status.route.name for status in statuses][:MOST_SCORED]
     scorecards = scorecard.build_sound_scorecards(ctx, scored)
     titles = page_frame.titles(ctx)
+    verdicts = [status.last_verdict for status in statuses if status.last_verdict]
+    judged = load_target_names(ctx, {verdict.candidate for verdict in verdicts})
     st.html(
         markup.table(
             [
-                build_row(status, overview.at, scorecards.get(status.route.name), titles)
+                build_row(
+                    status, overview.at, scorecards.get(status.route.name), titles, judged
+                )
                 for status in statuses
             ],
             stacked=True,
         )
     )
+    if len(statuses) > MOST_SCORED:
+        st.html(markup.note(f"Only the first {MOST_SCORED} rows show scores and cost."))
     if hidden_count := len(matches) - len(statuses):
         st.html(markup.note(f"Search above to see the {hidden_count:,} others."))
     unpriced = [card.incumbent.name for card in scorecards.values() if card.missing_price]
@@ -285,8 +291,11 @@ def build_row(
     now: datetime,
     route_scorecard: RouteScorecard | None,
     titles: Mapping[str, str],
+    judged: Mapping[str, str],
 ) -> markup.Row:
-    """Builds a route's row. titles: of suites, by name."""
+    """Builds a route's row. titles: of suites, by name. judged: names of the verdicts'
+    candidates, by id.
+    """
     name = status.route.name
     reason = (
         f'<br><span class="note">{markup.rich(status.reason)}</span>' if status.reason else ""
@@ -299,7 +308,7 @@ def build_row(
         "State": f"{_link_state(status, now)}{reason}",
         "Serves": _describe_serving(status),
         "Candidate's share": _render_share(status),
-        "Last verdict": f"{_render_verdict(status, now)}{scores}",
+        "Last verdict": f"{_render_verdict(status, now, judged)}{scores}",
         "Last hour": last_hour(status.traffic),
         "Cost": _render_cost(route_scorecard),
     }
@@ -319,19 +328,19 @@ def _link_state(status: RouteStatus, now: datetime) -> str:
 
 def _render_share(status: RouteStatus) -> str:
     """Renders the candidate and its share of the callers, as a bar that fills."""
+    experiment = status.route.experiment
     candidate = status.candidate or status.proposed
+    if experiment is not None and experiment.control:
+        candidate = status.incumbent  # in a bake, the promoted candidate is the incumbent
     if candidate is None:
         return DASH
     rivals = f" and {labels.plural(status.rivals, 'other')}" if status.rivals else ""
-    name = escape(f"{candidate.name}{rivals}")
-    rollout = status.rollout
-    if rollout is None:
-        return name
-    share_bps = rollout.current.weight_bps
-    if rollout.baking:
-        share_bps = 10_000 - rollout.policy.bake_bps
-    meter = markup.meter("Candidate's share", share_bps / 10_000, Tone.BETTER)
-    return f"{meter}{noted(escape(labels.weight(share_bps)), candidate.name)}"
+    name = f"{candidate.name}{rivals}"
+    if experiment is None:
+        return escape(name)
+    share_bps = experiment.candidate_bps
+    meter = markup.meter("Candidate's share", share_bps / BUCKETS, Tone.BETTER)
+    return f"{meter}{noted(escape(labels.weight(share_bps)), name)}"
 
 
 def _describe_serving(status: RouteStatus) -> str:
@@ -351,8 +360,10 @@ def _render_state(status: RouteStatus, now: datetime) -> str:
     return f"{markup.state(Label(symbol, status.state_text, tone))}{age}"
 
 
-def _render_verdict(status: RouteStatus, now: datetime) -> str:
-    """Renders the last verdict of a route, with a mark if it is stale or if its swap ended."""
+def _render_verdict(status: RouteStatus, now: datetime, judged: Mapping[str, str]) -> str:
+    """Renders the last verdict of a route with its candidate, and a mark if it is stale or if
+    its swap ended.
+    """
     verdict = status.last_verdict
     validity = status.standing
     if verdict is None:
@@ -365,7 +376,9 @@ def _render_verdict(status: RouteStatus, now: datetime) -> str:
         verdict_html += f'<span class="neutral">, but {escape(end_clause(end))}</span>'
     if status.verdict_proposal:
         verdict_html = markup.link("compare", verdict_html, id=status.verdict_proposal)
-    return f"{verdict_html}{mark} {faint(labels.age(verdict.decided_at, now))}"
+    candidate = judged.get(verdict.candidate, verdict.candidate)
+    origin = faint(f"on {candidate}, {labels.age(verdict.decided_at, now)}")
+    return f"{verdict_html}{mark} {origin}"
 
 
 def _render_scores(route_scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:

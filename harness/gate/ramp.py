@@ -272,9 +272,9 @@ def _certified_s(
 def certified_share(log_certificate: float, limit: float) -> float:
     """Returns which share of the way to the certificate is done, from 0 to 1.
 
-    log_certificate, limit: natural logarithms. The certificate is the mean of the evidence of
-    two kinds, of which one is the mean of three. One of these six grows like an exponential,
-    so the mean's logarithm lies below its line by EVIDENCE_LAG.
+    log_certificate, limit: natural logarithms. The certificate is the mean of two kinds of
+    evidence, and one kind is itself a mean of three. One of these six grows like an
+    exponential, so the mean's logarithm lies below its line by EVIDENCE_LAG.
     """
     share = (max(0.0, log_certificate) + EVIDENCE_LAG) / (limit + EVIDENCE_LAG)
     return min(1.0, share)

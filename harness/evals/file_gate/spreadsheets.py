@@ -35,7 +35,7 @@ _UNREADABLE: Final = (
     NotImplementedError,
     RuntimeError,
     expat.ExpatError,
-    ValueError,  # a number or an encoding that is none
+    ValueError,  # a malformed number, or an unknown encoding
 )
 _REFERENCE: Final = re.compile(r"\$?([A-Z]{1,3})\$?([0-9]{1,7})")
 _LAST_COLUMN: Final = 16_384  # XFD, the last column of a sheet
