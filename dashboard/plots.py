@@ -21,8 +21,8 @@ from dashboard.labels import (
     Label,
 )
 from dashboard.theme import FONT, Palette
+from harness.gate.offline.decision_intervals import DecisionInterval
 from harness.gate.verdict import SuiteReport, VerdictBasis
-from harness.gate.verdict_sentences import FEWEST_PAIRS
 
 Channel = TypeVar("Channel", alt.Color, alt.Shape, alt.StrokeDash)
 # Width of the labels of stacked panels, so that their axes of time align.
@@ -30,6 +30,8 @@ LABELS_WIDTH_PX: Final = 46
 ROW_HEIGHT_PX = 58
 COST_HEIGHT_PX: Final = 300
 EDGES_PX = 104
+# A difference of this many points is possible for all scores: the interval has no such end.
+OPEN_END: Final = 100.0
 TICKS_H: Final = (1 / 60, 5 / 60, 0.25, 0.5, 1, 2, 4, 8, 24, 48, 168, 720)
 MOST_TICKS: Final = 8
 SHAPES = {
@@ -112,7 +114,8 @@ def forest(
     whisker = (
         base.transform_filter("isValid(datum.low)")
         # Without an interval, a screen reader would find an image without a name.
-        .mark_rule(size=2.5, aria=bool(frame["low"].notna().any()))
+        # The plot cuts a whisker whose end is open, because that end is at 100 points.
+        .mark_rule(size=2.5, clip=True, aria=bool(frame["low"].notna().any()))
         .encode(
             x=x_axis,
             x2="high:Q",
@@ -306,7 +309,8 @@ def to_ms(at: datetime) -> float:
 
 def _build_scale(frame: pd.DataFrame) -> alt.Scale:
     """Builds the scale of a forest plot, which always shows 0 and some room on both sides."""
-    values = pd.concat([frame[name] for name in ("low", "high", "delta", "limit")]).dropna()
+    ends = [frame[name].where(frame[name].abs() < OPEN_END) for name in ("low", "high")]
+    values = pd.concat([*ends, frame["delta"], frame["limit"]]).dropna()
     largest = max(1.0, float(values.abs().max()) * 1.08)
     low = min(0.0, float(values.min()))
     high = max(0.0, float(values.max()))
@@ -350,25 +354,32 @@ FIGURES = ("delta", "low", "high", "limit")
 def suite_frame(
     reports: Sequence[SuiteReport],
     titles: Mapping[str, str],
-    basis: VerdictBasis | None = None,
+    basis: VerdictBasis,
+    intervals: Mapping[str, DecisionInterval],
 ) -> pd.DataFrame:
-    """Builds one row per measured suite, in points. low, high: NaN below 30 pairs."""
+    """Builds one row per measured suite, in points. low, high: the ends of the interval that
+    decides; NaN if the suite counts only in the mean.
+    """
     rows: list[dict[str, Any]] = []
     for report in reports:
         if report.is_unscored:
             continue
-        decides = basis is None or basis.decides(report)
+        decides = basis.decides(report)
         outcome = report.outcome if decides else "member"
         label = {**labels.VERDICT_LABELS, **labels.MEMBER_LABELS}[outcome]
         title = titles.get(report.suite, report.suite)
-        has_interval = report.n_used >= FEWEST_PAIRS and report.ci_low is not None
-        low, high = (report.ci_low, report.ci_high) if has_interval else (None, None)
+        interval = intervals.get(report.suite)
         limit = report.limit if decides else None
         row = _build_row(
             [title],
             outcome,
             label.words.lower(),
-            (report.delta, low, high, limit),
+            (
+                report.delta,
+                interval.low if interval else None,
+                interval.high if interval else None,
+                limit,
+            ),
         )
         rows.append(
             {

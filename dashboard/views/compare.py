@@ -19,12 +19,9 @@ from dashboard.views import decisions, samples, verdict_text
 from dashboard.views.provider_dialogs import price_openers
 from dashboard.views.samples import ComparisonView, show_format_failures
 from harness.frame.pagination import PageRequest
+from harness.gate.offline.decision_intervals import decision_intervals
 from harness.gate.verdict import SuiteReport
-from harness.gate.verdict_sentences import (
-    FEWEST_PAIRS,
-    list_reports,
-    sort_for_reading,
-)
+from harness.gate.verdict_sentences import list_reports, sort_for_reading
 from harness.operations.queries import list_proposals
 from harness.proposals.report.measurements import describe_bill, describe_pins
 from harness.proposals.report.page import render_html
@@ -206,33 +203,25 @@ def show_pins(view: ComparisonView) -> None:
 
 def show_effects(view: ComparisonView) -> None:
     """Draws the change in score of each suite, and the pairs that each model won."""
+    verdict = view.comparison.verdict
     basis = view.comparison.basis
-    if basis is None:
+    if verdict is None or basis is None:
         return
     reports = list_reports(basis)
     comparable = [r for r in reports if r.suite not in view.differing]
-    frame = plots.suite_frame(comparable, view.titles, basis)
+    intervals = decision_intervals(verdict)
+    frame = plots.suite_frame(comparable, view.titles, basis, intervals)
     if frame.empty:
         return
-    note = (
-        "Candidate minus current model, in percentage points. Whisker: 95 % CI. The gate "
-        "decides by a test of its own; the whisker shows how precisely the change is known."
-    )
+    note = verdict_text.INTERVAL_NOTE if intervals else verdict_text.OLD_RULES_NOTE
     st.html(markup.section("Change in score for each suite", note))
     st.altair_chart(
         plots.forest(frame, page_frame.palette()),
         theme=None,
         width="stretch",
     )
-    imprecise = [
-        view.titles.get(r.suite, r.suite) for r in comparable if r.n_used < FEWEST_PAIRS
-    ]
-    imprecise_note = (
-        f" Fewer than {FEWEST_PAIRS} pairs, so no interval: {', '.join(imprecise)}."
-    )
     limit_note = (
         "limit: the largest loss that the policy allows; 0 if the candidate must be better."
-        f"{imprecise_note if imprecise else ''}"
     )
     mark = '<span class="limit"></span>'
     st.html(markup.block(f'<p class="note">{mark}{escape(limit_note)}</p>'))

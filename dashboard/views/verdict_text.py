@@ -219,6 +219,18 @@ def _format_saving(difference: float, former: float) -> str:
     return labels.percent(difference / former, 0) if former else "by far"
 
 
+DIFFERENCE_NOTE = "Candidate minus current model, in percentage points. "
+INTERVAL_NOTE = (
+    f"{DIFFERENCE_NOTE}Whisker: the decision's own interval. The gate's tests have refuted all "
+    "differences outside it. Scores pass if the whole whisker is at the limit or to the right "
+    "of it, and fail if the whole whisker is to the left. Each 95 % CI on this page is for "
+    "reading only."
+)
+OLD_RULES_NOTE = (
+    f"{DIFFERENCE_NOTE}Another version of the gate decided this verdict, so the figure has no "
+    "whiskers. To see them, propose again."
+)
+
 AGAINST_NOTE = "The verdict does not depend on these figures; their intervals are not adjusted."
 
 

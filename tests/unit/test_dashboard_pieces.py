@@ -19,17 +19,19 @@ from dashboard.views import routes as routes_page
 from dashboard.views import samples as answers
 from dashboard.views.suites import RunView, run_cells
 from harness.frame.errors import ConfigError
+from harness.gate.offline.decision_intervals import decision_intervals
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.run import EvalRun, RunState, SampleError
-from harness.gate.suite_plan import Claim, SuiteRole
-from harness.gate.verdict import SliceFigures, SuiteFigures, SuiteReport
-from harness.gate.verdict_sentences import sort_for_reading
+from harness.gate.suite_plan import Claim, Looks, SuiteRole
+from harness.gate.verdict import SliceFigures, SuiteFigures, SuiteReport, VerdictBasis
+from harness.gate.verdict_sentences import list_reports, sort_for_reading
 from harness.proposals.fallback_chain import ChainEntry
 from harness.proposals.report.answer_examples import strip_common_start
 from harness.providers.target import Target
 from harness.routing.evidence import EvidenceKind, Waiver
 from harness.routing.settings import OidcSettings
 from tests.support.store.records import SAMPLE, TRAFFIC
+from tests.unit.test_gate_verdicts import ask, leaning, named, plan, weighted
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 NOON = START + timedelta(hours=12)
@@ -201,16 +203,51 @@ def test_a_long_answer_is_cut_and_says_so_and_bars_of_all_suites_share_one_scale
     ]
 
 
-def test_a_frame_of_suites_has_limits_and_no_interval_of_few_pairs() -> None:
-    frame = plots.suite_frame(
-        [report(n_used=29), report("b", n_used=30, claim=Claim.SUPERIOR)],
-        {"a": "Tool calls"},
+@pytest.mark.parametrize("looks", list(Looks))
+@pytest.mark.parametrize(
+    ("claim", "won", "lost"),
+    [(Claim.SUPERIOR, 40, 4), (Claim.NON_INFERIOR, 2, 90), (Claim.NON_INFERIOR, 5, 5)],
+)
+def test_the_plotted_whisker_is_the_interval_that_decides(
+    looks: Looks,
+    claim: Claim,
+    won: int,
+    lost: int,
+) -> None:
+    plans = [replace(plan(claim=claim), looks=looks)]
+    verdict = ask(plans, {"math": leaning(won, lost)})
+    assert verdict is not None
+    basis = VerdictBasis.from_verdict(verdict)
+    intervals = decision_intervals(verdict)
+
+    frame = plots.suite_frame(verdict.suites, {"math": "Sums"}, basis, intervals)
+
+    drawn = plots.forest(frame, LIGHT).to_dict()
+    whisker = drawn["layer"][1]
+    assert (whisker["encoding"]["x"]["field"], whisker["encoding"]["x2"]["field"]) == (
+        "low",
+        "high",
     )
-    assert frame["low"].isna().tolist() == [True, False]
-    assert frame["limit"].tolist() == [-2.0, 0.0]
-    assert frame["title"].tolist() == ["Tool calls", "b"]
-    assert frame["label"].tolist() == ["+0.5", "+0.5"]
-    assert plots.suite_frame([report(n_used=0)], {}).empty
+    (row,) = drawn["datasets"][whisker["data"]["name"]]
+    ends = intervals["math"]
+    assert (row["low"], row["high"]) == (ends.low * 100, ends.high * 100)
+    assert row["limit"] == verdict.suites[0].limit * 100
+    assert (row["low"] >= row["limit"]) is (verdict.outcome == "passed")
+    assert (row["high"] <= row["limit"]) is (verdict.outcome == "failed")
+    assert row["title"] == "Sums"
+
+
+def test_a_suite_of_a_mean_has_a_point_alone_and_the_primary_suites_come_first() -> None:
+    verdict = ask(weighted(1.0, 1.0), named(leaning(20, 2), leaning(14, 5)))
+    assert verdict is not None
+    basis = VerdictBasis.from_verdict(verdict)
+    reports = list_reports(basis)
+
+    frame = plots.suite_frame(reports, {}, basis, decision_intervals(verdict))
+
+    assert frame["low"].notna().tolist() == [True, False, False]
+    assert frame["limit"].notna().tolist() == [True, False, False]
+    assert plots.suite_frame([report(n_used=0)], {}, basis, {}).empty
     primary = report("z", role=SuiteRole.PRIMARY)
     assert [r.suite for r in sort_for_reading([report("a"), primary])] == ["z", "a"]
 

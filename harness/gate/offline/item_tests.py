@@ -200,8 +200,8 @@ def _exact_p(
     limit = np.log(max(float(_p_of_wins_and_losses(won, lost, n, theta0)), SMALLEST_P)).round(
         _TIE_DIGITS
     )
-    shares = _plausible_shares(won + lost, n, -theta0)
-    losing = (shares - theta0) / 2.0
+    shares = _plausible_shares(won + lost, n, abs(theta0))
+    losing = np.maximum(shares - theta0, 0.0) / 2.0
     winning = np.maximum(shares + theta0, 0.0) / 2.0
     far = _FAR_DEVIATIONS * np.sqrt(n * losing * (1.0 - losing)) + 1.0
     least = max(0, int((n * losing - far).min()))

@@ -125,7 +125,7 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
     items = np.arange(1, d.shape[-1] + 1)
     if d.shape[-1] > design.n_max:
         raise InputError(f"{d.shape[-1]} items, but the plan allows at most {design.n_max}")
-    log_e_bad = _log_e_below(d, design.rejected_below)
+    log_e_bad = log_e_below(d, design.rejected_below)
     total = np.cumsum(d, axis=-1)
     squares = np.cumsum(d * d, axis=-1)
     reach = chance_of_passing(items, total, squares, design)
@@ -141,7 +141,7 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
     return EvidencePath(log_e_bad, rejects, hopeless)
 
 
-def _log_e_below(d: Floats, theta0: float) -> Floats:
+def log_e_below(d: Floats, theta0: float) -> Floats:
     """Bets against a mean of theta0 or more. A stake of 1 would lose the whole capital at a
     difference of 1.
     """
@@ -162,7 +162,7 @@ def _margin_lost(
     `design.lost_margin` may let it continue, for example while the loss may exceed the margin.
     """
     items = np.arange(1, d.shape[-1] + 1)
-    lost = (_log_e_below(d, 0.0) >= REJECT_LOG_E) & (reach < _OUT_OF_REACH)
+    lost = (log_e_below(d, 0.0) >= REJECT_LOG_E) & (reach < _OUT_OF_REACH)
     lost &= items < design.n_max
     match design.lost_margin:
         case LostMargin.STOPS:
@@ -231,15 +231,20 @@ def analysis_p(
     design: Design,
     noise: AnswerNoise | None = None,
     *,
+    theta0: float | None = None,
     most: float = 1.0,
 ) -> Floats:
-    """Computes the p-value of (…, n) differences, n >= 2. Above `most` it is approximate."""
-    p = final_p(d, design.theta0, most if noise is None else 1.0)
+    """Computes the p-value of (…, n) differences, n >= 2. Above `most` it is approximate.
+
+    theta0: the mean of the null hypothesis; None for the design's.
+    """
+    null_mean = design.theta0 if theta0 is None else theta0
+    p = final_p(d, null_mean, most if noise is None else 1.0)
     if noise is not None:
         p = p_about_these(p, _compute_share_left(d, design, noise))
     if design.days is not None:
         return p_over_days(p, d.shape[-1], _variance(d), design.days)
-    return np.minimum(p, _staked_p(d, design.theta0))
+    return np.minimum(p, _staked_p(d, null_mean))
 
 
 def _variance(d: Floats) -> Floats:

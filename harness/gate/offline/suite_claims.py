@@ -302,7 +302,7 @@ def weighted_mean(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     like any other item, with the same error. Each suite is still a guard: if a suite is shown
     worse before the mean is decided, that suite decides the claim.
     """
-    whole = _composite(cases)
+    whole = join_suites(cases)
     judgement_of_mean = judge_claim(whole)
     is_decided = judgement_of_mean.report.outcome != "running"
     used_units = judgement_of_mean.consumed if is_decided else len(whole.paired.items)
@@ -370,7 +370,7 @@ def _rejected(report: SuiteReport) -> bool:
 BLOCKING_OUTCOMES: Final = ("failed", "running", "infra_error")
 
 
-def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
+def join_suites(cases: Sequence[SuiteClaim]) -> SuiteClaim:
     """Builds one claim from composite items, as many as the shortest suite has units."""
     plans = [case.plan for case in cases]
     weights = weight_shares(plans)

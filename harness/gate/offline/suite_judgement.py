@@ -103,7 +103,7 @@ def judge_pairs(
     against = _judge_reading(plan, paired, stopped)
     if all(item.complete for item in paired.items[: plan.items_in(against.consumed)]):
         return against
-    favourable = replace(paired, items=tuple(item.in_favour for item in paired.items))
+    favourable = count_for_candidate(paired)
     favour = _judge_reading(plan, favourable, stopped)
     outcome, base = _combine_readings(against, favour)
     # The items of the reported difference; a slice or the lenient scores may use more items.
@@ -137,6 +137,11 @@ def judge_pairs(
         details=figures.as_json(),
     )
     return SuiteJudgement(report, base.consumed)
+
+
+def count_for_candidate(paired: PairedSuite) -> PairedSuite:
+    """Counts the missing scores for the candidate, as a rejection needs it."""
+    return replace(paired, items=tuple(item.in_favour for item in paired.items))
 
 
 def _unlabelled_share(plan: SuitePlan, items: Sequence[PairedItem]) -> float:
@@ -280,13 +285,21 @@ def _find_noise(items: Sequence[PairedItem]) -> AnswerNoise | None:
     return AnswerNoise(ours, theirs)
 
 
+def prepare_test(
+    plan: SuitePlan, paired: PairedSuite
+) -> tuple[Design, list[float], AnswerNoise | None]:
+    """Returns the test of a suite's strict scores: its design, and the units' differences with
+    their noise.
+    """
+    units = merge_clusters(plan, paired.items)
+    return design_from_plan(plan, paired.spread), _differences(units), _find_noise(units)
+
+
 def _compare_readings(plan: SuitePlan, paired: PairedSuite) -> _Readings:
     """Compares the strict scores, and the lenient scores if they can explain a loss."""
-    # The noise was measured on strict scores, so it does not apply to lenient scores.
     units = merge_clusters(plan, paired.items)
-    design = design_from_plan(plan, paired.spread)
-    differences = _differences(units)
-    noise = _find_noise(units)
+    # The noise was measured on strict scores, so it does not apply to lenient scores.
+    design, differences, noise = prepare_test(plan, paired)
     strict = judge_differences(differences, design, noise)
     explained_outcomes = (
         ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
