@@ -173,7 +173,7 @@ def live_part(name: str) -> Iterator[None]:
     try:
         yield
         now = page_frame.context().clock.now()
-        st.html(markup.note(f"updated {time_of_day(now)} UTC, every 2 s"))
+        st.html(markup.note(f"updated {time_of_day(now)}, every 2 s"))
     except SwapgateError as error:
         advice = f"Trying again. {page_frame.ROUTER_SERVES}"
         st.html(markup.failure(f"{name} cannot be read at the moment", str(error), advice))

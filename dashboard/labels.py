@@ -1,4 +1,5 @@
-"""Labels of states (symbol, words, tone), and figures and their changes in words.
+"""Labels of states (symbol, words, tone), figures and their changes in words, and times in the
+reader's zone.
 
 Words that the command line and the API show too come from `harness`; this module adds only the
 symbols and tones of the dashboard. Nothing here renders HTML.
@@ -6,16 +7,19 @@ symbols and tones of the dashboard. Nothing here renders HTML.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from enum import StrEnum
 from typing import Final
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from harness.canary.canary_state import CanaryState
 from harness.frame.formatting import (
     format_age,
     format_bps,
     format_count,
-    format_date_time,
     format_latency,
     format_percent,
     format_points,
@@ -164,7 +168,36 @@ usd: Final = format_usd
 seconds: Final = format_latency
 span: Final = format_span
 age: Final = format_age
-date_time: Final = format_date_time
+
+
+def reader_zone() -> tzinfo:
+    """Returns the zone of the reader's browser; UTC if the browser names no known zone."""
+    # Outside of a visitor's session, Streamlit would log a warning.
+    if get_script_run_ctx(suppress_warning=True) is None:
+        return UTC
+    name = st.context.timezone
+    try:
+        return ZoneInfo(name) if name else UTC
+    except (KeyError, ValueError):
+        return UTC
+
+
+def to_local(at: datetime) -> datetime:
+    """Converts a time to the reader's zone, with a fixed offset whose name begins with UTC."""
+    return at.astimezone(timezone(at.astimezone(reader_zone()).utcoffset() or timedelta()))
+
+
+def date_time(at: datetime, clock: str = "%H:%M") -> str:
+    """Writes a time in the reader's zone: `2 Nov 2026 06:41 UTC+01:00`.
+
+    clock: `strftime`'s format of the time of day.
+    """
+    return to_local(at).strftime(f"%d %b %Y {clock} %Z").removeprefix("0")
+
+
+def day(at: datetime) -> str:
+    """Writes a day in the reader's zone: `2 Nov 2026`."""
+    return to_local(at).strftime("%d %b %Y").removeprefix("0")
 
 
 def few(names: Sequence[str], most: int) -> str:
@@ -184,8 +217,8 @@ def left(end: datetime, now: datetime) -> str:
 
 
 def time_of_day(at: datetime) -> str:
-    """Writes a time as HH:MM:SS in UTC."""
-    return at.astimezone(UTC).strftime("%H:%M:%S")
+    """Writes a time of day in the reader's zone: `06:41:05 UTC+01:00`."""
+    return to_local(at).strftime("%H:%M:%S %Z")
 
 
 @dataclass(frozen=True, slots=True)

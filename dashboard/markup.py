@@ -8,10 +8,11 @@ import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from urllib.parse import urlencode
 
-from dashboard.labels import FigureChange, Label, Tone
-from harness.frame.formatting import escape_directions
+from dashboard.labels import FigureChange, Label, Tone, date_time
+from harness.frame.formatting import escape_directions, format_timestamp
 from harness.frame.pagination import INVALID_ROWS_HINT
 from harness.frame.signing.signed_rows import RowFault
 
@@ -19,6 +20,10 @@ from harness.frame.signing.signed_rows import RowFault
 SHOWN_CHARACTERS = 6_000
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 _CODE = re.compile(r"`([^`\n]+)`")
+_TIME = re.compile(
+    r"\b(?P<day>\d{1,2} [A-Z][a-z]{2} \d{4}|\d{4}-\d{2}-\d{2}) \d{2}:\d{2}(?P<seconds>:\d{2})?"
+    r" UTC(?P<offset>[+-]\d{2}:\d{2})?"
+)
 # The space between a number and its unit, where no line may break.
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|d)\b|%)")
 
@@ -38,8 +43,24 @@ def strong(value: object) -> str:
 
 
 def rich(text: object) -> str:
-    """Escapes a text, and renders `backticks` as code."""
-    return _CODE.sub(r"<code>\1</code>", escape(text))
+    """Escapes a text, renders `backticks` as code, and writes times in the reader's zone, with
+    UTC as a tooltip.
+    """
+    return _TIME.sub(_render_time, _CODE.sub(r"<code>\1</code>", escape(text)))
+
+
+def _render_time(found: re.Match[str]) -> str:
+    day = "%Y-%m-%d" if "-" in found["day"] else "%d %b %Y"
+    clock = "%H:%M:%S" if found["seconds"] else "%H:%M"
+    offset = "" if found["offset"] else "+00:00"
+    try:
+        at = datetime.strptime(f"{found[0]}{offset}", f"{day} {clock} UTC%z")
+    except ValueError:
+        # A person's text may contain a day that does not exist.
+        return found[0]
+    # No line breaks before the zone.
+    local_text = date_time(at, clock).replace(" UTC", "\u00a0UTC")
+    return f'<time title="{format_timestamp(at)} UTC">{local_text}</time>'
 
 
 def emphasized(text: object) -> str:
@@ -69,7 +90,7 @@ def note(text: str) -> str:
 
 
 def faint(words: object) -> str:
-    return f'<span class="note">{escape(words)}</span>'
+    return f'<span class="note">{rich(words)}</span>'
 
 
 def noted(cell: str, words: object) -> str:
@@ -106,7 +127,7 @@ def verdict(card: VerdictCard, *, stale: bool = False) -> str:
         f"<p>{strong(name)}: {rich(finding)}</p>" for name, finding in card.bullets
     )
     next_step = f"<p>{strong('Next:')} {rich(card.next_step)}</p>" if card.next_step else ""
-    foot = f'<p class="note">{escape(card.foot)}</p>' if card.foot else ""
+    foot = f'<p class="note">{rich(card.foot)}</p>' if card.foot else ""
     return (
         f'<div class="sg sg-verdict {label.tone}{" sg-stale" if stale else ""}">'
         f'<div class="sg-round {label.tone}" aria-hidden="true">{escape(label.symbol)}</div>'

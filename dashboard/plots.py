@@ -7,8 +7,8 @@ data by themselves.
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, TypeVar
 
 import altair as alt
 import pandas as pd
@@ -268,7 +268,7 @@ def time_axis(
     end: datetime,
     **options: Any,
 ) -> alt.X:
-    """Builds an axis of times in milliseconds, with labels at round UTC times."""
+    """Builds an axis of times in milliseconds, with labels at the reader's round times."""
     patterns = {timedelta(days=2): "%H:%M", timedelta(days=300): "%d %b"}
     pattern = next(
         (text for longest, text in patterns.items() if end - begin <= longest),
@@ -281,9 +281,10 @@ def time_axis(
     step_ms = step_h * 3_600_000.0
     begin_ms = to_ms(begin)
     end_ms = to_ms(end)
-    first_tick_ms = -(-begin_ms // step_ms) * step_ms
+    offset_ms = 1000.0 * (labels.to_local(end).utcoffset() or timedelta()).total_seconds()
+    first_tick_ms = -(-(begin_ms + offset_ms) // step_ms) * step_ms - offset_ms
     axis = alt.Axis(
-        labelExpr=f"utcFormat(datum.value, '{pattern}')",
+        labelExpr=label_time(pattern),
         values=[
             first_tick_ms + n * step_ms
             for n in range(int((end_ms - first_tick_ms) // step_ms) + 1)
@@ -299,6 +300,16 @@ def time_axis(
         scale=scale,
         axis=axis,
     )
+
+
+def time_scale() -> Literal["utc", "time"]:
+    """Returns Vega's kind of scale: `time` has the zone of the browser."""
+    return "utc" if labels.reader_zone() is UTC else "time"
+
+
+def label_time(pattern: str) -> str:
+    """Writes Vega's expression of a time label in the reader's zone."""
+    return f"{time_scale()}Format(datum.value, '{pattern}')"
 
 
 def to_ms(at: datetime) -> float:

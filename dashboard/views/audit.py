@@ -14,7 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
-from dashboard.markup import escape, noted, strong
+from dashboard.markup import escape, noted, rich, strong
 from dashboard.resource_page import ResourceList, ResourcePage
 from harness.frame.pagination import Page, PageRequest
 from harness.frame.plain_data import to_shown
@@ -150,14 +150,12 @@ def _write_headline(view: AuditView) -> str:
 def _build_row(view: AuditView, event: AuditEvent) -> markup.Row:
     details = {"action": event.action, **event.details}
     reason = details.pop("reason", "")
-    reason_html = f"<br>{escape(str(reason))}" if reason else ""
-    at = f"{event.at:%d %b %Y %H:%M:%S}".removeprefix("0")
+    reason_html = f"<br>{rich(reason)}" if reason else ""
+    at = labels.date_time(event.at, "%H:%M:%S")
     before, after = split_phrase(event)
     change = f"{escape(before)}{_render_subject(event.subject)}{escape(after)}"
     return {
-        "Event, UTC": noted(
-            strong(f"{event.number:,}"), f"{at}, {labels.age(event.at, view.now)}"
-        ),
+        "Event": noted(strong(f"{event.number:,}"), f"{at}, {labels.age(event.at, view.now)}"),
         "Who": noted(escape(event.actor), event.key),
         "Did what, and why": f"{change}{reason_html}",
         "": _render_details(details),
@@ -200,7 +198,7 @@ PAGE: Final = ResourcePage[AuditFilter, AuditView](
     load=load,
     title=lambda view: (
         _write_headline(view),
-        escape(f"{CHAIN_NOTE} · {labels.date_time(view.now)}"),
+        rich(f"{CHAIN_NOTE} · {labels.date_time(view.now)}"),
     ),
     parts=(EVENTS.show, _explain_empty_page, _show_export),
     commands=lambda selection: [

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from dashboard import labels, markup, page_frame
-from dashboard.markup import VerdictCard, escape, noted, strong
+from dashboard.markup import VerdictCard, escape, noted, rich, strong
 from harness.canary.status import CanaryStatus, list_canaries, list_rollouts
 from harness.frame.formatting import (
     format_estimate,
@@ -84,8 +84,8 @@ def list_canary_routes(ctx: Context) -> Sequence[str]:
 
 
 TIMELINE_NOTE: Final = (
-    "Times are UTC. A failure counts for the model that a caller was assigned to, even if a "
-    "fallback answered. Shaded: 95 % intervals."
+    "A failure counts for the model that a caller was assigned to, even if a fallback "
+    "answered. Shaded: 95 % intervals."
 )
 OUTCOMES_NOTE: Final = (
     "Each assigned request ends in one outcome; for each model they sum to the last row."
@@ -418,10 +418,10 @@ def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[mark
     """Builds the table of a canary's actions. moves: its events of the audit log."""
     return [
         {
-            "When": f"<span>{escape(labels.date_time(move.at))}<br>event {move.number}</span>",
+            "When": f"<span>{rich(labels.date_time(move.at))}<br>event {move.number}</span>",
             "What": f"<span>{strong(_name_event(rollout, move))}<br>"
             f"by {escape(move.actor)}</span>",
-            "Why": escape(move.details.get("reason", "")),
+            "Why": rich(move.details.get("reason", "")),
         }
         for move in moves
     ]

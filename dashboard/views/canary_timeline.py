@@ -24,7 +24,7 @@ INCUMBENT = "incumbent"
 SHARE = "Share of the traffic"
 EVIDENCE = "Evidence of harm, in % of the rollback level"
 FAILED = "Failed so far"
-PANEL_HEIGHTS_PX: Final = (80, 110, 190)  # with titles and labels
+PANEL_HEIGHTS_PX: Final = (64, 88, 156)  # with titles and labels
 _MOST_TICKS: Final = 8
 _BY_SECOND_MS: Final = 5 * 60_000  # the labels of a shorter axis have seconds
 _BY_DATE_MS: Final = 8 * 86_400_000  # the labels of a longer axis are dates
@@ -117,7 +117,7 @@ def _build_shares(
             {
                 "at": plots.to_ms(at),
                 "share": weight / 100,
-                "text": f"{labels.weight(weight)} from {labels.time_of_day(at)} UTC",
+                "text": f"{labels.weight(weight)} from {labels.time_of_day(at)}",
             }
             for at, weight in rows
         ]
@@ -136,7 +136,7 @@ def _build_evidence(started_at: datetime, points: Sequence[TimelinePoint]) -> pd
         {
             "at": plots.to_ms(point.at),
             "percent": 100 * point.distance,
-            "text": f"{labels.time_of_day(point.at)} UTC: "
+            "text": f"{labels.time_of_day(point.at)}: "
             f"{labels.percent(point.distance, 0)} of the rollback level",
         }
         for point in points
@@ -184,13 +184,14 @@ def _build_failure_row(
         "high": 100 * high,
         "text": f"{arm}: {labels.percent(failure_share.share)} failed "
         f"({failure_share.failures:,} of {failure_share.units:,}), 95 % CI "
-        f"{labels.percent(low)} to {labels.percent(high)}; {labels.time_of_day(at)} UTC",
+        f"{labels.percent(low)} to {labels.percent(high)}; {labels.time_of_day(at)}",
     }
 
 
 def draw(frames: TimelineFrames, palette: Palette) -> Sequence[Mapping[str, Any]]:
     """Builds the panels as Vega-Lite with their data."""
-    panels = _write_panels(tuple(sorted({0.0, *frames.shares["share"]})), palette)
+    steps = tuple(sorted({0.0, *frames.shares["share"]}))
+    panels = _write_panels(steps, palette, plots.time_scale())
     frames_by_name = {
         "shares": frames.shares,
         "evidence": frames.evidence,
@@ -203,7 +204,11 @@ def draw(frames: TimelineFrames, palette: Palette) -> Sequence[Mapping[str, Any]
 
 
 @lru_cache(maxsize=32)
-def _write_panels(steps: Sequence[float], palette: Palette) -> Sequence[Mapping[str, Any]]:
+def _write_panels(
+    steps: Sequence[float],
+    palette: Palette,
+    time_scale: str,  # noqa: ARG001 - the cache's key, because the axes depend on it
+) -> Sequence[Mapping[str, Any]]:
     """Renders the panels without data. steps: the shares so far, in percent."""
     share_height, evidence_height, failure_height = PANEL_HEIGHTS_PX
     panels = (
@@ -360,9 +365,7 @@ def _build_time_axis(*, has_labels: bool) -> alt.X:
     by_date = f"{length_ms} > {_BY_DATE_MS}"
     by_second = f"{length_ms} < {_BY_SECOND_MS}"
     patterns = ("%d %b", "%H:%M", "%H:%M:%S")
-    date_label, clock_label, second_label = (
-        f"utcFormat(datum.value, '{pattern}')" for pattern in patterns
-    )
+    date_label, clock_label, second_label = (plots.label_time(pattern) for pattern in patterns)
     axis = alt.Axis(
         tickCount=_MOST_TICKS,
         labelExpr=f"{by_date} ? {date_label} : {by_second} ? {second_label} : {clock_label}",
@@ -374,6 +377,6 @@ def _build_time_axis(*, has_labels: bool) -> alt.X:
     return alt.X(
         "at:T",
         title=None,
-        scale=alt.Scale(type="utc", nice=False),
+        scale=alt.Scale(type=plots.time_scale(), nice=False),
         axis=axis,
     )

@@ -85,7 +85,7 @@ def _show_header(view: ComparisonView) -> None:
     route = markup.link("routes", strong(proposal.route), route=proposal.route)
     heading = f"{strong(comparison.candidate.name)} instead of "
     heading += strong(comparison.incumbent.name)
-    st.html(markup.title(heading, f"Route {route} · {escape(' · '.join(facts))}"))
+    st.html(markup.title(heading, f"Route {route} · {rich(' · '.join(facts))}"))
 
 
 def show_banners(view: ComparisonView) -> bool:

@@ -14,7 +14,7 @@ import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import Form, Opener, dialog
-from dashboard.markup import escape, strong
+from dashboard.markup import escape, rich, strong
 from dashboard.operation_dialogs import operation_opener
 from dashboard.views.samples import ComparisonView, load_comparison_view
 from harness.evals import proof_validity
@@ -313,7 +313,7 @@ def _show_changes(proposal_review: ProposalReview) -> None:
         return
     rows = [
         {
-            "Changed (UTC)": f"{change.at:%Y-%m-%d %H:%M}",
+            "Changed": rich(labels.date_time(change.at)),
             "By": escape(change.by),
             "What": change.what,
             "How": escape(change.text),

@@ -21,7 +21,7 @@ from dashboard.dialog_forms import (
     dialog,
 )
 from dashboard.labels import Label, Tone
-from dashboard.markup import escape, faint, meter, noted, state, strong
+from dashboard.markup import escape, faint, meter, noted, rich, state, strong
 from dashboard.resource_page import ResourceList, ResourcePage, Search
 from harness.evals.spending import SpendingReport, load_report
 from harness.frame.errors import StaleWrite
@@ -226,7 +226,7 @@ def _build_manager_row(_: KeysView, key: KeySummary) -> markup.Row:
         "Owner": strong(key.principal_name),
         "Role": escape(key.role.name.lower() if key.role else ""),
         "Key": escape(f"{key.name} …{key.hint}"),
-        "Created (UTC)": f"{key.created_at:%d %b %Y}",
+        "Created": labels.day(key.created_at),
     }
 
 
@@ -597,7 +597,7 @@ PAGE: Final = ResourcePage[None, KeysView](
     load=load,
     title=lambda view: (
         _write_headline(view.clients, view.now.date()),
-        escape(labels.date_time(view.now)),
+        rich(labels.date_time(view.now)),
     ),
     actions=_list_actions,
     parts=(

@@ -231,7 +231,7 @@ def _build_alert_row(alert: AlertView) -> markup.Row:
         "Alert": f'{title}<br><span class="note">{markup.rich(text)}</span>',
         "About": subject,
         "Severity": markup.state(Label(symbol, alert.severity.name.lower(), tone)),
-        "First seen": escape(labels.date_time(alert.first_seen)),
+        "First seen": rich(labels.date_time(alert.first_seen)),
         "Lasted": escape(duration),
         "Times": labels.count(alert.count),
         "Messages": escape(f"{alert.message_counts or 'none'}{error}"),
@@ -272,7 +272,7 @@ def _write_headline(
     now = overview.at
     statuses = overview.active
     routes = labels.plural(len(overview.names) - len(overview.faults), "route")
-    note = f"{routes} · {escape(labels.date_time(now))}"
+    note = f"{routes} · {rich(labels.date_time(now))}"
     news = list_news(statuses, now, mark=strong)[1:]
     needs = describe_needs(
         statuses,
@@ -337,7 +337,7 @@ def _render_share(status: RouteStatus) -> str:
     rivals = f" and {labels.plural(status.rivals, 'other')}" if status.rivals else ""
     name = f"{candidate.name}{rivals}"
     if experiment is None:
-        return escape(name)
+        return noted(escape(name), "no share yet")
     share_bps = experiment.candidate_bps
     meter = markup.meter("Candidate's share", share_bps / BUCKETS, Tone.BETTER)
     return f"{meter}{noted(escape(labels.weight(share_bps)), name)}"

@@ -12,7 +12,7 @@ import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import Form, Opener, SettingsForm, dialog
-from dashboard.markup import escape, strong
+from dashboard.markup import escape, rich, strong
 from dashboard.operation_dialogs import operation_opener
 from harness.frame.people.access import Actor, Role
 from harness.operations.context import Context
@@ -289,7 +289,7 @@ def _render_keys(provider_credentials: ProviderCredentials) -> str:
 def _render_key(key: StoredKeyView) -> str:
     until_text = f", until {labels.date_time(key.expires_at)}" if key.expires_at else ""
     details = f"by {key.created_by}, {labels.date_time(key.updated_at)}{until_text}"
-    return f'{strong(key.name)} <span class="note">{escape(details)}</span>'
+    return f'{strong(key.name)} <span class="note">{rich(details)}</span>'
 
 
 def _ask_key(provider_credentials: ProviderCredentials) -> None:

@@ -187,7 +187,7 @@ def _render_last_check(check: ProviderCheck | None, now: datetime) -> str:
         return '<p class="note">Not checked yet: “Check now” tests whether it works.</p>'
     findings = " · ".join(map(_render_finding, check.findings))
     check_time = f"Checked {labels.age(check.at, now)}, {labels.date_time(check.at)}"
-    check_line = f'<p class="note">{escape(check_time)}: {findings}</p>'
+    check_line = f'<p class="note">{rich(check_time)}: {findings}</p>'
     return check_line + "".join(
         banner(
             f"✕ {finding.subject.capitalize()}: {finding.found}.",
@@ -315,7 +315,7 @@ PAGE: Final = ResourcePage[None, ProvidersView](
     name="The providers",
     ask=lambda: None,
     load=load,
-    title=lambda view: (_write_headline(view.rows), escape(labels.date_time(view.now))),
+    title=lambda view: (_write_headline(view.rows), rich(labels.date_time(view.now))),
     parts=(dialogs.show_once, CARDS.show, KINDS.show),
     commands=lambda _: [["provider", "matrix"]],
 )

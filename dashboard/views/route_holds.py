@@ -5,7 +5,7 @@ confirms. Settings that change slowly are in `route_settings`.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, timedelta
+from datetime import timedelta
 from typing import Final
 
 import streamlit as st
@@ -68,15 +68,18 @@ FREEZE_NOTE: Final = (
     width="medium",
 )
 def add(form: Form, route: str) -> None:
-    """Asks for a freeze of one route or of all routes, with its start and end in UTC."""
+    """Asks for a freeze of one route or of all routes, from and until the reader's times."""
     ctx = page_frame.context()
     now = ctx.clock.now()
     scope_route = form.choose_scope(route)
     left, right = st.columns(2)
-    entered_start = left.datetime_input("From, UTC (empty: now)", None, key=form.key("from"))
-    entered_end = right.datetime_input("Until, UTC", None, key=form.key("until"))
-    starts_at = entered_start and entered_start.replace(tzinfo=UTC)
-    ends_at = entered_end and entered_end.replace(tzinfo=UTC)
+    entered_start = left.datetime_input(
+        "From, your time (empty: now)", None, key=form.key("from")
+    )
+    entered_end = right.datetime_input("Until, your time", None, key=form.key("until"))
+    zone = labels.reader_zone()
+    starts_at = entered_start and entered_start.replace(tzinfo=zone)
+    ends_at = entered_end and entered_end.replace(tzinfo=zone)
     canaries = canary_status.list_canaries(ctx, route=scope_route)
     held_canaries = ", ".join(
         f"{canary.candidate.name} on {canary.rollout.route}" for canary in canaries

@@ -6,14 +6,13 @@ in `policies`. Functions that return a text are pure.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 import streamlit as st
 
 from dashboard import labels, markup, page_frame
 from dashboard.dialog_forms import show_openers
-from dashboard.markup import escape, faint, strong
+from dashboard.markup import escape, faint, rich, strong
 from dashboard.resource_page import ResourceList, ResourcePage
 from dashboard.views import policies, route_holds, route_timeline
 from dashboard.views import route_settings as dialogs
@@ -126,7 +125,7 @@ def _write_title(page: RoutePage) -> tuple[str, str]:
         first_of_incumbent = record
     heading = (
         f"{strong(view.name(view.route.incumbent))} serves "
-        f"{strong(view.route.name)} since {escape(labels.date_time(first_of_incumbent.at))}"
+        f"{strong(view.route.name)} since {rich(labels.date_time(first_of_incumbent.at))}"
     )
     note = (
         f"{labels.age(first_of_incumbent.at, view.now)} · version {view.route.version} · "
@@ -207,9 +206,7 @@ def overrides(settings: RouteSettings) -> str:
 def _show_timeline(page: RoutePage) -> None:
     """Draws the models that served over time."""
     view = page.view
-    note = (
-        "Wide bar: incumbent. Narrow bar: share of the traffic. Diamond: change. Times are UTC."
-    )
+    note = "Wide bar: incumbent. Narrow bar: share of the traffic. Diamond: change."
     st.html(markup.section("Which model served when", note))
     chart = route_timeline.draw_route(view, page_frame.palette())
     if chart is None:
@@ -224,18 +221,13 @@ def _build_version_row(page: RoutePage, record: RouteRecord) -> markup.Row:
     canary = record.route.canary
     return {
         "Version": f'<span class="phone">Version </span>{record.route.version}',
-        "When": _render_time(record.at),
+        "When": rich(labels.date_time(record.at)),
         "What": strong(describe_change(record)),
         "Serves": escape(view.name(record.route.incumbent)),
         "Canary": escape(labels.weight(canary.weight_bps) if canary else "–"),
         "By": escape(record.actor),
-        "Why": escape(record.reason) + (f" {faint(record.verdict)}" if record.verdict else ""),
+        "Why": rich(record.reason) + (f" {faint(record.verdict)}" if record.verdict else ""),
     }
-
-
-def _render_time(at: datetime) -> str:
-    *day, hour, zone = labels.date_time(at).split()
-    return f'<span class="date">{escape(" ".join(day))}<br>{escape(f"{hour} {zone}")}</span>'
 
 
 def _compare_versions(page: RoutePage) -> None:
@@ -344,8 +336,8 @@ def _build_switch_row(page: RoutePage, record: SwitchRecord) -> markup.Row:
     return {
         "State": escape(record.describe_state(page.view.now)),
         "Does": escape(str(switch.force)),
-        "From": escape(labels.date_time(switch.starts_at or switch.created_at)),
-        "Until": escape(labels.date_time(switch.expires_at)) if switch.expires_at else DASH,
+        "From": rich(labels.date_time(switch.starts_at or switch.created_at)),
+        "Until": rich(labels.date_time(switch.expires_at)) if switch.expires_at else DASH,
         "Routes": escape(switch.route or "all routes"),
         "By": escape(switch.actor),
         "Why": escape(switch.reason),
@@ -393,8 +385,8 @@ def _build_drift_row(_: RoutePage, status: DriftStatus) -> markup.Row:
         "Compared": drift_watches.describe_comparison(status.comparisons),
         "Change": escape(evidence.change_text if evidence else "–"),
         "Evidence": escape(evidence.share_text if evidence else "–"),
-        "Last": escape(last_text),
-        "Next": escape(labels.date_time(status.next_at) if status.next_at else "–"),
+        "Last": rich(last_text),
+        "Next": rich(labels.date_time(status.next_at) if status.next_at else "–"),
     }
 
 

@@ -25,7 +25,7 @@ from dashboard.dialog_forms import (
     show_openers,
 )
 from dashboard.labels import Label, Tone
-from dashboard.markup import escape, noted, pill, strong
+from dashboard.markup import escape, noted, pill, rich, strong
 from dashboard.resource_page import Cards, ResourceList, ResourcePage
 from harness.agents import agents, switches
 from harness.agents.message import MessageRole, MessageState, SessionMessage
@@ -445,7 +445,7 @@ def _build_grant_row(view: SessionsView, grant: AgentGrant) -> markup.Row:
         "Agent": escape(grant.agent),
         "For": escape(f"session {grant.session}" if grant.session else "all its sessions"),
         "State": markup.state(state),
-        "Until": escape(labels.date_time(grant.expires_at)),
+        "Until": rich(labels.date_time(grant.expires_at)),
         "By": escape(grant.granted_by),
         "Why": escape(grant.reason),
     }

@@ -22,7 +22,7 @@ from dashboard.dialog_forms import (
     show_openers,
 )
 from dashboard.labels import Label, Tone
-from dashboard.markup import escape, faint, noted, strong
+from dashboard.markup import escape, faint, noted, rich, strong
 from dashboard.operation_dialogs import operation_openers
 from dashboard.resource_page import REFRESH_INTERVAL, Cards, ResourceList
 from harness.canary import shadows
@@ -161,7 +161,7 @@ def _list_facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
             "Mirrors",
             escape(f"{labels.weight(shadow.limits.share_bps)} of the callers"),
         ),
-        ("Until", escape(labels.date_time(shadow.expires_at))),
+        ("Until", rich(labels.date_time(shadow.expires_at))),
         ("Proposal", proposal),
         ("Started by", escape(f"{shadow.started_by}: {shadow.reason}")),
     ]

@@ -16,7 +16,7 @@ import streamlit as st
 from dashboard import labels, markup, page_frame, plots
 from dashboard.dialog_forms import Opener, show_openers
 from dashboard.labels import Label, Tone
-from dashboard.markup import Row, escape, faint, noted, state, strong
+from dashboard.markup import Row, escape, faint, noted, rich, state, strong
 from dashboard.operation_dialogs import operation_opener
 from dashboard.resource_page import ResourceList, ResourcePage, Search
 from dashboard.views import suite_dialogs as dialogs
@@ -403,7 +403,7 @@ def row_cells(row: LeaderboardRow, route: str) -> Row:
     )
     score = DASH if row.score is None else format_score(row.score)
     delta_interval = format_points_interval(row.delta_low, row.delta_high)
-    date_text = row.measured_at.date().isoformat() if row.measured_at else ""
+    date_text = labels.day(row.measured_at) if row.measured_at else ""
     look_text = f", look {row.look}" if row.look > 1 else ""
     efficiency_note = (
         "no other model is both better and cheaper" if row.is_cheapest_so_good else ""
@@ -488,7 +488,7 @@ PAGE: Final = ResourcePage[None, SuitesView](
     load=load,
     title=lambda view: (
         _write_headline(view.suites, len(view.under_way)),
-        escape(labels.date_time(view.now)),
+        rich(labels.date_time(view.now)),
     ),
     actions=_list_actions,
     parts=(_explain_no_captures, SUITES.show, RUNS.show, _show_models, _show_captures),

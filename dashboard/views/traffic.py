@@ -14,7 +14,7 @@ import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame, plots
 from dashboard.labels import Tone
-from dashboard.markup import Tile, escape, faint, strong
+from dashboard.markup import Tile, escape, faint, rich, strong
 from dashboard.theme import Palette
 from harness.frame.failures import failure_words
 from harness.frame.formatting import (
@@ -197,7 +197,7 @@ def _describe_pace(report: TrafficReport) -> str:
     begins_at = first_minute if first_minute > report.since else report.now - report.window
     hours = (report.now - begins_at) / timedelta(hours=1)
     if hours < 1:
-        return f"since {first_minute:%H:%M} UTC"
+        return f"since {labels.date_time(first_minute)}"
     since_text = (
         f", since {labels.date_time(first_minute)}" if first_minute > report.since else ""
     )
@@ -347,7 +347,7 @@ def _build_failover_row(failover: Failover) -> markup.Row:
             f' <span class="note" title="{escape(failover.sentence)}">{escape(details)}</span>'
         )
     return {
-        "When (UTC)": escape(f"{failover.at:%d %b %H:%M:%S}".removeprefix("0")),
+        "When": rich(labels.date_time(failover.at, "%H:%M:%S")),
         "Route": escape(failover.route),
         "Model left": strong(failover.target),
         "Why": f"<span>{reason_html}</span>",

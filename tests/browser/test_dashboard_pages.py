@@ -1,13 +1,14 @@
 import os
 import re
 import shutil
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 import httpx
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
@@ -104,6 +105,30 @@ def test_every_page_answers_in_its_first_line(
     assert_no_sideways_scroll(page)
     assert_accessible(page)
     listener.assert_quiet()
+
+
+def test_times_are_in_the_readers_zone_with_utc_as_a_tooltip(
+    browser: Browser,
+    address: str,
+) -> None:
+    context = browser.new_context(timezone_id="Asia/Kolkata")
+    page = context.new_page()
+    opened(page, f"{address}/routes?route=support-chat")
+    time = page.locator("h1 time")
+    expect(time).to_contain_text("UTC+05:30")
+    utc = datetime.fromisoformat((time.get_attribute("title") or "").removesuffix(" UTC"))
+    local = (utc + timedelta(hours=5, minutes=30)).strftime("%d %b %Y %H:%M").removeprefix("0")
+    expect(time).to_contain_text(local)
+    # A round time of this zone is no round hour of UTC.
+    axis = page.locator(".vega-embed svg").first
+    expect(axis).to_be_visible()
+    for path in ("/canary?route=support-chat", "/audit", "/"):
+        page.goto(address + path)
+        expect(page.get_by_text("Copy as CLI")).to_be_visible()
+        shown = page.locator("[data-testid=stMainBlockContainer]").inner_text()
+        assert "UTC+05:30" in shown.replace("\u00a0", " ")
+        assert not re.search(r"\d{2}:\d{2}\s+UTC(?!\+05:30)", shown)
+    context.close()
 
 
 def test_markup_in_an_answer_is_never_run_and_filters_live_in_the_address(

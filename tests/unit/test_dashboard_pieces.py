@@ -1,8 +1,9 @@
 import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from html import escape, unescape
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
@@ -164,6 +165,35 @@ def test_words_that_went_are_struck_and_those_that_came_underlined_where_some_st
         "I do not know.",
         "team 8.",
     )
+
+
+@pytest.mark.parametrize(
+    ("zone", "shown"),
+    [
+        (ZoneInfo("Asia/Kolkata"), "2 Nov 2026 11:11\u00a0UTC+05:30"),
+        (ZoneInfo("America/New_York"), "2 Nov 2026 00:41\u00a0UTC-05:00"),
+        (UTC, "2 Nov 2026 05:41\u00a0UTC"),
+    ],
+)
+def test_a_text_has_its_times_in_the_readers_zone_and_utc_as_a_tooltip(
+    monkeypatch: pytest.MonkeyPatch,
+    zone: tzinfo,
+    shown: str,
+) -> None:
+    monkeypatch.setattr(labels, "reader_zone", lambda: zone)
+    expected = f'<time title="2026-11-02 05:41:00 UTC">{shown}</time>'
+    at = datetime(2026, 11, 2, 5, 41, tzinfo=UTC)
+
+    assert cards.rich("Frozen until 2 Nov 2026 05:41 UTC.") == f"Frozen until {expected}."
+    assert cards.rich(labels.date_time(at)) == expected
+    assert cards.rich("2026-11-02 05:41 UTC") == expected
+    assert shown.split("\u00a0")[1] in labels.time_of_day(at)
+    assert cards.rich("on 31 Feb 2026 05:41 UTC") == "on 31 Feb 2026 05:41 UTC"
+    axis = plots.time_axis("at", at, at + timedelta(hours=6)).to_dict()["axis"]
+    (first, *_) = axis["values"]
+    local = labels.to_local(datetime.fromtimestamp(first / 1000.0, UTC))
+    assert local.minute == 0, "ticks are at the reader's whole hours"
+    assert ("utcFormat" in axis["labelExpr"]) is (zone is UTC)
 
 
 @given(st.text(alphabet="<>&\"'abc "))
