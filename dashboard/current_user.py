@@ -30,8 +30,8 @@ SIGN_IN_BROKEN: Final = (
 )
 
 
-def show_account() -> bool:
-    """Shows the signed-in actor, or a link to sign in.
+def show_account(page: str) -> bool:
+    """Shows the page's name, and the signed-in actor or a link to sign in.
 
     Returns whether the page may be shown. A visitor without a session sees no page under
     single sign-on, and no visitor sees one if the installation cannot open.
@@ -54,6 +54,7 @@ def show_account() -> bool:
             st.html(
                 '<div class="sg sg-account" '
                 f'title="{escape(f"You act as {actor.name}, {credential}")}">'
+                f'<b class="page">{escape(page)}</b>'
                 f"<span>{strong(actor.name)} · {escape(actor.role.name.lower())}</span> "
                 f"{markup.docs_link('index', 'Docs')}</div>"
             )
@@ -62,7 +63,7 @@ def show_account() -> bool:
         return True
     st.session_state.pop(page_frame.ACTOR_KEY, None)
     if not page_frame.needs_sign_in():
-        st.html(_render_account_line(reason or READING_ONLY, sign_in_address()))
+        st.html(_render_account_line(reason or READING_ONLY, sign_in_address(), page))
         return True
     _ask_sign_on(reason)
     return False
@@ -284,7 +285,8 @@ def attempt(
     st.html(markup.failure("Not done", reason or SIGN_IN, consequence, docs_page=docs_page))
 
 
-def _render_account_line(text: str, address: str) -> str:
+def _render_account_line(text: str, address: str, page: str = "") -> str:
     link = f'<a href="{escape(address)}" target="_self"><b>Sign in</b></a>'
     docs = markup.docs_link("index", "Docs")
-    return f'<div class="sg sg-account"><span>{escape(text)}</span> {link} {docs}</div>'
+    name = f'<b class="page">{escape(page)}</b>'
+    return f'<div class="sg sg-account">{name}<span>{escape(text)}</span> {link} {docs}</div>'

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import current_user, markup, theme
+from dashboard import current_user, theme
 
 FOLDER = Path(__file__).parent
 KEEP_ALIVE_INTERVAL = timedelta(minutes=1)
@@ -75,10 +75,8 @@ PAGES = {
     ],
 }
 page = st.navigation(PAGES, position="top")
-if current_user.show_account():
-    # The bar does not show which page of a menu this is.
-    section = next(name for name, pages in PAGES.items() if page in pages)
-    if section:
-        st.html(markup.note(f"{section} › {page.title}"))
+# The bar shows neither the page of a menu nor, on a phone, any page.
+section = next(name for name, pages in PAGES.items() if page in pages)
+if current_user.show_account(" › ".join(filter(None, (section, page.title)))):
     page.run()
     stay_alive()

@@ -50,7 +50,7 @@ def show() -> None:
     if view.status is None or not view.status.rollout.live:
         route_status = load_status(ctx, route)
     if view.status is None:
-        state.html(markup.title(f"No canary on {strong(route)}"))
+        state.html(canary_text.no_canary(view, route))
         if route_status is None or route_status.open_proposal is None:
             page_frame.show_empty(
                 "This route has never had a canary. A canary opens when a proposal passes:",

@@ -11,6 +11,7 @@ from typing import Final
 
 from dashboard import labels, markup, page_frame
 from dashboard.markup import VerdictCard, escape, noted, rich, strong
+from dashboard.serving import outage_banner, serving_line
 from harness.canary.status import CanaryStatus, list_canaries, list_rollouts
 from harness.frame.formatting import (
     format_estimate,
@@ -34,6 +35,8 @@ from harness.gate.online.rollout import (
     name_end,
 )
 from harness.operations.context import Context
+from harness.operations.route_queries import load_serving
+from harness.operations.route_status import RouteStatus
 from harness.routing.records.observations import Observations
 from harness.routing.reliability.latency import merge_histograms, quantile_ms
 
@@ -48,6 +51,7 @@ class CanaryView:
     status: CanaryStatus | None  # None for a route that never had a canary
     traffic: Sequence[TrafficMinute]  # since the canary started, until its end
     now: datetime
+    serving: RouteStatus | None = None  # None for a deleted route
 
     @property
     def quiet_since(self) -> datetime | None:
@@ -63,7 +67,7 @@ def load_canary(ctx: Context, route: str) -> CanaryView:
     """Loads the newest canary of a route, with its traffic by the minute."""
     canaries = list_canaries(ctx, route=route)
     if not canaries:
-        return CanaryView(None, (), ctx.clock.now())
+        return CanaryView(None, (), ctx.clock.now(), load_serving(ctx, route))
     first_minute = canaries[0].rollout.started_at.replace(second=0, microsecond=0)
     with ctx.store.read() as tx:
         traffic = Observations(tx).traffic(since=first_minute, route=route)
@@ -71,7 +75,7 @@ def load_canary(ctx: Context, route: str) -> CanaryView:
     if not rollout.live and not rollout.baking:
         # Requests after the end took no part in the decision that the page shows.
         traffic = [minute for minute in traffic if minute.minute <= rollout.updated_at]
-    return CanaryView(canaries[0], traffic, ctx.clock.now())
+    return CanaryView(canaries[0], traffic, ctx.clock.now(), load_serving(ctx, route))
 
 
 def list_canary_routes(ctx: Context) -> Sequence[str]:
@@ -97,22 +101,31 @@ def headline(view: CanaryView, status: CanaryStatus) -> str:
     rollout = status.rollout
     state = status.state
     quiet_since = view.quiet_since
+    serving = serving_line(view.serving) if view.serving else "deleted"
     note = (
-        f"Route {strong(rollout.route)} · incumbent {strong(status.incumbent.name)} · started "
-        f"{escape(labels.age(rollout.started_at, view.now))}"
+        f"Route {strong(rollout.route)} · {serving} · "
+        f"started {escape(labels.age(rollout.started_at, view.now))}"
     )
-    stale_banner = ""
+    banners = outage_banner(view.serving) if view.serving else ""
     if quiet_since is not None:
         text = (
             f"No request has arrived since {labels.date_time(quiet_since)}. Check that clients "
             "call the route and that the router runs: `swapgate doctor`."
         )
-        stale_banner = markup.banner("STALE.", text)
+        banners += markup.banner("STALE.", text)
     heading = markup.title(f"{strong(status.candidate.name)} {escape(state.predicate)}", note)
     card = markup.verdict(
-        _build_card(view, status), stale=bool(stale_banner) and is_calm(status)
+        _build_card(view, status), stale=quiet_since is not None and is_calm(status)
     )
-    return f'<div class="sg-top">{heading}{stale_banner}{card}</div>'
+    return f'<div class="sg-top">{heading}{banners}{card}</div>'
+
+
+def no_canary(view: CanaryView, route: str) -> str:
+    """Renders the title of a route that never had a canary."""
+    heading = f"No canary on {strong(route)}"
+    if view.serving is None:
+        return markup.title(heading)
+    return markup.title(heading, serving_line(view.serving)) + outage_banner(view.serving)
 
 
 def is_calm(status: CanaryStatus) -> bool:

@@ -15,6 +15,7 @@ import streamlit as st
 from dashboard import labels, markup, page_frame, plots
 from dashboard.dialog_forms import show_openers
 from dashboard.markup import escape, rich, strong
+from dashboard.serving import outage_banner, serving_line
 from dashboard.views import decisions, samples, verdict_text
 from dashboard.views.provider_dialogs import price_openers
 from dashboard.views.samples import ComparisonView, show_format_failures
@@ -23,6 +24,7 @@ from harness.gate.offline.decision_intervals import decision_intervals
 from harness.gate.verdict import SuiteReport
 from harness.gate.verdict_sentences import list_reports, sort_for_reading
 from harness.operations.queries import list_proposals
+from harness.operations.route_queries import load_serving
 from harness.proposals.report.measurements import describe_bill, describe_pins
 from harness.proposals.report.page import render_html
 from harness.routing.proposal import ProposalPhase
@@ -83,9 +85,12 @@ def _show_header(view: ComparisonView) -> None:
         *(f"{label.lower()} {value}" for _, label, value in proposal.texts),
     ]
     route = markup.link("routes", strong(proposal.route), route=proposal.route)
+    serving = load_serving(page_frame.context(), proposal.route)
+    serving_text = f" · {serving_line(serving)}" if serving else ""
     heading = f"{strong(comparison.candidate.name)} instead of "
     heading += strong(comparison.incumbent.name)
-    st.html(markup.title(heading, f"Route {route} · {rich(' · '.join(facts))}"))
+    note = f"Route {route}{serving_text} · {rich(' · '.join(facts))}"
+    st.html(markup.title(heading, note) + (outage_banner(serving) if serving else ""))
 
 
 def show_banners(view: ComparisonView) -> bool:

@@ -15,6 +15,7 @@ from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import show_openers
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, faint, noted, rich, strong
+from dashboard.serving import describe_serving, next_step
 from dashboard.views.provider_dialogs import price_openers
 from harness.frame.alerts.alert import NO_SINK, Severity
 from harness.frame.alerts.alerts import AlertView
@@ -300,13 +301,15 @@ def build_row(
     reason = (
         f'<br><span class="note">{markup.rich(status.reason)}</span>' if status.reason else ""
     )
-    if status.outage is not None and status.progress is not RouteState.STEADY:
-        reason += f"<br>{faint(status.progress_text)}"
+    if status.outage is not None:
+        reason += f"<br>{markup.link('/providers', next_step(status))}"
+        if status.progress is not RouteState.STEADY:
+            reason += f"<br>{faint(status.progress_text)}"
     scores = _render_scores(route_scorecard, titles) if route_scorecard else ""
     return {
         "Route": markup.link("routes", strong(name), route=name),
         "State": f"{_link_state(status, now)}{reason}",
-        "Serves": _describe_serving(status),
+        "Serves": noted(*describe_serving(status)),
         "Candidate's share": _render_share(status),
         "Last verdict": f"{_render_verdict(status, now, judged)}{scores}",
         "Last hour": last_hour(status.traffic),
@@ -341,17 +344,6 @@ def _render_share(status: RouteStatus) -> str:
     share_bps = experiment.candidate_bps
     meter = markup.meter("Candidate's share", share_bps / BUCKETS, Tone.BETTER)
     return f"{meter}{noted(escape(labels.weight(share_bps)), name)}"
-
-
-def _describe_serving(status: RouteStatus) -> str:
-    """Describes which model answers now, in place of the incumbent or as the incumbent."""
-    incumbent = status.incumbent.name
-    if not status.serves:
-        return noted("no model answers", f"the incumbent is {incumbent}")
-    if status.serves != incumbent:
-        cause = ", by a kill switch" if status.outage is None else ""
-        return noted(strong(status.serves), f"in place of {incumbent}{cause}")
-    return escape(incumbent)
 
 
 def _render_state(status: RouteStatus, now: datetime) -> str:

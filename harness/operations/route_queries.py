@@ -25,6 +25,7 @@ from harness.gate.online.rollout import Rollout, RolloutState
 from harness.operations.context import Context
 from harness.operations.route_status import NEWS_PERIOD, RouteStatus
 from harness.providers.force import KillSwitch, active_switches, decide_plan
+from harness.providers.records import Targets
 from harness.providers.target import Target
 from harness.routing.control import freezes, routes
 from harness.routing.control.outages import load_outages
@@ -35,6 +36,7 @@ from harness.routing.records.observations import Observations
 from harness.routing.records.preload import Preload
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.router_reports import RouterReports
+from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.reliability.failover import FailoverReason
 from harness.routing.reports.traffic_report import TargetTraffic, TrafficReport, sum_by_target
@@ -228,6 +230,31 @@ def load_status(ctx: Context, name: str) -> RouteStatus:
             state = _add_last_rollout(tx, state)
         state = replace(state, outage=outages.get(name))
         return _add_verdict(ctx, tx, state, traffic.get(name, ()))
+
+
+def load_serving(ctx: Context, name: str) -> RouteStatus | None:
+    """Loads a route's status as far as it tells which model answers callers now: without
+    proposal, canary and verdict. Returns None for a deleted route. Raises SignatureInvalid.
+    """
+    with ctx.store.read() as tx:
+        route = Routing(tx).route(name)
+        if route is None:
+            return None
+        targets = Targets(tx).among(route.targets)
+        switches = active_switches(Switches(tx).not_lifted(), ctx.clock.now())
+        has_router = RouterReports(tx).oldest(ctx.clock.now()) is not None
+    return RouteStatus(
+        route=route,
+        incumbent=targets[route.incumbent],
+        candidate=None,
+        open_proposal=None,
+        last_verdict=None,
+        rollout=None,
+        traffic=(),
+        outage=load_outages(ctx, [name]).get(name),
+        forced=_find_forced_target(route, targets, switches),
+        has_router=has_router,
+    )
 
 
 def _load_states(
