@@ -24,7 +24,7 @@ from harness.operations.single_sign_on import read_identity
 SIGN_IN: Final = (
     "Sign in first, at the top of this page; swapgate key sign-in-link prints a link for it."
 )
-READING_ONLY: Final = "You can read without signing in."
+READING_ONLY: Final = "You are not signed in."
 SIGN_IN_BROKEN: Final = (
     "The database does not answer, so sign-in does not work now: see the log."
 )

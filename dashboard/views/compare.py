@@ -90,7 +90,8 @@ def _show_header(view: ComparisonView) -> None:
     heading = f"{strong(comparison.candidate.name)} instead of "
     heading += strong(comparison.incumbent.name)
     note = f"Route {route}{serving_text} · {rich(' · '.join(facts))}"
-    st.html(markup.title(heading, note) + (outage_banner(serving) if serving else ""))
+    st.html(markup.title(heading, note))
+    page_frame.show_html(outage_banner(serving) if serving else "")
 
 
 def show_banners(view: ComparisonView) -> bool:
