@@ -14,6 +14,7 @@ from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.records.transaction import Transaction
 from harness.providers.models.catalogue import Catalogue, CatalogueEntry
+from harness.providers.models.model_ends import EndStatement, ModelEnd, find_end
 from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.models.model_names import parse_model_name
 from harness.providers.records import DiscoveredModels, Providers, Targets
@@ -121,6 +122,17 @@ def find_deprecations(
         )
         deprecations.append(deprecation)
     return tuple(sorted(deprecations, key=lambda ending: (ending.end_date, ending.name)))
+
+
+def route_end(
+    route: Route, statements: Mapping[str, Sequence[EndStatement]]
+) -> ModelEnd | None:
+    """Returns when a route's incumbent ends: the earliest day that a source states; None if the
+    end is unknown. Pure.
+
+    statements: by the target's id, as `list_statements` returns them.
+    """
+    return find_end(statements.get(route.incumbent, ()))
 
 
 def find_successor(
