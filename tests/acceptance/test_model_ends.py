@@ -4,13 +4,13 @@ import re
 import shlex
 from datetime import UTC, date, datetime, time, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
-from time import time as clock
 from typing import Any, Final
 
 import openai
 import pytest
 from playwright.sync_api import Browser, expect
 
+from harness.frame.runtime.clock import SystemClock
 from tests.acceptance.conftest import Installing
 from tests.acceptance.installation import Document, Installation, eventually
 from tests.acceptance.pages import signed_in
@@ -32,7 +32,7 @@ def retire(made: Installation, sims: list[Simulator]) -> Document:
 
 
 def in_days(days: int) -> date:
-    return datetime.fromtimestamp(clock(), UTC).date() + timedelta(days=days)
+    return SystemClock().now().date() + timedelta(days=days)
 
 
 def ask(place: Installation) -> dict[str, str]:
