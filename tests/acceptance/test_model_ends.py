@@ -10,7 +10,6 @@ import openai
 import pytest
 from playwright.sync_api import Browser, expect
 
-from harness.frame.runtime.clock import SystemClock
 from tests.acceptance.conftest import Installing
 from tests.acceptance.installation import Document, Installation, eventually
 from tests.acceptance.pages import signed_in
@@ -26,13 +25,15 @@ def retire(made: Installation, sims: list[Simulator]) -> Document:
     sims.append(Simulator(made))
     return {
         **before_simulator(sims[0], support={}),
-        "catalogue": {"sim/sim-base": {"end_date": in_days(30)}},
+        "catalogue": {"sim/sim-base": {"end_date": in_days(made, 30)}},
         "control": {"reconcile_interval_s": 0.5, "housekeeping_interval_s": 0.5},
     }
 
 
-def in_days(days: int) -> date:
-    return SystemClock().now().date() + timedelta(days=days)
+def in_days(place: Installation, days: int) -> date:
+    """The day so long after the installation was configured."""
+    configured = datetime.fromtimestamp(place.config.stat().st_mtime, UTC)
+    return configured.date() + timedelta(days=days)
 
 
 def ask(place: Installation) -> dict[str, str]:
@@ -88,7 +89,7 @@ def test_a_model_that_ends_is_counted_down_wherever_people_and_clients_look(
     assert re.fullmatch(r"@\d+", headers["deprecation"])
 
     # The provider's answers state an earlier day: it governs, and the other one stays visible.
-    stated = format_datetime(datetime.combine(in_days(20), time(), UTC), usegmt=True)
+    stated = format_datetime(datetime.combine(in_days(place, 20), time(), UTC), usegmt=True)
     sim.fault("sim-base", "hang", delay_s=0, headers={"Sunset": stated})
 
     def earlier() -> Document:
