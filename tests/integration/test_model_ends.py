@@ -110,6 +110,14 @@ def test_a_deprecated_model_without_an_end_is_told_and_begins_no_round(
     assert (alert.kind, alert.title) == ("model_ends", ending.text)
 
 
+def test_a_deprecated_model_whose_end_is_far_is_not_told_yet(ctx: Context) -> None:
+    lists(ctx, is_deprecated=True, expiration_date=in_days(ctx, 91).isoformat())
+    assert not endings(ctx)
+
+    lists(ctx, is_deprecated=True, expiration_date=in_days(ctx, 90).isoformat())
+    assert [ending.days for ending in endings(ctx)] == [90]
+
+
 def test_an_end_of_another_provider_or_of_a_former_address_counts_for_nothing(
     world: SmallInstallation, ctx: Context
 ) -> None:
