@@ -11,12 +11,14 @@ from harness.frame.people.access import SYSTEM
 from harness.operations import queries
 from harness.operations.context import Context
 from harness.operations.route_queries import load_overview, load_statuses
+from harness.proposals.candidates import candidates
 from harness.providers.models.catalogue import CatalogueEntry
 from harness.providers.models.model_ends import EndDates, EndSource, EndStatement
 from harness.providers.models.model_match import parse_listed_models
 from harness.providers.records import DiscoveredModels, EndStatements, Providers, Targets
 from harness.providers.registry import targets
 from harness.providers.target import Provider
+from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.control import deprecations, end_sources
 from harness.routing.control.deprecations import Deprecation, route_end
 from tests.support.control.control_plane import SmallInstallation
@@ -132,6 +134,19 @@ def test_an_end_of_another_provider_or_of_a_former_address_counts_for_nothing(
 
     assert not endings(ctx)
     assert world.route().incumbent != "another-target"
+
+
+def test_a_round_selects_no_model_that_its_providers_list_ends_soon(ctx: Context) -> None:
+    schedule = CandidateSchedule(("sim/*",), "0 3 * * 1", 5.0)
+
+    def select() -> list[str]:
+        found, _ = candidates.select_candidates(ctx, "sim/other", schedule)
+        return [model.name for model in found]
+
+    lists(ctx, expiration_date=in_days(ctx, 91).isoformat())
+    assert select() == ["sim/base"]
+    lists(ctx, expiration_date=in_days(ctx, 90).isoformat())
+    assert select() == []
 
 
 def test_routers_get_the_catalogues_end_and_lose_it_when_it_is_withdrawn(
