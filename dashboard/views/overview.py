@@ -301,6 +301,9 @@ def build_row(
     reason = (
         f'<br><span class="note">{markup.rich(status.reason)}</span>' if status.reason else ""
     )
+    for ending in status.endings:
+        text = f"{ending.text}. To go on: `{ending.next}`."
+        reason += f'<br><span class="note">{markup.rich(text)}</span>'
     if status.outage is not None:
         reason += f"<br>{markup.link('/providers', next_step(status))}"
         if status.progress is not RouteState.STEADY:
