@@ -26,6 +26,7 @@ from harness.frame.configuration.setting import (
 from harness.frame.errors import InputError
 from harness.frame.failures import DEFAULT_PATIENCE_S, RETRY_PAUSES_S
 from harness.frame.formatting import format_number
+from harness.frame.people.audience import Audience, StepAudience
 from harness.frame.plain_data import digest
 from harness.gate.online.guardrails import RATIO, CanaryJudge, Guardrail, Guardrails
 from harness.gate.pins import ServedPin
@@ -192,6 +193,8 @@ class CanaryStep:
         "Minimum duration of the step within the policy's peak hours, besides the evidence.",
         Range(0, YEAR_S),
     )
+    # The audience from this step on, instead of the policy's.
+    audience: Audience | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +291,8 @@ class CanaryPolicy:
         Range(0, DAY_S),
     )
     judge: CanaryJudge | None = None  # model for the guardrail `judge`; set both or neither
+    # Callers that are in the canary before the share's draw, and callers that never are.
+    audience: Audience | None = None
     warm_up_s: float = number(
         600.0,
         "Time without latency guardrails for both arms, from each router's first request at "
@@ -306,6 +311,21 @@ class CanaryPolicy:
     def cold_exposures(self) -> int:
         """Returns the minimum length of the candidate's warm-up in exposures."""
         return min(self.warm_up_units, self.steps[0].min_exposures // 3)
+
+    @property
+    def audiences(self) -> tuple[StepAudience, ...]:
+        """Lists each step's audience, a step's own or an earlier one's; empty without one."""
+        steps: list[StepAudience] = []
+        audience = self.audience or Audience()
+        for step in self.steps:
+            audience = step.audience or audience
+            steps.append(StepAudience(step.weight_bps, audience))
+        return tuple(steps) if any(step.audience.text for step in steps) else ()
+
+    @property
+    def never_measured(self) -> str:
+        """Describes the callers that no step's canary gets; empty if it may get all."""
+        return self.audiences[-1].audience.never_text if self.audiences else ""
 
     @property
     def tolerated(self) -> dict[Guardrail, float]:

@@ -161,6 +161,14 @@ def rollout_id(proposal: str) -> str:
     return f"r_{proposal.removeprefix('p_')}"
 
 
+def name_first_callers(rollout: str) -> str:
+    """Names the ledger of a rollout's callers that the audience puts into the canary first.
+
+    Its blocks and keys are stored under this name, so that the comparison never reads them.
+    """
+    return f"{rollout}.first"
+
+
 # Signals that a person may give; all other signals come from data.
 MANUAL_SIGNALS: Final = frozenset(
     {
@@ -382,6 +390,7 @@ def build_exposure_rule(
         total_timeout_s=total_timeout_s,
         caps=history.caps,
         usual_rates=history.usual_rates,
+        audiences=policy.audiences,
     )
 
 
