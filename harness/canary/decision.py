@@ -20,6 +20,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from harness.canary import first_callers
 from harness.canary.audit import RolloutTransaction
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
@@ -433,7 +434,29 @@ def decide(ctx: ProposalsContext, rollout: Rollout) -> RolloutAction:
     with ctx.store.read() as tx:
         transaction = RolloutTransaction(ctx, tx, rollout)
         action = apply_hold(transaction, read_evidence(transaction))
-        return confirm_worker_abort(transaction, _check_proof(transaction, action))
+        action = _check_proof(transaction, _check_first_callers(transaction, action))
+        return confirm_worker_abort(transaction, action)
+
+
+def _check_first_callers(
+    transaction: RolloutTransaction, action: RolloutAction
+) -> RolloutAction:
+    """Pauses the canary if the callers that the audience puts first fail too often."""
+    rollout = transaction.rollout
+    can_pause = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
+    is_known = first_callers.ACKNOWLEDGED in (rollout.acknowledged or ())
+    if not can_pause or is_known or action.signal is RolloutSignal.HARM:
+        return action
+    found = first_callers.read_first_callers(transaction.tx, rollout)
+    if not found.is_harmed:
+        return action
+    return replace(
+        action,
+        kind=ActionKind.PAUSE,
+        signal=RolloutSignal.PAUSE,
+        reason=found.pause_text,
+        code=ReasonCode.FIRST_CALLERS,
+    )
 
 
 def read_evidence(transaction: RolloutTransaction) -> RolloutAction:

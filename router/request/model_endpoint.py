@@ -377,8 +377,8 @@ class ModelEndpoint:
         """Counts a request that becomes no exposure. Raises nothing.
 
         job: None for a flag, whose answer the router does not see. If the candidate cannot
-        take it, counts each caller once a day, as exposures do. So one
-        caller in a loop cannot hold a canary.
+        take it, counts each caller once a day, as exposures do. So one caller in a loop cannot
+        hold a canary.
         """
         try:
             if reason == UncountedReason.UNSUPPORTED:

@@ -88,6 +88,7 @@ class ReasonCode(StrEnum):
     PASSED = "passed"  # the step passed
     HELD = "held"  # the data, the clock or a freeze do not allow a move onward
     PROOF = "proof"  # the proof does not hold any more
+    FIRST_CALLERS = "first_callers"  # the callers that the audience puts first fail too often
 
 
 class StepCondition(StrEnum):
