@@ -20,7 +20,13 @@ from harness.frame.errors import (
     SwapgateError,
 )
 from harness.frame.people.access import OptOut
-from harness.frame.people.audience import Audience, AudienceRule, CallerClaims, find_audience
+from harness.frame.people.audience import (
+    Audience,
+    AudienceRule,
+    CallerClaims,
+    CallerSet,
+    find_audience,
+)
 from harness.frame.people.limits import KeyLimits
 from harness.frame.plain_data import ShowsMore
 from harness.frame.signing.signed_rows import (
@@ -283,10 +289,11 @@ def choose_arm(route: Route, key: str) -> Arm:
 
 
 class CallerPlace(NamedTuple):
-    """A caller's arm. rule: of the audience; None if the share drew the arm."""
+    """A caller's arm. rule, callers: of the audience; None if the share drew the arm."""
 
     arm: Arm
     rule: AudienceRule | None = None
+    callers: CallerSet | None = None
 
 
 def place_caller(route: Route, claims: CallerClaims, key: str) -> CallerPlace:
@@ -297,12 +304,12 @@ def place_caller(route: Route, claims: CallerClaims, key: str) -> CallerPlace:
     """
     trial = route.experiment
     audience = trial.audience if trial is not None else None
-    rule = audience.find_rule(claims) if audience is not None else None
-    if trial is None or rule is None:
+    found = audience.find_set(claims) if audience is not None else None
+    if trial is None or found is None:
         return CallerPlace(choose_arm(route, key))
-    if rule is AudienceRule.FIRST:
-        return CallerPlace(trial.candidate_arm, rule)
-    return CallerPlace(Arm.HOLDBACK if trial.control else Arm.INCUMBENT, rule)
+    if found[0] is AudienceRule.FIRST:
+        return CallerPlace(trial.candidate_arm, *found)
+    return CallerPlace(Arm.HOLDBACK if trial.control else Arm.INCUMBENT, *found)
 
 
 def is_mirrored(shadow: Shadow, key: str) -> bool:

@@ -217,7 +217,7 @@ class Planner:
         step, a running conversation of a caller that the step puts first stays with the
         incumbent.
         """
-        arm, rule = place_caller(route.route, claims, key)
+        arm, rule, _ = place_caller(route.route, claims, key)
         canary = route.route.canary
         if rule is None:
             return None
@@ -225,8 +225,8 @@ class Planner:
             arm = _INCUMBENT
         elif arm is _CANARY:
             settled = route.audience.settled if route.audience is not None else None
-            was_first = settled is not None and settled.find_rule(claims) is AudienceRule.FIRST
-            if not was_first:
+            before = settled.find_set(claims) if settled is not None else None
+            if before is None or before[0] is not AudienceRule.FIRST:
                 arm, _ = self._handovers.place(route, request, key, arm)
         return arm, self.plan(route, arm, request)
 

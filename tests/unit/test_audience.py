@@ -1,6 +1,7 @@
 """A canary's audience: who is first, who never is in, and how callers try to change it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -30,7 +31,7 @@ from harness.routing.table import (
     place_caller,
 )
 from tests.support.providers.scripted_upstream import completion, error
-from tests.support.router.asgi_router import AUTH, CHAT, Door, Place
+from tests.support.router.asgi_router import AUTH, CHAT, Door, Place, Script
 from tests.support.router.live_router import CANDIDATE, INCUMBENT, NARROW_KEY, snapshot
 
 pytestmark = pytest.mark.req("F3")
@@ -66,17 +67,22 @@ def snapshot_of(
 
 
 async def arm_of(
-    door: Door, *headers: tuple[bytes, bytes], auth: tuple[bytes, bytes] = AUTH, **body: object
+    door: Door,
+    *headers: tuple[bytes, bytes],
+    auth: tuple[bytes, bytes] = AUTH,
+    **fields: object,
 ) -> str:
-    return await arm_of_text(
-        door, json.dumps({"model": "support", "messages": [], **body}), *headers, auth=auth
-    )
+    return await arm_of_fields(door, headers, fields, auth)
 
 
-async def arm_of_text(
-    door: Door, body: str, *headers: tuple[bytes, bytes], auth: tuple[bytes, bytes] = AUTH
+async def arm_of_fields(
+    door: Door,
+    headers: tuple[tuple[bytes, bytes], ...],
+    fields: Mapping[str, object],
+    auth: tuple[bytes, bytes] = AUTH,
 ) -> str:
-    status, found, _ = await door.call(CHAT, body.encode(), headers=(auth, *headers))
+    body = json.dumps({"model": "support", "messages": [], **fields}).encode()
+    status, found, _ = await door.call(CHAT, body, headers=(auth, *headers))
     assert status == 200
     return found[b"x-swapgate-arm"].decode()
 
@@ -110,7 +116,7 @@ async def test_an_excluded_client_key_does_not_get_in(tmp_path: Path, way: str) 
     headers, body = ENTRIES[way]
     door = Door(tmp_path, first=snapshot_of(weight_bps=10_000))
     narrow = (b"authorization", f"Bearer {NARROW_KEY}".encode())
-    assert await arm_of(door, *headers, auth=narrow, **body) == "incumbent"
+    assert await arm_of_fields(door, headers, body, narrow) == "incumbent"
 
 
 SPELLINGS: Final[dict[str, tuple[tuple[tuple[bytes, bytes], ...], dict[str, object]]]] = {
@@ -144,13 +150,14 @@ SPELLINGS: Final[dict[str, tuple[tuple[tuple[bytes, bytes], ...], dict[str, obje
 async def test_no_spelling_lets_an_excluded_caller_in(tmp_path: Path, spelling: str) -> None:
     headers, body = SPELLINGS[spelling]
     door = Door(tmp_path, first=snapshot_of(weight_bps=10_000))
-    assert await arm_of(door, *headers, **{"user": "staff:a", **body}) == "incumbent"
+    assert await arm_of_fields(door, headers, {"user": "staff:a", **body}) == "incumbent"
 
 
-async def test_the_last_of_two_equal_fields_counts_as_for_the_provider(tmp_path: Path) -> None:
+async def test_a_body_that_names_a_user_twice_is_refused(tmp_path: Path) -> None:
     door = Door(tmp_path, first=snapshot_of(weight_bps=10_000))
-    text = '{"model":"support","messages":[],"user":"a","user":"M\\u00fcller & S\\u00f6hne"}'
-    assert await arm_of_text(door, text) == "incumbent"
+    body = b'{"model":"support","messages":[],"user":"a","user":"b"}'
+    status, _, _ = await door.call(CHAT, body, headers=(AUTH,))
+    assert status == 400
 
 
 @pytest.mark.parametrize(
@@ -188,7 +195,7 @@ async def test_rules_assign_and_measure_nothing(tmp_path: Path) -> None:
 
 
 async def test_failures_of_first_callers_have_a_ledger_of_their_own(tmp_path: Path) -> None:
-    script = {INCUMBENT: completion(), CANDIDATE: error(500)}
+    script: Script = {INCUMBENT: completion(), CANDIDATE: error(500)}
     door = Door(tmp_path, script, first=snapshot_of())
     for number in range(6):
         await arm_of(door, user=f"staff:{number % 3}")
@@ -251,7 +258,7 @@ def test_a_bake_keeps_who_was_never_in(users: list[str | None], weight_bps: int)
 def test_the_rest_is_drawn_as_without_an_audience(key: str, weight_bps: int) -> None:
     route = Route("r", 1, "t_old", canary_of(weight_bps))
     place = place_caller(route, CallerClaims("web"), key)
-    assert place == (choose_arm(route, key), None)
+    assert place == (choose_arm(route, key), None, None)
 
 
 def test_a_step_takes_its_own_audience_or_an_earlier_one() -> None:

@@ -152,19 +152,24 @@ class Audience:
     first: tuple[CallerSet, ...] = ()
     never: tuple[CallerSet, ...] = ()
 
-    def find_rule(self, claims: CallerClaims) -> AudienceRule | None:
-        """Returns the rule that assigns the caller; None if the share draws it."""
-        if any(callers.may_hold(claims.find(callers)) for callers in self.never):
-            return AudienceRule.NEVER
-        if any(callers.holds(claims.find(callers)) for callers in self.first):
-            return AudienceRule.FIRST
+    def find_set(self, claims: CallerClaims) -> tuple[AudienceRule, CallerSet] | None:
+        """Returns the rule that assigns the caller, and its set; None if the share draws it."""
+        for callers in self.never:
+            if callers.may_hold(claims.find(callers)):
+                return AudienceRule.NEVER, callers
+        for callers in self.first:
+            if callers.holds(claims.find(callers)):
+                return AudienceRule.FIRST, callers
         return None
+
+    @property
+    def sets(self) -> tuple[CallerSet, ...]:
+        return (*self.never, *self.first)
 
     @property
     def claimed(self) -> str:
         """Describes the sets that a caller can enter or leave by its own words."""
-        sets = (*self.first, *self.never)
-        return ", ".join(callers.text for callers in sets if not callers.is_trusted)
+        return ", ".join(callers.text for callers in self.sets if not callers.is_trusted)
 
     @property
     def never_text(self) -> str:
