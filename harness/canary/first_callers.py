@@ -73,6 +73,9 @@ class FirstCallers:
         )
 
 
+NO_FIRST_CALLERS: Final = FirstCallers()
+
+
 def measure_first_callers(
     first: Sequence[ObservationBlock],
     measured: Sequence[ObservationBlock],
@@ -87,7 +90,7 @@ def measure_first_callers(
     tallies = [error_tally(block) for block in own]
     callers = sum(tally.canary for tally in tallies)
     if not callers:
-        return FirstCallers()
+        return NO_FIRST_CALLERS
     watched = any(block.usual_rates.get(Guardrail.ERRORS) for block in own)
     controls = [(block, _control_of(error_tally(block))) for block in measured]
     ordered = sorted(
@@ -115,7 +118,7 @@ def _control_of(tally: FailureTally) -> FailureTally:
 def read_first_callers(tx: Transaction, rollout: Rollout) -> FirstCallers:
     """Measures a rollout's callers that are first, from the stored blocks."""
     if not rollout.policy.audiences:
-        return FirstCallers()
+        return NO_FIRST_CALLERS
     blocks = Observations(tx)
     return measure_first_callers(
         blocks.blocks(name_first_callers(rollout.id)),

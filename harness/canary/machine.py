@@ -318,6 +318,8 @@ class CanaryMachine:
         self.record(PROMOTED, after, move)
         obstacle = describe_no_way_back(life_details(move.way_back))
         remark = f" Swapgate found {obstacle}." if obstacle else ""
+        if policy.never_measured:
+            remark += f" The canary never got these callers: {policy.never_measured}."
         self._raise_alert(
             AlertKind.PROMOTED,
             f"{self._name_target(after.candidate)} is now the model of route {after.route}",
