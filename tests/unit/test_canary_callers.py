@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from dashboard.views import canary_text
 from harness.canary import callers, decision, first_callers, operations
 from harness.canary import status as canary_status
 from harness.canary.audit import RolloutTransaction
@@ -15,18 +16,33 @@ from harness.canary.first_callers import measure_first_callers
 from harness.frame.errors import NotFound
 from harness.frame.people.access import SYSTEM, OptOut
 from harness.frame.people.audience import Audience, CallerSet, CallerSource
-from harness.gate.online.guardrails import Guardrail
-from harness.gate.online.observation import KeyClaim, ObservationBlock, fingerprint
+from harness.frame.records.columns import EPOCH
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.guardrails import ArmSplit, Guardrail
+from harness.gate.online.observation import (
+    KeyClaim,
+    ObservationBlock,
+    TrafficMinute,
+    fingerprint,
+)
 from harness.gate.online.rollout import (
     ReasonCode,
     RolloutSignal,
     RolloutState,
     name_first_callers,
 )
+from harness.gate.online.uncounted import UncountedReason
 from harness.operations import keys
+from harness.proposals import decisions, review
 from harness.routing.records.observations import Observations
 from harness.routing.table import Arm, choose_arm
-from tests.support.control.control_plane import BEN, POLICY, SmallInstallation, block_of
+from tests.support.control.control_plane import (
+    BEN,
+    POLICY,
+    SmallInstallation,
+    approved,
+    block_of,
+)
 
 pytestmark = pytest.mark.req("F3")
 
@@ -213,3 +229,44 @@ def test_the_incumbents_present_failures_do_not_raise_the_usual_rate(
 
 def _failing_control(blocks: Sequence[ObservationBlock]) -> Sequence[ObservationBlock]:
     return [replace(block, failures=3, usual_rates={Guardrail.ERRORS: 0.5}) for block in blocks]
+
+
+def test_the_page_names_model_reason_and_further_rules(world: SmallInstallation) -> None:
+    arms = callers.find_arm(world.context(), "staff:ada")
+    shown = canary_text.caller_answer("staff:ada", arms)
+    for part in ("sim/better", "user staff:*", "client key customer-x", "not counted it yet"):
+        assert part in shown
+    (status,) = canary_status.list_canaries(world.context())
+    assert status.audience.startswith("first: user staff:*; never: client key customer-x")
+    assert "Any client can claim: header x-tenant: x, user staff:*." in status.audience
+
+
+def test_an_approval_names_the_callers_that_no_canary_measured(tmp_path: Path) -> None:
+    policy = replace(POLICY, canary=replace(POLICY.canary, audience=AUDIENCE))
+    world = SmallInstallation(tmp_path, policy=approved(policy))
+    world.set_up()
+    proposal = world.decided()
+    shown = review.review_proposal(world.context(), proposal.id).never_measured
+    assert shown.startswith("Never measured: client key customer-x, header x-tenant: x.")
+    decisions.approve_proposal(world.context(), BEN, proposal.id, "customer X knows")
+    with world.store.read() as tx:
+        events = AuditLog(tx).for_subject(f"proposal {proposal.id}", since=EPOCH, limit=20)
+    (event,) = [event for event in events if event.action == "proposal.approve"]
+    assert event.details["never_measured"] == "client key customer-x, header x-tenant: x"
+
+
+def test_requests_of_a_rule_do_not_make_the_share_look_too_high(
+    world: SmallInstallation,
+) -> None:
+    rollout = world.rollout()
+    counts = {UncountedReason.AUDIENCE.value: ArmSplit(90, 60)}
+    block = replace(block_of(rollout, 0, world.clock, failing=False), uncounted=counts)
+    assert decision.count_by_audience([block]) == ArmSplit(90, 60)
+    minute = world.clock.now().replace(second=0, microsecond=0) + timedelta(minutes=2)
+    rows = [
+        TrafficMinute("chat", minute, "w", arm, "t", 1, requests, 0, 0, 0, 0, 0, 0.0)
+        for arm, requests in (("canary", 70), ("incumbent", 930))
+    ]
+    assert "has 7 % of the route's requests" in decision.describe_oversized_share(rollout, rows)
+    by_rule = decision.count_by_audience([block])
+    assert decision.describe_oversized_share(rollout, rows, by_rule) == ""
