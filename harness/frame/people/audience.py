@@ -45,17 +45,15 @@ class AudienceRule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallerSet:
-    """Names callers by literal values, or by how a value begins.
-
-    name: of the header, or the path of the body's field; empty for other sources.
-    """
+    """Names callers by literal values, or by how a value begins."""
 
     by: CallerSource = field(
         metadata=required("What the set compares; only `key` is proof of the caller.")
     )
+    # The header's name, or the path of the body's field, such as `metadata.tenant`.
     name: str = ""
-    values: tuple[str, ...] = ()
-    prefixes: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()  # whole values
+    prefixes: tuple[str, ...] = ()  # beginnings of values
 
     @property
     def is_trusted(self) -> bool:
@@ -149,7 +147,9 @@ class CallerClaims:
 class Audience:
     """The callers that are in the canary before the share's draw, and those that never are."""
 
+    # Sets of callers that are in the canary at every share.
     first: tuple[CallerSet, ...] = ()
+    # Sets of callers that the canary never gets; they win over `first`.
     never: tuple[CallerSet, ...] = ()
 
     def find_set(self, claims: CallerClaims) -> tuple[AudienceRule, CallerSet] | None:
