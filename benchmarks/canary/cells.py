@@ -148,25 +148,21 @@ def audiences(rollouts: int, seed: int) -> Iterator[BenchmarkCell]:
     """
     number = max(5, rollouts // 4)
     found = {}
-    for words, scene in (
-        ("no staff, no audience", StaffScene()),
-        ("a fifth is staff, who are first", StaffScene(staff=STAFF)),
-        ("a fifth is staff, whom the share draws", StaffScene(staff=STAFF, rule=False)),
+    goal = Limits(median=160)
+    for words, scene, limits in (
+        ("no staff, no audience", StaffScene(rule=False), goal),
+        ("a fifth is staff, who are first", StaffScene(staff=STAFF), goal),
+        ("a fifth is staff, whom the share draws", StaffScene(STAFF, rule=False), Limits()),
     ):
         seeds = ([seed, index] for index in range(number))
         found[words] = [exposures_with(scene, most=AUDIENCE_CAP, seed=one) for one in seeds]
-        is_goal = scene.rule
-        limits = Limits(median=FIRST_TURN[0.05]) if is_goal else Limits()
         yield cell("audience", words, AUDIENCE_CAP, found[words], limits)
     plain, first, _ = found.values()
     later = [with_ > 1.1 * without for with_, without in zip(first, plain, strict=True)]
     case = "a tenth more exposures than without an audience"
     yield share_cell("audience", case, AUDIENCE_CAP, later, Limits(most=0.05))
-    for rate, limits in (
-        (0.02, Limits(most=0.005)),
-        (0.2, Limits(median=40)),
-        (1.0, Limits(median=5)),
-    ):
+    goals = {0.02: Limits(most=0.005), 0.2: Limits(median=40), 1.0: Limits(median=5)}
+    for rate, limits in goals.items():
         seeds = ([seed, round(1_000 * rate), index] for index in range(rollouts))
         paused = [callers_to_pause(rate, 0.02, FIRST_CALLERS, one) for one in seeds]
         case = f"first callers, {format_percent(rate)} fail, usually 2 %"

@@ -415,7 +415,7 @@ _WORDS: Final[Mapping[str, str]] = {
 _UPWARD: Final = frozenset({"canary.step_done", "canary.advance"})
 
 
-_SEEN: Final[Mapping[bool | None, str]] = {
+_COUNTED: Final[Mapping[bool | None, str]] = {
     True: " The canary has counted it.",
     False: " The canary has not counted it yet.",
     None: "",
@@ -432,7 +432,7 @@ def caller_answer(user: str, arms: Sequence[CallerArm]) -> str:
         other = f" The request also decides, by: {arm.depends_on}." if arm.depends_on else ""
         parts.append(
             f"{strong(user)}, sent as {escape(arm.sent_as)}, gets {model} {since}{until}: "
-            f"{escape(arm.because)}.{_SEEN[arm.seen]}{escape(other)}"
+            f"{escape(arm.because)}.{_COUNTED[arm.is_counted]}{escape(other)}"
         )
     return markup.block("".join(f"<p>{part}</p>" for part in parts))
 

@@ -15,7 +15,7 @@ from harness.frame.operation import (
 )
 from harness.frame.people.access import Role
 
-_SEEN: Final = {True: "yes", False: "not yet", None: "not recorded"}
+_COUNTED: Final = {True: "yes", False: "not yet", None: "not recorded"}
 
 
 def list_arm_cells(arm: CallerArm) -> dict[str, object]:
@@ -27,7 +27,7 @@ def list_arm_cells(arm: CallerArm) -> dict[str, object]:
         "MODEL": arm.model,
         "SINCE": arm.since,
         "UNTIL": arm.until,
-        "COUNTED": _SEEN[arm.seen],
+        "COUNTED": _COUNTED[arm.is_counted],
         "WHY": arm.because,
     }
 

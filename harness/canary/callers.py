@@ -48,7 +48,7 @@ class CallerArm:
     sent_as: how a request names the caller: `user`, `header` and others, or `key` for a client
     key. arm, model: None if the share draws each caller of the client key. since: when the
     caller got this model in this rollout; until: when the rollout ended, None if it is live.
-    seen: whether the rollout has counted the caller; None if it is not recorded.
+    is_counted: whether the rollout has counted the caller; None if it is not recorded.
     depends_on: further rules, which depend on what the request says.
     """
 
@@ -60,7 +60,7 @@ class CallerArm:
     since: datetime
     until: datetime | None
     because: str
-    seen: bool | None
+    is_counted: bool | None
     depends_on: str = ""
 
 
@@ -117,8 +117,8 @@ def _find_arms(
         return
     callers = [_Caller(way, CallerClaims("", (user,)), f"{way}:{user}") for way in _WAYS]
     arms = [_describe(tx, rollout, history, caller) for caller in callers]
-    seen = [arm for arm in arms if arm.seen]
-    yield from seen or [arm for arm in arms if arm.sent_as == _USUAL_WAY]
+    counted = [arm for arm in arms if arm.is_counted]
+    yield from counted or [arm for arm in arms if arm.sent_as == _USUAL_WAY]
 
 
 def _describe(
@@ -144,7 +144,7 @@ def _describe(
         since=since,
         until=None if is_live else rollout.updated_at,
         because=_explain(tx, newest.route, caller, place),
-        seen=_is_seen(tx, rollout, newest.route, caller, place) if is_live else None,
+        is_counted=_is_counted(tx, rollout, newest.route, caller, place) if is_live else None,
         depends_on=_list_dependencies(newest.route, caller, place),
     )
 
@@ -193,7 +193,7 @@ def _explain_draw(trial: Canary, sticky: str) -> str:
     )
 
 
-def _is_seen(
+def _is_counted(
     tx: Transaction,
     rollout: Rollout,
     route: Route,

@@ -62,8 +62,8 @@ def describe_never_measured(canary: CanaryPolicy) -> str:
     if not callers:
         return ""
     return (
-        f"Never measured: {callers}. These callers keep the incumbent until the bake ends. Then "
-        "they get the candidate, although no canary compared it with their requests"
+        f"Never measured: {callers}. These callers keep the incumbent until the bake ends. "
+        "Then they get the candidate, although no canary compared it with their requests"
     )
 
 

@@ -78,7 +78,7 @@ def test_who_names_the_arm_and_the_reason(world: SmallInstallation) -> None:
         "the audience puts it first: user staff:*, which is the client's word"
     )
     assert staff.depends_on == "client key customer-x, header x-tenant: x"
-    assert staff.seen is False
+    assert staff.is_counted is False
     for arm in (Arm.CANARY, Arm.INCUMBENT):
         (drawn,) = callers.find_arm(ctx, drawn_user(world, arm))
         assert drawn.arm is arm
@@ -91,7 +91,7 @@ def test_who_knows_client_keys(world: SmallInstallation) -> None:
         keys.create_key(ctx, SYSTEM, name, secret=b"s")
     keys.create_key(ctx, SYSTEM, "ours", opt_outs=(OptOut.CANARY,), secret=b"s")
     (never,) = callers.find_arm(ctx, "customer-x")
-    assert (never.sent_as, never.arm, never.seen) == ("key", Arm.INCUMBENT, None)
+    assert (never.sent_as, never.arm, never.is_counted) == ("key", Arm.INCUMBENT, None)
     assert never.because == "the audience never puts it in: client key customer-x"
     (web,) = callers.find_arm(ctx, "web")
     assert (web.arm, web.model) == (None, None)
@@ -111,9 +111,9 @@ def test_who_tells_how_the_canary_has_counted_a_caller(world: SmallInstallation)
         first = [fingerprint(salt, "user:staff:ada")]
         records.claim_keys(KeyClaim(name_first_callers(rollout.id), 1, first))
     (counted,) = callers.find_arm(world.context(), user)
-    assert (counted.sent_as, counted.seen) == ("header", True)
+    assert (counted.sent_as, counted.is_counted) == ("header", True)
     (staff,) = callers.find_arm(world.context(), "staff:ada")
-    assert staff.seen is True
+    assert staff.is_counted is True
 
 
 def test_who_answers_for_an_ended_canary_of_a_route(world: SmallInstallation) -> None:

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
-from unicodedata import category
+from unicodedata import category, normalize
 
 from harness.frame.configuration.setting import required
-from harness.frame.people.access import fold_name
 
 # The most sets of one list, and the most texts of one set: a router compares each request.
 MOST_SETS: Final = 20
@@ -115,7 +114,8 @@ def _fold_set(callers: CallerSet) -> tuple[frozenset[str], tuple[str, ...]]:
 
 def _fold(text: str) -> str:
     """Normalizes case, width and spaces, and drops characters without a glyph."""
-    return fold_name("".join(char for char in text if category(char) not in ("Cf", "Cc")))
+    visible = "".join(char for char in text if category(char) not in ("Cf", "Cc"))
+    return " ".join(normalize("NFKC", normalize("NFKC", visible).casefold()).split())
 
 
 @dataclass(frozen=True, slots=True)
