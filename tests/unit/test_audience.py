@@ -18,6 +18,7 @@ from harness.frame.people.audience import (
     CallerSource,
     StepAudience,
 )
+from harness.frame.plain_data import to_shown
 from harness.gate.online.guardrails import ExposureRule, Guardrails
 from harness.gate.online.rollout import name_first_callers
 from harness.gate.policy import CanaryPolicy, CanaryStep
@@ -290,3 +291,13 @@ async def test_a_conversation_of_a_caller_that_becomes_first_keeps_its_model(
     assert await arm_of(door, user="staff:old", messages=turns) == "incumbent"
     assert await arm_of(door, user="staff:new", messages=turns[:1]) == "canary"
     assert await arm_of(door, user="staff:new", messages=turns) == "canary"
+
+
+def test_a_policy_without_an_audience_is_shown_as_before_the_setting() -> None:
+    shown = to_shown(CanaryPolicy())
+    assert isinstance(shown, dict)
+    assert "audience" not in shown
+    assert "audience" not in str(shown["steps"])
+    named = to_shown(CanaryPolicy(audience=AUDIENCE))
+    assert isinstance(named, dict)
+    assert "customer-x" in str(named["audience"])
