@@ -307,6 +307,7 @@ def _find_group(path: str) -> str:
         "steps": "Steps of the canary",
         "guardrails": "Guardrails of the canary",
         "judge": "The judge of the canary",
+        "audience": "The audience of the canary",
         "peak": "Peak hours",
     }
     return titles.get(key_name, "The canary")

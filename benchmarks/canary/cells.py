@@ -17,6 +17,8 @@ from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.observation import ObservationBlock
 from tests.support.canary import late_feedback
+from tests.support.canary.audience_traffic import StaffScene, callers_to_pause
+from tests.support.canary.audience_traffic import exposures as exposures_with
 from tests.support.canary.conversations import LIMIT, Conversations, exposures
 from tests.support.canary.handed_over_traffic import (
     HandoverScene,
@@ -132,6 +134,41 @@ def feedback(rollouts: int, seed: int) -> Iterator[BenchmarkCell]:
         yield cell("feedback", case, most, found, limits)
 
 
+# Staff for each other caller, and the most exposures of a rollout.
+STAFF: Final = 0.25
+AUDIENCE_CAP: Final = 600
+FIRST_CALLERS: Final = 400
+
+
+def audiences(rollouts: int, seed: int) -> Iterator[BenchmarkCell]:
+    """Measures a canary whose staff never fails, while 5 % of the other callers fail, and
+    pauses by first callers that fail.
+
+    The share of the other callers until the rollback must be as without an audience.
+    """
+    number = max(5, rollouts // 4)
+    found = {}
+    goal = Limits(median=160)
+    for words, scene, limits in (
+        ("no staff, no audience", StaffScene(rule=False), goal),
+        ("a fifth is staff, who are first", StaffScene(staff=STAFF), goal),
+        ("a fifth is staff, whom the share draws", StaffScene(STAFF, rule=False), Limits()),
+    ):
+        seeds = ([seed, index] for index in range(number))
+        found[words] = [exposures_with(scene, most=AUDIENCE_CAP, seed=one) for one in seeds]
+        yield cell("audience", words, AUDIENCE_CAP, found[words], limits)
+    plain, first, _ = found.values()
+    later = [with_ > 1.1 * without for with_, without in zip(first, plain, strict=True)]
+    case = "a tenth more exposures than without an audience"
+    yield share_cell("audience", case, AUDIENCE_CAP, later, Limits(most=0.05))
+    goals = {0.02: Limits(most=0.005), 0.2: Limits(median=40), 1.0: Limits(median=5)}
+    for rate, limits in goals.items():
+        seeds = ([seed, round(1_000 * rate), index] for index in range(rollouts))
+        paused = [callers_to_pause(rate, 0.02, FIRST_CALLERS, one) for one in seeds]
+        case = f"first callers, {format_percent(rate)} fail, usually 2 %"
+        yield cell("audience", case, FIRST_CALLERS, paused, limits)
+
+
 def _is_harm(blocks: list[ObservationBlock]) -> bool:
     """Tells whether errors of first requests alone end a rollout by the default policy."""
     path = counts_path(
@@ -145,4 +182,5 @@ CELL_TABLES: Final[Mapping[str, Callable[[int, int], Iterator[BenchmarkCell]]]] 
     "handover": handovers,
     "turns": later_turns,
     "feedback": feedback,
+    "audience": audiences,
 }

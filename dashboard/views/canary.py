@@ -14,7 +14,7 @@ from dashboard.dialog_forms import Form, dialog
 from dashboard.markup import escape, strong
 from dashboard.views import canary_text, canary_timeline
 from dashboard.views.canary_text import CanaryView
-from harness.canary import operations
+from harness.canary import callers, operations
 from harness.canary import status as canary_status
 from harness.canary.canary_state import OVERRULES, describe_effect
 from harness.canary.status import CanaryStatus
@@ -70,6 +70,7 @@ def show() -> None:
                 refresh_figures(route, rollout.version, state)
             else:
                 show_figures(view, view.status)
+        show_caller(ctx, route)
         show_history(ctx, rollout)
         with st.container(horizontal=True):
             page_frame.link("compare", "Comparison", "balance", id=rollout.proposal)
@@ -87,6 +88,14 @@ def show_history(ctx: Context, rollout: Rollout) -> None:
         note = f"Rollout {rollout.id}. {canary_text.HISTORY_NOTE}"
         st.html(markup.note(note))
         st.html(markup.table(rows, stacked=True) or markup.note("No action since it started."))
+
+
+def show_caller(ctx: Context, route: str) -> None:
+    """Shows which model a caller gets, folded: a field for the caller, and the answer."""
+    with st.expander("Who gets the candidate", icon=":material/person_search:"):
+        user = st.text_input("User id, or a client key's name", key=f"who-{route}").strip()
+        if user:
+            st.html(canary_text.caller_answer(user, callers.find_arm(ctx, user, route=route)))
 
 
 def show_proposed(status: RouteStatus) -> None:
@@ -125,6 +134,8 @@ def show_figures(view: CanaryView, status: CanaryStatus) -> None:
         st.html(markup.note(f"{status.accepted_cost.text}."))
     if status.callers:
         st.html(markup.note(f"Callers: {status.callers}"))
+    if status.audience:
+        st.html(markup.note(f"Audience: {status.audience}"))
     st.html(canary_text.guardrails(view, status, stale=stale))
     if conditions := canary_text.needs(status):
         st.html(markup.checklist(conditions))

@@ -12,6 +12,7 @@ from typing import Final
 from dashboard import labels, markup, page_frame
 from dashboard.markup import VerdictCard, escape, noted, rich, strong
 from dashboard.serving import outage_banner, serving_line
+from harness.canary.callers import CallerArm
 from harness.canary.status import CanaryStatus, list_canaries, list_rollouts
 from harness.frame.formatting import (
     format_estimate,
@@ -425,6 +426,28 @@ _WORDS: Final[Mapping[str, str]] = {
     "canary.undecided": "paused: not enough evidence",
 }
 _UPWARD: Final = frozenset({"canary.step_done", "canary.advance"})
+
+
+_COUNTED: Final[Mapping[bool | None, str]] = {
+    True: " The canary has counted it.",
+    False: " The canary has not counted it yet.",
+    None: "",
+}
+
+
+def caller_answer(user: str, arms: Sequence[CallerArm]) -> str:
+    """Writes which model a caller gets, since when, and why."""
+    parts = []
+    for arm in arms:
+        since = f"since {arm.since:%Y-%m-%d %H:%M} UTC"
+        until = f" until {arm.until:%Y-%m-%d %H:%M} UTC" if arm.until else ""
+        model = strong(arm.model) if arm.model else "the model that the share draws for it"
+        other = f" The request also decides, by: {arm.depends_on}." if arm.depends_on else ""
+        parts.append(
+            f"{strong(user)}, sent as {escape(arm.sent_as)}, gets {model} {since}{until}: "
+            f"{escape(arm.because)}.{_COUNTED[arm.is_counted]}{escape(other)}"
+        )
+    return markup.block("".join(f"<p>{part}</p>" for part in parts))
 
 
 def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[markup.Row]:

@@ -302,6 +302,8 @@ def _list_facts(view: ComparisonView, proposal_review: ProposalReview) -> list[t
     facts.append(("Risk", f"This is the {escape(proposal_review.risk.text)}."))
     if proposal_review.unlisted:
         facts.append(("Listing", escape(proposal_review.unlisted)))
+    if proposal_review.never_measured:
+        facts.append(("Without a comparison", escape(proposal_review.never_measured)))
     if proposal_review.widened:
         facts.append(("Beyond the rules", "<br>".join(map(escape, proposal_review.widened))))
     return facts

@@ -204,9 +204,11 @@ def _explain_approval(policy: Policy) -> str:
 
 def _explain_canary(canary: CanaryPolicy) -> str:
     alarm = format_score(canary.alpha + canary.local_alpha, None)
+    audiences = [step.audience.text for step in canary.audiences if step.audience.text]
+    named = f" Without a draw, {audiences[0]}." if audiences else ""
     return (
         "Swapgate rolls the canary back as soon as harm is shown. Of 100 canaries that do "
-        f"no harm, at most {alarm} are rolled back. The canary counts callers."
+        f"no harm, at most {alarm} are rolled back. The canary counts callers.{named}"
     )
 
 

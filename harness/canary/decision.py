@@ -20,6 +20,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from harness.canary import first_callers
 from harness.canary.audit import RolloutTransaction
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
@@ -56,6 +57,7 @@ from harness.gate.online.rollout_action import (
 )
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.step_holds import left_out_differences, unsupported_share
+from harness.gate.online.uncounted import UncountedReason
 from harness.gate.online.worker_guard import read_guard_count
 from harness.gate.verdict import Verdict
 from harness.proposals import recomputation
@@ -208,11 +210,13 @@ def _distrust_reason(transaction: RolloutTransaction) -> str:
     if doubt or rollout.baking:
         return doubt
     weight = rollout.current.weight_bps
-    exposures = sum(block.canary_units for block in blocks if block.weight_bps == weight)
+    step = [block for block in blocks if block.weight_bps == weight]
+    exposures = sum(block.canary_units for block in step)
+    by_rule = count_by_audience(step)
     return (
         describe_stale_snapshot(rollout, blocks, now)
-        or describe_missing_exposures(rollout, traffic, exposures, now)
-        or describe_oversized_share(rollout, traffic)
+        or describe_missing_exposures(rollout, traffic, exposures, now, by_rule)
+        or describe_oversized_share(rollout, traffic, by_rule)
     )
 
 
@@ -306,21 +310,30 @@ def describe_future_traffic(traffic: Sequence[TrafficMinute], now: datetime) -> 
     )
 
 
+def count_by_audience(blocks: Sequence[ObservationBlock]) -> ArmSplit:
+    """Counts the requests whose arm a rule of the audience chose; both arms, canary."""
+    counts = [block.uncounted.get(UncountedReason.AUDIENCE, NO_SPLIT) for block in blocks]
+    return ArmSplit(
+        sum(split.failures for split in counts), sum(split.canary for split in counts)
+    )
+
+
 def describe_missing_exposures(
     rollout: Rollout,
     traffic: Sequence[TrafficMinute],
     step_exposures: int,
     now: datetime,
+    by_rule: ArmSplit = NO_SPLIT,
 ) -> str:
     """Describes that the route has traffic, but this step's canary has none; else empty.
 
     step_exposures: canary exposures in blocks with the step's share. Requests of the step's
-    first minute do not count.
+    first minute do not count. by_rule: of `count_by_audience`; the share draws none of them.
     """
     if step_exposures or now - rollout.step_started_at < RECENT:
         return ""
     since = rollout.step_started_at + timedelta(minutes=1)
-    requests = sum(row.requests for row in traffic if row.minute >= since)
+    requests = sum(row.requests for row in traffic if row.minute >= since) - by_rule.failures
     share = rollout.current.weight_bps / 10_000
     if requests * share < MIN_EXPECTED:
         return ""
@@ -331,18 +344,21 @@ def describe_missing_exposures(
     )
 
 
-def describe_oversized_share(rollout: Rollout, traffic: Sequence[TrafficMinute]) -> str:
+def describe_oversized_share(
+    rollout: Rollout, traffic: Sequence[TrafficMinute], by_rule: ArmSplit = NO_SPLIT
+) -> str:
     """Describes that few callers make most requests, so that the canary's share is too high;
     else empty.
 
     A share counts as too high above MOST_SHARE_TIMES its planned value. The canary splits
-    callers, not requests, so one busy caller can move the share of requests.
+    callers, not requests, so one busy caller can move the share of requests. by_rule: of
+    `count_by_audience`; the share draws none of them.
     """
     planned = rollout.current.weight_bps / 10_000
     since = rollout.step_started_at
     rows = [row for row in traffic if row.minute >= since.replace(second=0, microsecond=0)]
-    requests = sum(row.requests for row in rows)
-    canary = sum(row.requests for row in rows if row.arm == Arm.CANARY.value)
+    requests = sum(row.requests for row in rows) - by_rule.failures
+    canary = sum(row.requests for row in rows if row.arm == Arm.CANARY.value) - by_rule.canary
     if requests * planned < MIN_EXPECTED or canary <= MOST_SHARE_TIMES * planned * requests:
         return ""
     return (
@@ -433,7 +449,29 @@ def decide(ctx: ProposalsContext, rollout: Rollout) -> RolloutAction:
     with ctx.store.read() as tx:
         transaction = RolloutTransaction(ctx, tx, rollout)
         action = apply_hold(transaction, read_evidence(transaction))
-        return confirm_worker_abort(transaction, _check_proof(transaction, action))
+        action = _check_proof(transaction, _check_first_callers(transaction, action))
+        return confirm_worker_abort(transaction, action)
+
+
+def _check_first_callers(
+    transaction: RolloutTransaction, action: RolloutAction
+) -> RolloutAction:
+    """Pauses the canary if the callers that the audience puts first fail too often."""
+    rollout = transaction.rollout
+    can_pause = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
+    is_known = first_callers.ACKNOWLEDGED in (rollout.acknowledged or ())
+    if not can_pause or is_known or action.signal is RolloutSignal.HARM:
+        return action
+    found = first_callers.read_first_callers(transaction.tx, rollout)
+    if not found.is_harmed:
+        return action
+    return replace(
+        action,
+        kind=ActionKind.PAUSE,
+        signal=RolloutSignal.PAUSE,
+        reason=found.pause_text,
+        code=ReasonCode.FIRST_CALLERS,
+    )
 
 
 def read_evidence(transaction: RolloutTransaction) -> RolloutAction:

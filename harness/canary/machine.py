@@ -9,7 +9,7 @@ The machine does not judge evidence: `decision` derives the signal from it, and
 `operations`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.canary import way_back
@@ -256,14 +256,18 @@ class CanaryMachine:
         self, move: CanaryMove, differences: Sequence[LeftOutDifference]
     ) -> Rollout:
         """Records that an approver knows why the arms leave out unlike shares of requests.
+        Returns the saved rollout.
+        """
+        return self.acknowledge({one.reason.value: one.text for one in differences}, move)
 
-        The acknowledged reasons never hold this rollout again. Returns the saved rollout.
+    def acknowledge(self, counts: Mapping[str, str], move: CanaryMove) -> Rollout:
+        """Records that an approver knows of causes, which never hold this rollout again.
+
+        counts: a text by cause. Returns the saved rollout.
         """
         rollout = self._rollout
-        reasons = [one.reason.value for one in differences]
-        known = (*(rollout.acknowledged or ()), *reasons)
+        known = (*(rollout.acknowledged or ()), *counts)
         saved = Rollouts(self._tx).save(replace(rollout, acknowledged=known))
-        counts = {one.reason.value: one.text for one in differences}
         details = {
             **decision_evidence(self._transaction, None),
             "acknowledged": counts,
@@ -314,6 +318,8 @@ class CanaryMachine:
         self.record(PROMOTED, after, move)
         obstacle = describe_no_way_back(life_details(move.way_back))
         remark = f" Swapgate found {obstacle}." if obstacle else ""
+        if policy.never_measured:
+            remark += f" The canary never got these callers: {policy.never_measured}."
         self._raise_alert(
             AlertKind.PROMOTED,
             f"{self._name_target(after.candidate)} is now the model of route {after.route}",

@@ -14,7 +14,7 @@ changes a route here. Status for people is in `harness.canary.status`.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from harness.canary import decision, machine, way_back
+from harness.canary import decision, first_callers, machine, way_back
 from harness.canary.audit import RolloutTransaction, decision_inputs, record_end
 from harness.canary.machine import CanaryMachine, CanaryMove, find_live
 from harness.evals import proof_validity
@@ -138,16 +138,31 @@ def operate(
                 )
             case RolloutSignal.RESUME:
                 proof_validity.require_proof(ctx, tx, Verdicts(tx).get(rollout.verdict))
-                acknowledged = machine.acknowledge_faults(move)
-                if differences := decision.find_left_out_differences(transaction):
-                    acknowledged = True
-                    rollout = machine.acknowledge_left_out(move, differences)
-                    machine = CanaryMachine(replace(transaction, rollout=rollout))
+                rollout, acknowledged = _acknowledge(transaction, move)
+                machine = CanaryMachine(replace(transaction, rollout=rollout))
                 if acknowledged and rollout.state is not RolloutState.PAUSED:
                     return CanaryOperation(rollout)
             case _:
                 pass
         return CanaryOperation(machine.apply(move), warnings)
+
+
+def _acknowledge(transaction: RolloutTransaction, move: CanaryMove) -> tuple[Rollout, bool]:
+    """Acknowledges everything that a resumed canary must not stop for again.
+
+    Returns the saved rollout, and whether there was anything.
+    """
+    machine = CanaryMachine(transaction)
+    acknowledged = machine.acknowledge_faults(move)
+    rollout = transaction.rollout
+    if differences := decision.find_left_out_differences(transaction):
+        rollout = machine.acknowledge_left_out(move, differences)
+    first = first_callers.read_first_callers(transaction.tx, rollout)
+    known = rollout.acknowledged or ()
+    if first.is_harmed and first_callers.ACKNOWLEDGED not in known:
+        machine = CanaryMachine(replace(transaction, rollout=rollout))
+        rollout = machine.acknowledge({first_callers.ACKNOWLEDGED: first.text}, move)
+    return rollout, acknowledged or rollout is not transaction.rollout
 
 
 def _find_movable(

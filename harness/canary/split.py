@@ -86,10 +86,11 @@ class SplitDriver(Protocol):
 def planned_split(route: Route) -> Split:
     """Returns the table's shares, in basis points with a sum of 10 000.
 
-    The routing table gives a share only to a proven target.
+    The routing table gives a share only to a proven target. A gateway that picks a model for
+    each request cannot apply an audience, so no caller gets the candidate of such a canary.
     """
     trial = route.experiment
-    if trial is None:
+    if trial is None or (route.canary is not None and trial.audience is not None):
         return {route.incumbent: BUCKETS}
     return {
         route.incumbent: BUCKETS - trial.weight_bps,

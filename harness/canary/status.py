@@ -20,8 +20,14 @@ from harness.canary.canary_state import (
     CanaryState,
     describe_canary_state,
 )
+from harness.canary.first_callers import (
+    NO_FIRST_CALLERS,
+    FirstCallers,
+    read_first_callers,
+)
 from harness.evals import proof_validity
 from harness.frame.errors import NotFound
+from harness.frame.people.audience import find_audience
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
@@ -31,7 +37,12 @@ from harness.gate.explain import (
     explain_rollout,
 )
 from harness.gate.online.observation import ObservationBlock
-from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.gate.online.rollout import (
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+    name_first_callers,
+)
 from harness.gate.online.rollout_action import RolloutAction, decide_action
 from harness.gate.online.rollout_evidence import distance_path
 from harness.gate.online.segment_harm import describe_sources
@@ -169,6 +180,7 @@ class CanaryStatus:
     accepted_cost: CostAcceptance | None = None
     shared_key: str = ""  # names a key that carries too many of the route's requests
     no_way_back: str = ""  # why a rollback of its bake would restore no working model
+    first_callers: FirstCallers = NO_FIRST_CALLERS  # that the audience put into the canary
 
     @property
     def changed_at(self) -> datetime:
@@ -200,6 +212,19 @@ class CanaryStatus:
         if signal is RolloutSignal.ABORT and self.no_way_back:
             return (self.no_way_back,)
         return self.explanation.against if signal in OVERRULES else ()
+
+    @property
+    def audience(self) -> str:
+        """Describes the callers that the share does not draw, and how many were first; empty
+        without an audience.
+        """
+        step = self.rollout.current.weight_bps
+        found = find_audience(self.rollout.policy.audiences, step)
+        if found is None:
+            return ""
+        words = f" Any client can claim: {found.claimed}." if found.claimed else ""
+        first = f" {self.first_callers.text}." if self.first_callers.text else ""
+        return f"{found.text or 'no callers'}.{words}{first}"
 
     @property
     def callers(self) -> str:
@@ -294,7 +319,8 @@ def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout], now: datetime
     """Loads the rows that `build_canary_status` reads, for all rollouts together."""
     live_routes = {rollout.route for rollout in rollouts if rollout.live}
     duration_estimate.preload_traffic(tx, live_routes, now)
-    Preload(tx).blocks([rollout.id for rollout in rollouts])
+    first = [name_first_callers(one.id) for one in rollouts if one.policy.audiences]
+    Preload(tx).blocks([*(rollout.id for rollout in rollouts), *first])
     if proof_validity.has_moved_providers(tx):
         Preload(tx).verdicts([rollout.verdict for rollout in rollouts if rollout.live])
     Preload(tx).newest_alerts([key for r in rollouts for key in decision.list_alert_keys(r)])
@@ -337,6 +363,7 @@ def build_canary_status(
         rollback=find_later_rollback(transaction.tx, rollout),
         shared_key=decision.describe_shared_key(transaction.tx, rollout.route),
         no_way_back=way_back.find_gone(transaction.tx, rollout) if rollout.baking else "",
+        first_callers=read_first_callers(transaction.tx, rollout),
     )
 
 

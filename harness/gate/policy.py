@@ -8,7 +8,7 @@ and each route's own rules are in `harness.proposals.route_rules`.
 import re
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from harness.frame.configuration.setting import (
     COUNT,
@@ -26,7 +26,8 @@ from harness.frame.configuration.setting import (
 from harness.frame.errors import InputError
 from harness.frame.failures import DEFAULT_PATIENCE_S, RETRY_PAUSES_S
 from harness.frame.formatting import format_number
-from harness.frame.plain_data import digest
+from harness.frame.people.audience import Audience, StepAudience
+from harness.frame.plain_data import ShowsMore, digest
 from harness.gate.online.guardrails import RATIO, CanaryJudge, Guardrail, Guardrails
 from harness.gate.pins import ServedPin
 from harness.gate.suite_plan import (
@@ -166,8 +167,15 @@ class GatePolicy:
 _PLAIN: Final = GatePolicy()
 
 
+def _show_audience(shown: dict[str, Any]) -> dict[str, Any]:
+    """Leaves an audience out that is not set, because replay hashes the policies of events that
+    are older than the setting.
+    """
+    return {name: value for name, value in shown.items() if name != "audience" or value}
+
+
 @dataclass(frozen=True, slots=True)
-class CanaryStep:
+class CanaryStep(ShowsMore):
     """Sets one share of traffic of a canary."""
 
     weight_bps: int = field(metadata=required("Share of the callers.", range=Range(1, 9_999)))
@@ -192,6 +200,11 @@ class CanaryStep:
         "Minimum duration of the step within the policy's peak hours, besides the evidence.",
         Range(0, YEAR_S),
     )
+    # The audience from this step on, instead of the policy's.
+    audience: Audience | None = None
+
+    def show_more(self, shown: dict[str, Any]) -> dict[str, Any]:
+        return _show_audience(shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +233,7 @@ DEFAULT_STEPS = (
 
 
 @dataclass(frozen=True, slots=True)
-class CanaryPolicy:
+class CanaryPolicy(ShowsMore):
     """Sets the thresholds of the online guard (statistics.md §2)."""
 
     # Shares of traffic that a candidate gets, one after another.
@@ -288,6 +301,8 @@ class CanaryPolicy:
         Range(0, DAY_S),
     )
     judge: CanaryJudge | None = None  # model for the guardrail `judge`; set both or neither
+    # Callers that are in the canary before the share's draw, and callers that never are.
+    audience: Audience | None = None
     warm_up_s: float = number(
         600.0,
         "Time without latency guardrails for both arms, from each router's first request at "
@@ -302,10 +317,28 @@ class CanaryPolicy:
         unit="callers",
     )
 
+    def show_more(self, shown: dict[str, Any]) -> dict[str, Any]:
+        return _show_audience(shown)
+
     @property
     def cold_exposures(self) -> int:
         """Returns the minimum length of the candidate's warm-up in exposures."""
         return min(self.warm_up_units, self.steps[0].min_exposures // 3)
+
+    @property
+    def audiences(self) -> tuple[StepAudience, ...]:
+        """Lists each step's audience, a step's own or an earlier one's; empty without one."""
+        steps: list[StepAudience] = []
+        audience = self.audience or Audience()
+        for step in self.steps:
+            audience = step.audience or audience
+            steps.append(StepAudience(step.weight_bps, audience))
+        return tuple(steps) if any(step.audience.text for step in steps) else ()
+
+    @property
+    def never_measured(self) -> str:
+        """Describes the callers that no step's canary gets; empty if it may get all."""
+        return self.audiences[-1].audience.never_text if self.audiences else ""
 
     @property
     def tolerated(self) -> dict[Guardrail, float]:

@@ -31,6 +31,7 @@ from harness.frame.idempotency import KEEP as IDEMPOTENT_REQUESTS_KEPT
 from harness.frame.idempotency import IdempotentRequests
 from harness.frame.people.access import SYSTEM
 from harness.frame.people.records import DashboardSessions
+from harness.gate.online.rollout import name_first_callers
 from harness.gate.run import RUNNABLE_STATES, EvalRun
 from harness.operations import integrity
 from harness.operations.context import Context
@@ -338,7 +339,8 @@ def purge_expired(
         IdempotentRequests(tx).forget(now - IDEMPOTENT_REQUESTS_KEPT)
         expired = Captures(tx).forget(now) + KeptPieces(tx).forget(now)
         live = (*Rollouts(tx).live(), *Rollouts(tx).baking())
-        Observations(tx).forget_keys({rollout.id for rollout in live})
+        ledgers = {rollout.id for rollout in live}
+        Observations(tx).forget_keys(ledgers | set(map(name_first_callers, ledgers)))
         Observations(tx).forget_batches_before(now - BATCHES_KEPT_FOR)
     if expired:
         ctx.store.drop_deleted()

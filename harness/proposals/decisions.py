@@ -110,6 +110,8 @@ def approve_proposal(
             "reason": reason,
             "widened": dict(current.widened),
         }
+        if callers := saved.policy.canary.never_measured:
+            details["never_measured"] = callers
         if saved.change_reference:
             details["change"] = saved.change_reference
         if saved.accepted_cost:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from harness.evals import proof_validity
 from harness.frame.errors import NotFound
 from harness.frame.records.transaction import Transaction
-from harness.gate.policy import Policy
+from harness.gate.policy import CanaryPolicy, Policy
 from harness.proposals import registration, route_rules
 from harness.proposals.context import ProposalsContext
 from harness.proposals.registration import WINDOW, FalsePassRisk
@@ -49,6 +49,22 @@ class ProposalReview:
     risk: FalsePassRisk
     changes: Sequence[RouteChange]  # of the last 90 days, newest first
     unlisted: str = ""  # set if the candidate's provider does not list it
+
+    @property
+    def never_measured(self) -> str:
+        """Names the callers that get the candidate without a comparison; empty without any."""
+        return describe_never_measured(self.proposal.policy.canary)
+
+
+def describe_never_measured(canary: CanaryPolicy) -> str:
+    """Names the callers that a canary never gets, and what a promotion does for them."""
+    callers = canary.never_measured
+    if not callers:
+        return ""
+    return (
+        f"Never measured: {callers}. These callers keep the incumbent until the bake ends. "
+        "Then they get the candidate, although no canary compared it with their requests"
+    )
 
 
 def review_proposal(ctx: ProposalsContext, proposal: str) -> ProposalReview:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from harness.frame.errors import (
     InputError,
@@ -20,6 +20,13 @@ from harness.frame.errors import (
     SwapgateError,
 )
 from harness.frame.people.access import OptOut
+from harness.frame.people.audience import (
+    Audience,
+    AudienceRule,
+    CallerClaims,
+    CallerSet,
+    find_audience,
+)
 from harness.frame.people.limits import KeyLimits
 from harness.frame.plain_data import ShowsMore
 from harness.frame.signing.signed_rows import (
@@ -29,6 +36,7 @@ from harness.frame.signing.signed_rows import (
     SignedRows,
 )
 from harness.gate.online.guardrails import DEFAULT_EXPOSURE_RULE, ExposureRule
+from harness.gate.online.rollout import name_first_callers
 from harness.providers.credential import StoredKey
 from harness.providers.force import KillSwitch
 from harness.providers.target import (
@@ -153,6 +161,36 @@ class Canary:
         return BUCKETS - self.weight_bps if self.control else self.weight_bps
 
     @property
+    def audience(self) -> Audience | None:
+        """The audience at this share, in a bake that of the last step; None without one."""
+        return self.find_audience(BUCKETS if self.control else self.weight_bps)
+
+    def find_audience(self, weight_bps: int) -> Audience | None:
+        return find_audience(self.unit_rule.audiences, weight_bps)
+
+    @property
+    def of_first_callers(self) -> "Canary":
+        """The ledger of the callers that the audience puts first: every caller is the canary's,
+        and only errors count.
+        """
+        rule = replace(
+            self.unit_rule,
+            guardrails={},
+            judge=None,
+            window_s=0.0,
+            local_alpha=0.0,
+            caps={},
+            audiences=(),
+        )
+        return replace(
+            self,
+            rollout=name_first_callers(self.rollout),
+            weight_bps=BUCKETS,
+            unit_rule=rule,
+            handover=None,
+        )
+
+    @property
     def candidate_arm(self) -> Arm:
         """The arm whose requests go to the candidate."""
         return Arm.INCUMBENT if self.control else Arm.CANARY
@@ -250,6 +288,30 @@ def choose_arm(route: Route, key: str) -> Arm:
     return Arm.INCUMBENT
 
 
+class CallerPlace(NamedTuple):
+    """A caller's arm. rule, callers: of the audience; None if the share drew the arm."""
+
+    arm: Arm
+    rule: AudienceRule | None = None
+    callers: CallerSet | None = None
+
+
+def place_caller(route: Route, claims: CallerClaims, key: str) -> CallerPlace:
+    """Chooses a caller's arm by the audience's rules, then by the share.
+
+    claims: of the request. key: the caller's sticky key. Routers and `canary who` call it, so
+    that the command gives the router's own answer. Ignores handovers, as `choose_arm` does.
+    """
+    trial = route.experiment
+    audience = trial.audience if trial is not None else None
+    found = audience.find_set(claims) if audience is not None else None
+    if trial is None or found is None:
+        return CallerPlace(choose_arm(route, key))
+    if found[0] is AudienceRule.FIRST:
+        return CallerPlace(trial.candidate_arm, *found)
+    return CallerPlace(Arm.HOLDBACK if trial.control else Arm.INCUMBENT, *found)
+
+
 def is_mirrored(shadow: Shadow, key: str) -> bool:
     """Tells whether the shadow mirrors this caller's requests; the same for each of them."""
     return hash_bucket(key, salt=f"shadow:{shadow.id}") < shadow.limits.share_bps
@@ -282,6 +344,7 @@ class KeyGrant:
     # None without limits.
     limits: KeyLimits | None = None
     opt_outs: frozenset[OptOut] = frozenset()
+    name: str = ""  # the admin's name for it, which an audience may name
 
 
 @dataclass(frozen=True)

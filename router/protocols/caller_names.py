@@ -108,6 +108,11 @@ def header_person(headers: Sequence[Header]) -> bytes | None:
     return min(names)[2].encode("latin-1") if names else None
 
 
+def header_persons(headers: Sequence[Header]) -> Sequence[str]:
+    """Lists all names of persons in the headers. headers: see `header_caller`."""
+    return [name for rank, _, name in _header_names(headers) if rank == _PERSON_RANK]
+
+
 def _header_names(headers: Sequence[Header]) -> list[tuple[int, int, str]]:
     names: list[tuple[int, int, str]] = []
     for name, value in headers:

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 from weakref import ReferenceType, ref
 
+from harness.frame.people.audience import CallerClaims, Claim
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.route_settings import RequestKind
 from harness.routing.table import KeyGrant
@@ -24,6 +25,7 @@ from router.protocols.caller_names import (
     OPENING,
     body_callers,
     header_caller,
+    header_persons,
 )
 from router.protocols.endpoints import DIALECTS, ENDPOINTS
 from router.request.caller_patience import read_patience_s
@@ -200,6 +202,67 @@ def conversation_keys(request: ClientRequest) -> Iterator[str]:
         if not opening:
             return
         yield f"{OPENING}{digest_opening(opening)}"
+
+
+def read_claims(scope: Scope, request: ClientRequest, key_name: str) -> CallerClaims:
+    """Returns what a request says about its caller, for a canary's audience.
+
+    key_name: of the client's key. All lines of a header count, each also as the parts of a
+    list, because a proxy may join lines. The body's field is read as its client sent it.
+    """
+    headers: Sequence[Header] = scope["headers"]
+
+    def read_header(name: str) -> Sequence[Claim]:
+        wanted = name.encode("latin-1", "replace")
+        values = [_decode(bytes(value)) for key, value in headers if key == wanted]
+        parts = [part.strip() for value in values if "," in value for part in value.split(",")]
+        return [*values, *parts]
+
+    fields = request.members.found
+    named = [caller.partition(":") for caller in body_callers(fields)]
+    users: list[Claim] = [name for kind, _, name in named if kind in _USER_KINDS]
+    for field in _USER_KINDS:
+        users += _list_claims(fields.get(field))
+    users += [_decode(name.encode("latin-1", "replace")) for name in header_persons(headers)]
+    users += read_header(STICKY.decode())
+    return CallerClaims(key_name, users, read_header, lambda path: _read_field(fields, path))
+
+
+_USER_KINDS: Final = ("user", "safety_identifier")
+
+
+def _decode(value: bytes) -> str:
+    """Decodes a header's value: UTF-8, which most clients send, else Latin-1."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _read_field(fields: Mapping[str, object], path: str) -> Sequence[Claim]:
+    value: object = fields
+    for name in path.split("."):
+        if value is None:
+            return ()
+        if not isinstance(value, Mapping):
+            return (None,)
+        value = value.get(name)
+    return _list_claims(value)
+
+
+def _list_claims(value: object) -> Sequence[Claim]:
+    """Returns a value's texts; None for a part that is no text and no whole number."""
+    match value:
+        case None:
+            return ()
+        case bool():
+            return (None,)
+        case str() | int():
+            return (str(value),)
+        case list():
+            return [claim for part in value for claim in _list_claims(part) or (None,)]
+        case _:
+            return (None,)
 
 
 def caller_keys(request: ClientRequest, sticky_key: str) -> Sequence[str]:

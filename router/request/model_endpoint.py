@@ -37,7 +37,7 @@ from router.protocols.endpoints import (
     misfit_reply,
 )
 from router.recording.internal_errors import InternalErrors, RouterPart
-from router.recording.port import Recording
+from router.recording.port import Recording, Ticket
 from router.recording.sums import CallerShares
 from router.request import client_directives
 from router.request.caller_patience import answer_by
@@ -202,8 +202,6 @@ class ModelEndpoint:
             grant,
             id_,
         )
-        if uncounted and route.experiment is not None:
-            self.note_uncounted(route.experiment, arm, uncounted, sticky_key)
         begun = self.dispatcher.timers.loop.time()
         job = RoutedRequest(
             request,
@@ -224,6 +222,8 @@ class ModelEndpoint:
             reservation,
             grant.opt_outs,
         )
+        if uncounted and route.experiment is not None:
+            self.note_uncounted(route.experiment, arm, uncounted, sticky_key, job)
         if directives.patience_s < limit_s:
             job.answer_by = answer_by(begun, directives.patience_s)
         headers = (request_id, *route.headers[arm])
@@ -305,6 +305,11 @@ class ModelEndpoint:
                     None,
                     UncountedReason.OPT_OUT,
                 )
+            if route.audience is not None:
+                claims = client_directives.read_claims(scope, request, grant.name)
+                by_rule = self._planner.assign_by_audience(route, request, claims, key)
+                if by_rule is not None:
+                    return key, *by_rule, None, UncountedReason.AUDIENCE
             arm, plan, scored = self._planner.assign(
                 route,
                 request,
@@ -312,11 +317,11 @@ class ModelEndpoint:
                 template,
             )
             trial = route.experiment
-            uncounted = ""
-            if trial is not None:
-                uncounted = self._find_uncounted_reason(
-                    route, request, arm, plan, scored=scored
-                )
+            uncounted = (
+                ""
+                if trial is None
+                else self._find_uncounted_reason(route, request, arm, plan, scored=scored)
+            )
             if uncounted:
                 trial = None
         except Exception as error:
@@ -367,11 +372,13 @@ class ModelEndpoint:
         arm: Arm,
         reason: str,
         sticky_key: str,
+        job: RoutedRequest | None = None,
     ) -> None:
         """Counts a request that becomes no exposure. Raises nothing.
 
-        If the candidate cannot take it, counts each caller once a day, as exposures do. So one
-        caller in a loop cannot hold a canary.
+        job: None for a flag, whose answer the router does not see. If the candidate cannot
+        take it, counts each caller once a day, as exposures do. So one caller in a loop cannot
+        hold a canary.
         """
         try:
             if reason == UncountedReason.UNSUPPORTED:
@@ -380,9 +387,21 @@ class ModelEndpoint:
                 if self._lacking_callers.get(caller):
                     return
                 self._lacking_callers.put(caller, True)  # noqa: FBT003 - a set's member
+            elif reason == UncountedReason.AUDIENCE and job is not None:
+                job.ticket = self._admit_first_caller(job)
             self._recording.note_uncounted(trial, arm, reason)
         except Exception as error:
             self._errors.note(RouterPart.SCORING, error)
+
+    def _admit_first_caller(self, job: RoutedRequest) -> Ticket | None:
+        """Admits a caller that the audience puts into the canary first, to a ledger of such
+        callers. The comparison of both arms does not read it. Returns None for all others.
+        """
+        audience = job.route.audience
+        ledger = audience.first_callers if audience is not None else None
+        if ledger is None or job.arm is not Arm.CANARY:
+            return None
+        return self._recording.admit(ledger, job.arm, job.sticky_key, client=job.key_id)
 
     def _distinguish_conversation(
         self,
@@ -512,8 +531,10 @@ class ModelEndpoint:
         if grant.routes and not is_route_allowed(grant, route.route.name):
             message = f"this key may not use route {route.route.name!r}; ask an admin"
             return error_reply(403, message, "route_not_allowed", param="model")
-        is_plain = not route.route.settings.overrides
-        return request, route if is_plain else self._choose_override(request, route, declared)
+        return (
+            request,
+            self._choose_override(request, route, declared) if route.overrides else route,
+        )
 
     def _refuse_model(
         self,

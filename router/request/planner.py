@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from harness.frame.people.audience import AudienceRule, CallerClaims
 from harness.frame.ports import Clock
 from harness.gate.online.outcome import (
     OutcomeKind,
@@ -31,7 +32,7 @@ from harness.routing.plan import (
     plan_request,
 )
 from harness.routing.reliability.breaker import WhenAllOpen
-from harness.routing.table import Arm, Canary, choose_arm, hash_bucket
+from harness.routing.table import Arm, Canary, choose_arm, hash_bucket, place_caller
 from router.conversation.intake import is_made_by
 from router.conversation.prefill_forms import ANSWER
 from router.frame.body import ClientRequest
@@ -201,6 +202,33 @@ class Planner:
         if arm is _CANARY and self._has_aborted(canary):
             arm = _INCUMBENT
         return arm, self.plan(route, arm, request), scored
+
+    def assign_by_audience(
+        self,
+        route: CompiledRoute,
+        request: ClientRequest,
+        claims: CallerClaims,
+        key: str,
+    ) -> tuple[Arm, RoutePlan] | None:
+        """Returns arm and plan of a caller that the audience names; None for all others.
+
+        claims: of the request. key: the sticky key. The rule decides before the keep-warm
+        share, so that a caller in `never` gets no fallback without need. At the beginning of a
+        step, a running conversation of a caller that the step puts first stays with the
+        incumbent.
+        """
+        arm, rule, _ = place_caller(route.route, claims, key)
+        canary = route.route.canary
+        if rule is None:
+            return None
+        if arm is _CANARY and self._has_aborted(canary):
+            arm = _INCUMBENT
+        elif arm is _CANARY:
+            settled = route.audience.settled if route.audience is not None else None
+            before = settled.find_set(claims) if settled is not None else None
+            if before is None or before[0] is not AudienceRule.FIRST:
+                arm, _ = self._handovers.place(route, request, key, arm)
+        return arm, self.plan(route, arm, request)
 
     def _plan_keep_warm(
         self,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
+from harness.frame.people.audience import Audience
 from harness.frame.suggestions import did_you_mean
 from harness.gate.online.guardrails import CanaryJudge, Guardrail
 from harness.gate.online.observation import OTHER_NAMES
@@ -122,6 +123,27 @@ class CompiledJudge:
     upstream: CompiledTarget
 
 
+@dataclass(frozen=True, slots=True)
+class CompiledAudience:
+    """The audience of a live canary or bake.
+
+    settled: the audience at the share whose handover is over; None without one.
+    first_callers: the ledger of the callers that are first; None in a bake, which has no
+    callers of its own.
+    """
+
+    settled: Audience | None
+    first_callers: Canary | None
+
+
+def _compile_audience(trial: Canary | None) -> CompiledAudience | None:
+    if trial is None or trial.audience is None:
+        return None
+    settled_bps = trial.handover.settled_bps if trial.handover else trial.weight_bps
+    settled = trial.find_audience(settled_bps)
+    return CompiledAudience(settled, None if trial.control else trial.of_first_callers)
+
+
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class CompiledRoute:
     """A route with everything that its requests need."""
@@ -157,12 +179,16 @@ class CompiledRoute:
     judge: CompiledJudge | None = None
     # A copy of `Route.experiment`, because each request reads it several times.
     experiment: Canary | None = field(init=False)
+    # The audience of the live canary or bake; None if its share draws all callers.
+    audience: CompiledAudience | None = field(init=False)
     # Whether `plans` apply while all targets are well. Then only a prefill can make another
     # plan, not the time or the rest of a request's content.
     is_fixed: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "experiment", self.route.experiment)
+        trial = self.route.experiment
+        object.__setattr__(self, "experiment", trial)
+        object.__setattr__(self, "audience", _compile_audience(trial))
         is_fixed = not (self.switches or self.particular or self.native)
         object.__setattr__(self, "is_fixed", is_fixed)
 
@@ -222,9 +248,15 @@ class CompiledSnapshot:
 
     @property
     def rollouts(self) -> frozenset[str]:
-        """The ids of the live rollouts: canaries, and holdbacks of bakes."""
+        """The ids of the live rollouts and their ledgers: canaries, and holdbacks of bakes."""
         routes = self.routes.values()
-        return frozenset(route.experiment.rollout for route in routes if route.experiment)
+        trials = [route.experiment for route in routes if route.experiment]
+        trials += [
+            route.audience.first_callers
+            for route in routes
+            if route.audience and route.audience.first_callers
+        ]
+        return frozenset(trial.rollout for trial in trials)
 
 
 def feature_fields(endpoint: Endpoint, features: Collection[OptionalFeature]) -> frozenset[str]:

@@ -100,6 +100,7 @@ SQLITE = {
     "grafana": SERVED,
     "leave": INSTALLED,
     "client-keys": INSTALLED,
+    "audience": INSTALLED,
     "fallbacks": CHAINED,
     "kill-switch": CHAINED,
     "freezes": INSTALLED,

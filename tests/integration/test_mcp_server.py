@@ -41,6 +41,7 @@ READING = {
     "list_routes",
     "compare",
     "canary_status",
+    "canary_who",
     "list_candidates",
     "manage_credentials",
 }

@@ -278,3 +278,58 @@ def test_a_cell_of_the_tables_own_download_is_escape_formula(start: str) -> None
 
 def test_a_name_does_not_turn_round_the_words_behind_it() -> None:
     assert markup.strong("\u202exis") == "<b>\N{REPLACEMENT CHARACTER}xis</b>"
+
+
+KEY_SET = {"by": "key", "values": ["customer-x"]}
+STAFF_SET = {"by": "user", "prefixes": ["staff:"]}
+AUDIENCE = {"first": [STAFF_SET], "never": [KEY_SET]}
+
+
+def audience_complaint(audience: dict[str, Any], **more: Any) -> tuple[KeyPath, str]:
+    canary = {"steps": [STEP], "audience": audience}
+    return first_complaint({"promotion": "approved", "canary": canary, **more})
+
+
+@pytest.mark.parametrize(
+    ("callers", "words"),
+    [
+        ({"by": "header", "values": ["x"]}, "a set by header needs a `name`"),
+        ({"by": "field", "prefixes": ["x"]}, "a set by field needs a `name`"),
+        ({"by": "user", "name": "x", "values": ["x"]}, "has no `name`: leave it out"),
+        ({"by": "user"}, "give `values` or `prefixes`"),
+        ({"by": "user", "prefixes": [""]}, "each with a visible character"),
+        ({"by": "key", "values": ["\u200b"]}, "each with a visible character"),
+        ({"by": "user", "values": ["x"] * 501}, "has 501 values and prefixes"),
+    ],
+)
+def test_a_set_of_callers_names_some(callers: dict[str, Any], words: str) -> None:
+    path, said = audience_complaint({"first": [callers]})
+    assert path == ("policies", "odd", "canary", "audience", "first", 0)
+    assert words in said
+
+
+def test_an_audience_has_a_limit_of_sets() -> None:
+    path, said = audience_complaint({"first": [STAFF_SET] * 21})
+    assert path == ("policies", "odd", "canary", "audience", "first")
+    assert "has 21 sets" in said
+
+
+def test_a_canary_that_never_gets_some_callers_needs_an_approval() -> None:
+    path, said = audience_complaint(AUDIENCE, promotion="automatic")
+    assert path == ("policies", "odd", "canary", "audience")
+    assert "never measured with them (client key customer-x)" in said
+    assert "set `promotion: approved`" in said
+    canary = {"steps": [STEP], "audience": AUDIENCE}
+    assert not list(complaints({"promotion": "approved", "canary": canary}))
+
+
+@pytest.mark.parametrize(
+    "later",
+    [{"first": [], "never": [KEY_SET]}, {"first": [STAFF_SET], "never": [KEY_SET, STAFF_SET]}],
+)
+def test_no_step_takes_a_caller_out_of_the_canary_again(later: dict[str, Any]) -> None:
+    steps = [STEP, {"weight_bps": 500, "min_exposures": 3, "audience": later}]
+    canary = {"steps": steps, "audience": AUDIENCE}
+    path, said = first_complaint({"promotion": "approved", "canary": canary})
+    assert path == ("policies", "odd", "canary", "steps")
+    assert "would take callers out of the canary again" in said

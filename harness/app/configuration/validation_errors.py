@@ -18,13 +18,15 @@ from pydantic import BaseModel, ValidationError
 from harness.frame.configuration.setting import Declaration, format_bound, settings_of
 from harness.frame.configuration.source_locations import Document, KeyPath, dotted_path
 from harness.frame.errors import ConfigError, RetiredKeys
+from harness.frame.formatting import format_bps
+from harness.frame.people.audience import MOST_SETS, CallerSet
 from harness.frame.suggestions import (
     UNKNOWN_KEY,
     describe_fault,
     find_fault_path,
 )
 from harness.gate.online.guardrails import RATIO
-from harness.gate.policy import PolicyFields
+from harness.gate.policy import PolicyFields, PromotionMode
 from harness.gate.suite_plan import ClaimPopulation
 
 
@@ -100,11 +102,49 @@ def _find_policy_errors(policy: PolicyFields, path: KeyPath) -> Iterator[tuple[K
             "show how much answers vary"
         )
         yield (*path, "gate"), text
+    yield from _find_audience_errors(policy, path)
     for item in fields(canary.guardrails):
         ratio = getattr(canary.guardrails, item.name)
         if ratio is not False and not RATIO.holds(ratio):
             place = (*path, "canary", "guardrails", item.name)
             yield place, f"is {format_bound(ratio)}; a tolerated ratio is {RATIO.text}, or off"
+
+
+def _find_audience_errors(policy: PolicyFields, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Yields the faults of a policy's audiences.
+
+    From step to step, `first` may only grow and `never` may only shrink, so that no caller goes
+    back from the candidate to the incumbent. A promotion ends `never`, so a person must approve
+    a policy that has it.
+    """
+    canary = policy.canary
+    own = [((*path, "canary", "audience"), canary.audience)]
+    steps = enumerate(canary.steps)
+    own += [((*path, "canary", "steps", place, "audience"), s.audience) for place, s in steps]
+    for place, audience in own:
+        for name in ("first", "never"):
+            sets: tuple[CallerSet, ...] = getattr(audience, name, ())
+            if len(sets) > MOST_SETS:
+                yield (*place, name), f"has {len(sets):,} sets; {MOST_SETS} are allowed"
+            for index, callers in enumerate(sets):
+                if callers.fault:
+                    yield (*place, name, index), callers.fault
+    for before, after in pairwise(canary.audiences):
+        if not (
+            set(before.audience.first) <= set(after.audience.first)
+            and set(before.audience.never) >= set(after.audience.never)
+        ):
+            text = (
+                f"the audience at {format_bps(after.from_bps)} would take callers out of the "
+                "canary again: a later step keeps the sets of `first`, and adds none to `never`"
+            )
+            yield (*path, "canary", "steps"), text
+    if canary.never_measured and policy.promotion is not PromotionMode.APPROVED:
+        text = (
+            "a promotion gives these callers a model that was never measured with them "
+            f"({canary.never_measured}), so a person must approve it: set `promotion: approved`"
+        )
+        yield (*path, "canary", "audience"), text
 
 
 def find_ambiguous_guardrails(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:

@@ -64,6 +64,11 @@ AFFINITY_PERIOD: Final = timedelta(hours=1)  # LiteLLM's default duration of ses
 GATEWAY_SUBJECT: Final = "the gateway"
 OUTCOMES_SUBJECT: Final = "the gateway's outcomes"
 REPEAT_AFTER: Final = timedelta(minutes=1)
+NO_AUDIENCE: Final = (
+    "its canary has an audience, which a gateway that picks a model for each request cannot "
+    "apply, so all callers keep the incumbent: send the requests to Swapgate's router, or "
+    "abort the canary and propose with a policy without `canary.audience`"
+)
 
 
 class DrivenRoute(NamedTuple):
@@ -164,6 +169,8 @@ class SplitDrive:
         self._routes[name] = DrivenRoute(
             allowed, confirm_time(times, trusted_now, settle_time), targets
         )
+        if route.audience is not None and route.route.canary is not None:
+            return NO_AUDIENCE
         return change and (
             f"the gateway's split was not the one that Swapgate allows: {change}. Swapgate "
             "corrected it; earlier requests do not count as evidence."

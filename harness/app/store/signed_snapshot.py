@@ -239,6 +239,7 @@ def _build_key_grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
             key.routes,
             key.limits and key.limits.or_none,
             key.opt_outs,
+            key.name,
         )
         for key in keys
         if key.role is None and key.revoked_at is None

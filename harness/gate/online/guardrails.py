@@ -29,6 +29,7 @@ from typing import Any, Final, Literal, NamedTuple, Self
 
 from harness.frame.configuration.setting import DOLLARS, WAIT_S, Range, number, required
 from harness.frame.errors import InputError
+from harness.frame.people.audience import StepAudience
 from harness.frame.plain_data import read_fields
 from harness.gate.online.prompt_cache import CacheLevels
 
@@ -395,6 +396,8 @@ class ExposureRule:
     # How often the incumbent usually fails, at most, by stream of errors; a stream without a
     # known rate is left out. See `usual_rate`.
     usual_rates: Mapping[Guardrail, float] = field(default_factory=dict)
+    # The audience of each step, by its share; empty if the share draws all callers.
+    audiences: tuple[StepAudience, ...] = ()
 
     @property
     def keeps_ledger(self) -> bool:

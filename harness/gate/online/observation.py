@@ -454,6 +454,11 @@ def claim_keys(
     return {number: _write_page(read[number]) for number in sorted(changed)}, histories
 
 
+def find_last_period(page: bytes, print_: int) -> int | None:
+    """Finds the last period in which a key counted; None if it never did. page: of the key."""
+    return _read_page(page).get(print_ & 0xFFFFFFFF)
+
+
 def _read_page(page: bytes) -> dict[int, int]:
     """Returns the last period of each key of a page; ignores an incomplete entry at the end."""
     whole = len(page) - len(page) % _ENTRY.size

@@ -88,6 +88,7 @@ class ReasonCode(StrEnum):
     PASSED = "passed"  # the step passed
     HELD = "held"  # the data, the clock or a freeze do not allow a move onward
     PROOF = "proof"  # the proof does not hold any more
+    FIRST_CALLERS = "first_callers"  # the callers that the audience puts first fail too often
 
 
 class StepCondition(StrEnum):
@@ -159,6 +160,14 @@ def read_old_end(ended_because: str) -> CanaryEnd:
 def rollout_id(proposal: str) -> str:
     """Names a proposal's only rollout, so that the route's signed history identifies it."""
     return f"r_{proposal.removeprefix('p_')}"
+
+
+def name_first_callers(rollout: str) -> str:
+    """Names the ledger of a rollout's callers that the audience puts into the canary first.
+
+    Its blocks and keys are stored under this name, so that the comparison never reads them.
+    """
+    return f"{rollout}.first"
 
 
 # Signals that a person may give; all other signals come from data.
@@ -382,6 +391,7 @@ def build_exposure_rule(
         total_timeout_s=total_timeout_s,
         caps=history.caps,
         usual_rates=history.usual_rates,
+        audiences=policy.audiences,
     )
 
 

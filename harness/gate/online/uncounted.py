@@ -24,6 +24,7 @@ class UncountedReason(StrEnum):
     AGENT = "agent"  # an agent chose the target itself
     MAX_KEYS = "max_keys"  # the router remembers no further caller
     UNSUPPORTED = "unsupported"  # the candidate lacks an ability that the request needs
+    AUDIENCE = "audience"  # a rule of the canary's audience chose the arm, so it has no control
 
 
 UNCOUNTED_WORDS: Final[Mapping[str, str]] = {
@@ -34,6 +35,7 @@ UNCOUNTED_WORDS: Final[Mapping[str, str]] = {
     UncountedReason.AGENT: "an agent chose the target itself",
     UncountedReason.MAX_KEYS: "the router remembers no further caller today",
     UncountedReason.UNSUPPORTED: "the candidate lacks an ability that the request needs",
+    UncountedReason.AUDIENCE: "an audience rule chose the caller's model",
 }
 _REMEDIES: Final[Mapping[str, str]] = {
     UncountedReason.HANDOVER: "lower the policy's `handover_s`, or wait until it is over",
@@ -43,6 +45,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
     UncountedReason.AGENT: "let the agents call the route instead of a target",
     UncountedReason.MAX_KEYS: "use more routers, or sticky keys that stay the same",
     UncountedReason.UNSUPPORTED: "give these requests a route of their own",
+    UncountedReason.AUDIENCE: "name fewer callers in the policy's `canary.audience`",
 }
 # A step holds if more than this part of its requests could not be counted, and less than
 # MIN_REQUESTS would be an accident.

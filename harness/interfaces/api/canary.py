@@ -9,6 +9,7 @@ from pydantic import Field
 
 from harness.canary import duration_estimate, shadows
 from harness.canary import status as canary_status
+from harness.canary.caller_operations import CANARY_CALLERS
 from harness.canary.canary_state import OPERATIONS, OVERRULES
 from harness.canary.duration_estimate import RampPlan
 from harness.canary.operations import operate
@@ -145,4 +146,4 @@ def start_shadow(
 
 
 operation(router, "GET /shadows", "list_shadows", queries.list_shadows, RouteQuery)
-add_endpoints(router, SHADOWS)
+add_endpoints(router, SHADOWS, CANARY_CALLERS)

@@ -45,6 +45,7 @@ from harness.agents.records import Sessions
 from harness.agents.turn import ToolCaller
 from harness.app.agents import TurnService, open_agents
 from harness.app.installation import Installation
+from harness.canary import callers
 from harness.frame.calm_server import CalmServer
 from harness.frame.errors import (
     InputError,
@@ -147,6 +148,15 @@ class CanaryArguments(Body):
     route: Name | None = None
 
 
+class CallerArguments(Body):
+    """The caller to look up. user: the id that the client sends, or a client key's name. route:
+    only this route's newest canary, live or ended.
+    """
+
+    user: Name
+    route: Name | None = None
+
+
 class CredentialsArguments(Body):
     """The only action is `list`: people set keys on the page Providers, by CLI or by API."""
 
@@ -204,6 +214,14 @@ def canary_status(caller: ApiCaller, arguments: CanaryArguments) -> object:
     if arguments.route is None:
         return canary.list_canaries(caller)
     return canary.get_canary(caller, arguments.route)
+
+
+@management_tool(CallerArguments)
+def canary_who(caller: ApiCaller, arguments: CallerArguments) -> object:
+    """Tells which model a user or a client key gets from live canaries, since when, and why.
+    With a route, also of its ended canary. Reads no contents.
+    """
+    return json_answer(callers.find_arm(caller.ctx, arguments.user, route=arguments.route))
 
 
 @management_tool(RouteArguments)

@@ -10,6 +10,7 @@ import click
 
 from harness.canary import operations
 from harness.canary import status as canary_status
+from harness.canary.caller_operations import CANARY_CALLERS
 from harness.canary.canary_state import (
     OPERATIONS,
     OVERRULES,
@@ -39,6 +40,7 @@ from harness.interfaces.cli.frame.command import (
     command,
     opt,
 )
+from harness.interfaces.cli.frame.operation_command import add_commands
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import Watched, watch
@@ -145,7 +147,7 @@ PLAN = LazyCommand(
 
 
 SECTIONS = {
-    "Look": ("status", "explain", "plan"),
+    "Look": ("status", "explain", "who", "plan"),
     "Act": tuple(signal.value for signal in OPERATIONS),
     "The rule": ("decide",),
 }
@@ -162,6 +164,7 @@ def canary() -> None:
 
 for _signal in OPERATIONS:
     canary.add_command(operation_command(_signal))
+add_commands(canary, CANARY_CALLERS)
 
 
 @command(canary, example="swapgate canary status support")

@@ -76,6 +76,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
         ("failed", failed_callers(action.figures)),
         ("outcomes", describe_outcomes(action.figures) or None),
         ("callers", status.callers or None),
+        ("audience", status.audience or None),
         ("one key", status.shared_key or None),
         (
             "cost",

@@ -37,6 +37,7 @@ from harness.gate.online.observation import (
     ObservationBlock,
     TrafficMinute,
     claim_keys,
+    find_last_period,
     page_of,
 )
 from harness.gate.online.usual_rate import DayCount
@@ -406,6 +407,15 @@ class Observations(Traffic):
             ]
             self._tx.write(KEEP_PAGE, pages)
         return histories
+
+    def last_period(self, rollout: str, print_: int) -> int | None:
+        """Returns the last period in which a ledger counted a key; None if it never did.
+
+        print_: of `fingerprint`. A rollout's keys are deleted after its end.
+        """
+        wanted = {"of": rollout, "wanted": [page_of(print_)]}
+        row = self._tx.read(SEEN_PAGES, wanted).first()
+        return None if row is None else find_last_period(row.entries, print_)
 
     def exchange_failures(
         self,

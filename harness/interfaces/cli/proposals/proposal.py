@@ -158,7 +158,9 @@ def _print_queue(ctx: Context, proposal_id: str) -> None:
 
 
 def _build_review_json(proposal_review: ProposalReview) -> object:
-    return output.pick(proposal_review, "widened", "risk", "changes", "unlisted")
+    shown = output.pick(proposal_review, "widened", "risk", "changes", "unlisted")
+    never_measured = proposal_review.never_measured
+    return {**shown, **({"never_measured": never_measured} if never_measured else {})}
 
 
 def _print_review(proposal_review: ProposalReview) -> None:
@@ -166,6 +168,8 @@ def _print_review(proposal_review: ProposalReview) -> None:
     click.echo(proposal_review.risk.text)
     if proposal_review.unlisted:
         click.echo(proposal_review.unlisted)
+    if proposal_review.never_measured:
+        click.echo(proposal_review.never_measured)
     for line in proposal_review.widened:
         click.echo(f"widened: {line}")
     if proposal_review.changes:
@@ -204,6 +208,8 @@ def approve(
     proposal_review = review.review_proposal(session.context, proposal_id)
     if proposal_review.unlisted:
         output.note(proposal_review.unlisted)
+    if proposal_review.never_measured:
+        output.note(proposal_review.never_measured)
     for line in proposal_review.widened:
         output.note(f"widened: {line}")
     approved_proposal = session.decide(
