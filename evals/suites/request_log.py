@@ -32,6 +32,14 @@ class LoggedRequest:
     # The user's and the conversation's names in the log; empty if it has none.
     caller: str = ""
     conversation: str = ""
+    # Facts that not every log has. None or empty: the log does not say.
+    provider: str = ""  # in the tool's spelling
+    input_tokens: int | None = None  # with those from a cache
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    duration_s: float | None = None
+    error: str = ""  # the tool's kind of the failure, such as `429` or `RateLimitError`
+    data_class: str = ""
 
 
 @dataclass(frozen=True)
