@@ -165,9 +165,9 @@ def _find_duration(row: Mapping[str, Any], started_at: datetime, place: str) -> 
 
 
 def _find_error(row: Mapping[str, Any]) -> str:
-    """Returns the HTTP status or the class of a failure; empty if the row does not say."""
+    """Returns the HTTP status or the class of a failure, if the row names it."""
     metadata = row.get("metadata")
     details = metadata.get("error_information") if isinstance(metadata, Mapping) else None
     if not isinstance(details, Mapping):
-        return ""
-    return str(details.get("error_code") or details.get("error_class") or "")
+        return FAILED
+    return str(details.get("error_code") or details.get("error_class") or FAILED)

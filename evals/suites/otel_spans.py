@@ -21,6 +21,7 @@ from evals.suites.request_log import (
     LoggedRequest,
     RequestLog,
     count_tokens,
+    name_error,
     read_number,
 )
 from evals.suites.source_records import SourceFile
@@ -271,6 +272,7 @@ def _build_request(
     model = _find_text(attributes, names)
     span_status = span.get("status")
     status = span_status if isinstance(span_status, dict) else {}
+    failed = status.get("code") in _ERROR
     try:
         at = datetime.fromtimestamp(int(span.get("startTimeUnixNano") or 0) / 1e9, UTC)
     except (ValueError, OverflowError, TypeError):
@@ -284,7 +286,7 @@ def _build_request(
         source=str(resource.get("service.name") or ""),
         body=content[0],
         answer=content[1],
-        outcome=FAILED if status.get("code") in _ERROR else OK,
+        outcome=FAILED if failed else OK,
         caller=_find_text(attributes, _CALLERS),
         conversation=_find_text(attributes, _CONVERSATIONS),
         provider=str(provider or "").lower(),
@@ -293,7 +295,7 @@ def _build_request(
         output_tokens=count_tokens(_find_text(attributes, _OUTPUT_TOKENS)),
         cost_usd=read_number(_find_text(attributes, _COSTS)),
         duration_s=_find_duration(span),
-        error=_find_text(attributes, ("error.type",)),
+        error=name_error(_find_text(attributes, ("error.type",))) if failed else "",
     )
 
 

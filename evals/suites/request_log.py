@@ -5,6 +5,7 @@ and writes them.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,6 +76,19 @@ def parse_time(value: object, place: str, name: str) -> datetime:
             "2026-11-20T14:00:00Z"
         ) from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+_STATUS: Final = re.compile(r"\b[45]\d\d\b")
+_CLASS: Final = re.compile(r"\b[A-Za-z_]*(?:Error|Exception|Timeout|Cancelled|Canceled)\b")
+
+
+def name_error(text: str) -> str:
+    """Returns the HTTP status or the class that a failure's text names; otherwise `failed`.
+
+    A whole text may contain a user's words, and differs from failure to failure.
+    """
+    match = _STATUS.search(text) or _CLASS.search(text)
+    return match[0] if match else FAILED
 
 
 def seconds_between(start: datetime, end: datetime) -> float | None:
