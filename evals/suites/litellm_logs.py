@@ -91,10 +91,9 @@ def _build_request(record: SourceRecord) -> tuple[LoggedRequest | None, str]:
     endpoint = _ENDPOINTS.get(call.removeprefix("a") if call != "anthropic_messages" else call)
     if endpoint is None:
         return None, f"rows of `{call}`, which has no answer in text"
-    body, response, reason = _find_content(row, record.place)
-    failed = str(row.get("status") or "success") != "success"
-    answer = canonical_json(response)
-    has_no_answer = failed or not response or _CUT in answer or _REMOVED in answer
+    body, response, reason = _find_content(row, record)
+    failed = _has_failed(row)
+    has_no_answer = failed or not response or bool(_find_mark(record, "response"))
     started_at = parse_time(row.get("startTime"), record.place, "startTime")
     request = LoggedRequest(
         place=record.place,
@@ -119,8 +118,25 @@ def _build_request(record: SourceRecord) -> tuple[LoggedRequest | None, str]:
     return request, reason
 
 
+def _has_failed(row: Mapping[str, Any]) -> bool:
+    metadata = row.get("metadata")
+    own_status = metadata.get("status") if isinstance(metadata, Mapping) else None
+    return str(row.get("status") or own_status or "success") != "success"
+
+
+def _find_mark(record: SourceRecord, *names: str) -> str:
+    """Returns LiteLLM's mark of a cut or a removed text in these fields; empty without one."""
+    for name in names:
+        value = record.fields.get(name)
+        text = value if isinstance(value, str) else canonical_json(value)
+        for mark in (_CUT, _REMOVED):
+            if mark in text:
+                return mark
+    return ""
+
+
 def _find_content(
-    row: Mapping[str, Any], place: str
+    row: Mapping[str, Any], record: SourceRecord
 ) -> tuple[Mapping[str, Any], Mapping[str, Any], str]:
     """Returns a row's body and response, and the reason why the body is not the request's."""
     body = row.get("proxy_server_request")
@@ -132,17 +148,17 @@ def _find_content(
         body = {}
     if not isinstance(body, Mapping) or not isinstance(response, Mapping):
         raise InputError(
-            f"{place}: fields 'proxy_server_request', 'response': must be JSON objects"
+            f"{record.place}: fields 'proxy_server_request', 'response': must be JSON objects"
         )
     # Requests with long or failed answers stay in the sample, because the draw must ignore
     # answers.
-    text = canonical_json(body)
+    mark = _find_mark(record, "proxy_server_request", "messages")
     reason = ""
     if not body:
         reason = "without content: set `store_prompts_in_spend_logs: true` in LiteLLM"
-    elif _CUT in text:
+    elif mark == _CUT:
         reason = "that LiteLLM cut: raise MAX_STRING_LENGTH_PROMPT_IN_DB"
-    elif _REMOVED in text:
+    elif mark == _REMOVED:
         reason = "whose content LiteLLM redacted (`turn_off_message_logging`)"
     return body, response, reason
 

@@ -248,3 +248,28 @@ def _count_unstated(traffic: ModelTraffic, entry: CatalogueEntry) -> dict[str, i
         for name in NEED_NAMES
         if traffic.needs[name] and name not in entry.has | entry.lacks
     }
+
+
+# Families of general models, one for each of three makers, in the order of preference.
+_JUDGES: Final = (
+    ("anthropic", "claude-sonnet"),
+    ("openai", "gpt"),
+    ("gemini", "gemini-pro"),
+)
+
+
+def choose_judge(
+    compared: Sequence[CatalogueEntry], catalogue: Catalogue, today: date
+) -> CatalogueEntry | None:
+    """Chooses a judge of another maker than the compared models; None without one.
+
+    A cloud's model has the name of its maker's family, so a family counts as a maker's too.
+    """
+    for kind, family in _JUDGES:
+        maker = family.partition("-")[0]
+        if any(entry.kind == kind or entry.family.startswith(maker) for entry in compared):
+            continue
+        for entry in _list_newest(catalogue, kind, today):
+            if entry.family == family:
+                return entry
+    return None
