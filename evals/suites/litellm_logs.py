@@ -18,6 +18,7 @@ from evals.suites.request_log import (
     LoggedRequest,
     RequestLog,
     count_tokens,
+    name_error,
     parse_time,
     read_number,
     seconds_between,
@@ -142,10 +143,12 @@ def _find_content(
     body = row.get("proxy_server_request")
     response = {} if row.get("response") in _EMPTY else row.get("response")
     messages = row.get("messages")
-    if body in _EMPTY and messages not in _EMPTY:
-        body = {"messages": messages}
-    if body in _EMPTY:
-        body = {}
+    if isinstance(body, Mapping) and isinstance(body.get("body"), Mapping):
+        body = body["body"]  # with the request's headers beside it
+    body = {} if body in _EMPTY else body
+    has_question = isinstance(body, Mapping) and {"messages", "input"} & body.keys()
+    if messages not in _EMPTY and isinstance(body, Mapping) and not has_question:
+        body = {**body, "messages": messages}
     if not isinstance(body, Mapping) or not isinstance(response, Mapping):
         raise InputError(
             f"{record.place}: fields 'proxy_server_request', 'response': must be JSON objects"
@@ -186,4 +189,5 @@ def _find_error(row: Mapping[str, Any]) -> str:
     details = metadata.get("error_information") if isinstance(metadata, Mapping) else None
     if not isinstance(details, Mapping):
         return FAILED
-    return str(details.get("error_code") or details.get("error_class") or FAILED)
+    code = details.get("error_code") or details.get("error_class")
+    return str(code or name_error(str(details.get("error") or details.get("error_message"))))

@@ -61,6 +61,7 @@ TRACE_FORMS: Final[Mapping[str, TraceForm]] = {
                 "calculatedTotalCost",
                 "providedModelName",
                 "provided_model_name",
+                "modelParameters",
             }
         ),
         kind=("type",),
@@ -123,6 +124,7 @@ TRACE_FORMS: Final[Mapping[str, TraceForm]] = {
             "metadata.ls_model_name",
             "outputs.llm_output.model_name",
             "outputs.model",
+            "inputs.model",
         ),
         question=("inputs.messages", "inputs.prompts", "inputs.input", "inputs"),
         answer=("outputs",),

@@ -75,8 +75,7 @@ def read_traces(tool: str, source: SourceFile) -> RequestLog:
     keys: Counter[str] = Counter()
     for record in source.records:
         for fields in _flatten(record.fields, form):
-            kind = str(_find(fields, form.kind) or "").lower()
-            if form.calls and kind not in form.calls:
+            if not _is_call(fields, form):
                 lost[_OTHER_WORK] += 1
                 continue
             keys.update(fields.keys())
@@ -98,6 +97,16 @@ def read_traces(tool: str, source: SourceFile) -> RequestLog:
 
 
 TRACE_READERS: Final = {tool: partial(read_traces, tool) for tool in TRACE_FORMS}
+
+
+def _is_call(fields: Fields, form: TraceForm) -> bool:
+    """Tells whether a record is a call of a model. A record without a kind is if it names its
+    model, as in an API's answer that lists calls only.
+    """
+    kind = str(_find(fields, form.kind) or "").lower()
+    if form.calls and kind:
+        return kind in form.calls
+    return not form.calls or _find(fields, form.model) is not None
 
 
 def _list_taken(form: TraceForm) -> frozenset[str]:
