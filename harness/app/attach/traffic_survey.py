@@ -126,7 +126,7 @@ class TrafficSurvey:
 
     models: dict[tuple[str, str], ModelTraffic] = field(default_factory=dict)
     requests: int = 0
-    repeated: int = 0  # records of a request that came before, by its id
+    repeated: int = 0  # records of a request that came before
     undated: int = 0
     answered: int = 0  # requests with content whose log has the answer
     with_content: int = 0
@@ -143,13 +143,10 @@ class TrafficSurvey:
     _questions: set[bytes] = field(default_factory=set)
 
     def add(self, request: LoggedRequest) -> None:
-        """Adds a request, unless a request with its id came before."""
-        if request.id:
-            id_ = _hash(request.id)
-            if id_ in self._ids:
-                self.repeated += 1
-                return
-            self._ids.add(id_)
+        """Adds a request, unless it came before."""
+        if request.id and self._is_repeated(request):
+            self.repeated += 1
+            return
         self.requests += 1
         key = (request.provider, request.served_model or request.model)
         traffic = self.models.get(key)
@@ -166,6 +163,16 @@ class TrafficSurvey:
             if len(self._questions) < _QUESTIONS_KEPT:
                 messages = request.body.get("messages") or request.body.get("input")
                 self._questions.add(_hash(canonical_json(messages)))
+
+    def _is_repeated(self, request: LoggedRequest) -> bool:
+        """Tells whether a record with the same id and time came before, or the span of a log
+        record, which has the span's id and no model. Remembers the record.
+        """
+        id_ = _hash(request.id)
+        record = _hash(f"{request.id} {request.at.isoformat()}")
+        is_repeated = record in self._ids or (not request.served_model and id_ in self._ids)
+        self._ids.update((id_, record))
+        return is_repeated
 
     def _add_time(self, at: datetime) -> None:
         if at == NO_DATE:
