@@ -5,10 +5,9 @@ JSON lines and CSV are read as a stream. Another JSON document is read whole, an
 """
 
 import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TextIO
 
 from evals.suites.items import DECODER
 from evals.suites.source_records import (
@@ -80,7 +79,7 @@ def _decode_object(line: bytes) -> Mapping[str, Any] | None:
 
 def _stream_parts(path: Path, file: BinaryIO, start: bytes, size: int) -> Iterator[SourceFile]:
     if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
-        yield from _stream_table(path, file)
+        yield from _stream_table(path)
         return
     first = _read_line(file)
     if _decode_object(first) is None:
@@ -125,40 +124,45 @@ def _read_record(path: Path, number: int, line: bytes) -> Mapping[str, Any]:
     return nest_columns(replace_surrogates(value) if _SURROGATE in line.lower() else value)
 
 
-def _stream_table(path: Path, file: BinaryIO) -> Iterator[SourceFile]:
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    line = 1
+def _stream_table(path: Path) -> Iterator[SourceFile]:
+    with path.open(encoding="utf-8-sig", newline="") as text:
+        try:
+            yield from _read_table(path, text)
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+
+
+def _read_table(path: Path, text: TextIO) -> Iterator[SourceFile]:
     records: list[SourceRecord] = []
     part_bytes = 0
-    try:
-        separator = detect_separator(text.readline())
-        text.seek(0)
-        reader = csv.reader(text, strict=True, delimiter=separator)
-        names = [canonical(name).strip() for name in next(reader, [])]
+    separator = detect_separator(text.readline())
+    text.seek(0)
+    reader = csv.reader(text, strict=True, delimiter=separator)
+    names = [canonical(name).strip() for name in next(reader, [])]
+    line = reader.line_num + 1
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            raise InputError(f"{path}:{line}: not CSV: {error}") from None
+        if any(cells):
+            records.append(SourceRecord(f"{path}:{line}", _read_row(path, line, cells, names)))
+            part_bytes += sum(map(len, cells))
         line = reader.line_num + 1
-        for cells in reader:
-            if any(cells):
-                _check_row(path, line, cells, names)
-                row = {
-                    name: cell
-                    for name, cell in zip(names, cells, strict=False)
-                    if name and cell
-                }
-                records.append(SourceRecord(f"{path}:{line}", nest_columns(row)))
-                part_bytes += sum(map(len, cells))
-            line = reader.line_num + 1
-            if part_bytes >= PART_BYTES:
-                yield SourceFile(path, "csv", records, {})
-                records = []
-                part_bytes = 0
-    except csv.Error as error:
-        raise InputError(f"{path}:{line}: not CSV: {error}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from None
+        if part_bytes >= PART_BYTES:
+            yield SourceFile(path, "csv", records, {})
+            records = []
+            part_bytes = 0
     if records:
         yield SourceFile(path, "csv", records, {})
 
 
-def _check_row(path: Path, line: int, cells: Sequence[str], names: Sequence[str]) -> None:
+def _read_row(
+    path: Path, line: int, cells: Sequence[str], names: Sequence[str]
+) -> Mapping[str, Any]:
     if len(cells) > len(names):
         raise InputError(f"{path}:{line}: the row has more cells than the header has names")
+    pairs = zip(names, cells, strict=False)
+    return nest_columns({name: cell for name, cell in pairs if name and cell})

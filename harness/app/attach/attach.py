@@ -72,7 +72,7 @@ def attach(
         notes.append(_read_source(source, request, survey, clock, report))
     if request.otlp:
         notes.append(_receive(request, survey, clock, report))
-    known = catalogue or LitellmTable().catalogue()
+    known = LitellmTable().catalogue() if catalogue is None else catalogue
     return build_report(notes, survey, known, clock.now(), request.choice)
 
 

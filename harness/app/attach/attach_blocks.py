@@ -121,7 +121,16 @@ def _list_unknown(report: AttachReport) -> Iterator[str]:
     total = report.survey.requests
     for fact, number in count_unknown(report).items():
         if number:
-            yield f"{number:,} of {format_quantity(total, 'request')} have no {fact}"
+            at_list = _describe_list_price(report) if fact == "cost" else ""
+            yield f"{number:,} of {format_quantity(total, 'request')} have no {fact}{at_list}"
+
+
+def _describe_list_price(report: AttachReport) -> str:
+    """Describes the price of the requests with known tokens, as the end of a sentence."""
+    known = [model.list_usd for model in report.models if model.list_usd is not None]
+    if not known:
+        return ""
+    return f"; those with known tokens cost {format_usd(sum(known))} at list prices"
 
 
 def _describe_replacements(report: AttachReport) -> Blocks:

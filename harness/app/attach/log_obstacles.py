@@ -65,7 +65,7 @@ def list_obstacles(
     for bond, number in subject.bonds.most_common():
         yield f"{_part(number, total)} are never asked again, because they use {bond}"
     if survey.repeated:
-        yield f"{format_quantity(survey.repeated, 'record')} repeat a request"
+        yield f"repeated records, which count once: {survey.repeated:,}"
 
 
 def _list_date_obstacles(survey: TrafficSurvey, now: datetime) -> Iterator[str]:
