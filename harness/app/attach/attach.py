@@ -27,6 +27,7 @@ from harness.providers.models.catalogue import Catalogue, LitellmTable
 
 KEY_VARIABLE: Final = "LITELLM_API_KEY"  # the usual environment variable of a source's key
 DAYS: Final = 14
+MOST_S: Final = 3_600.0  # of reception
 PROGRESS_S: Final = 5.0  # between two reports about one source
 
 
@@ -111,7 +112,7 @@ def _read_key(request: AttachRequest) -> str:
         place = request.key_file or f"the environment variable {request.key_variable}"
         raise InputError(
             f"{place} has no key: put a read-only key of LiteLLM there (role "
-            "proxy_admin_viewer), or name another place by --source-key-env or "
+            "proxy_admin_viewer), or name another place by --key-env or "
             "--source-key-file"
         )
     return key
@@ -127,6 +128,8 @@ def _receive(
     from harness.app.attach.otlp_receiver import OtlpReceiver, parse_address  # noqa: PLC0415
 
     host, port = parse_address(request.otlp)
+    if not 0 < request.for_s <= MOST_S:
+        raise InputError(f"--for: receive for at most {format_span(MOST_S)}")
     receiver = OtlpReceiver(host, port, clock)
     name = f"{host}:{receiver.port}"
     report(f"receiving OTLP on http://{name} for {format_span(request.for_s)}")

@@ -111,7 +111,7 @@ def check_url(url: str) -> str:
     is_here = host in LOOPBACK_NAMES or host in ("127.0.0.1", "::1")
     if parts.username or parts.password:
         raise InputError(
-            "the address contains a key: give the key by --source-key-env or --source-key-file"
+            "the address contains a key: give the key by --key-env or --source-key-file"
         )
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_here)):
         raise InputError(

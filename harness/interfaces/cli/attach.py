@@ -35,7 +35,7 @@ def attach_(
         metavar="FORMAT",
         default="",
     ),
-    source_key_env: str = opt(
+    key_env: str = opt(
         "Environment variable with a source's read-only key.",
         metavar="NAME",
         default="LITELLM_API_KEY",
@@ -77,7 +77,7 @@ def attach_(
     request = AttachRequest(
         sources=sources,
         kind=from_,
-        key_variable=source_key_env,
+        key_variable=key_env,
         key_file=source_key_file,
         days=days,
         otlp=otlp,
