@@ -21,6 +21,7 @@ from harness.providers.models.capabilities import (
     missing_capabilities,
 )
 from harness.providers.target import Price
+from harness.routing.provider_side import find_provider_state
 from harness.routing.shadow import (
     COST_USD,
     MIRRORED,
@@ -67,13 +68,6 @@ REST_S: Final = 30.0
 BUSY: Final = (FailureClass.RATE_LIMITED, FailureClass.OVERLOADED)
 SHADOW_OPT_OUT: Final = b"x-swapgate-shadow"
 OFF: Final = b"off"
-# Fields that refer to state at the incumbent's provider, which other providers do not have.
-STATEFUL: Final = (
-    "previous_response_id",
-    "conversation",
-    "background",
-    "container",
-)
 
 
 class MirroredRequest(NamedTuple):
@@ -341,23 +335,10 @@ def mirror_obstacle(
     """
     if len(request.text) > max_bytes:
         return "too_large"
-    if any(request.value(field) for field in STATEFUL) or provider_runs_tools(request):
+    if find_provider_state(request.value):
         return "not_repeatable"
     needs = detect_needs(request, incumbent)
     return "unable" if missing_capabilities(needs, upstream.can) else ""
-
-
-def provider_runs_tools(request: ClientRequest) -> bool:
-    """Returns whether the provider itself would run a tool, such as a search."""
-    tools = request.value("tools")
-    if not isinstance(tools, list):
-        return bool(request.value("mcp_servers"))
-    kinds = {tool.get("type") for tool in tools if isinstance(tool, dict)}
-    return bool(request.value("mcp_servers")) or not kinds <= {
-        None,
-        "function",
-        "custom",
-    }
 
 
 async def _drain(

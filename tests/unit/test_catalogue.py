@@ -21,13 +21,9 @@ from harness.providers.models.catalogue import (
     build_catalogue,
     package_file,
 )
+from harness.providers.models.successors import ALERT_AHEAD, find_successor
 from harness.providers.target import Price, Provider, Target, find_price
-from harness.routing.control.deprecations import (
-    ALERT_AHEAD,
-    ModelUse,
-    find_deprecations,
-    find_successor,
-)
+from harness.routing.control.deprecations import ModelUse, find_deprecations
 from harness.routing.control.end_sources import EndFacts
 
 

@@ -7,7 +7,7 @@ could take a model's place.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from shlex import quote
 from typing import Final, NamedTuple
 
@@ -17,7 +17,7 @@ from harness.frame.formatting import format_quantity
 from harness.frame.records.transaction import Transaction
 from harness.providers.models.catalogue import CatalogueEntry
 from harness.providers.models.model_ends import EndStatement, ModelEnd, find_end
-from harness.providers.models.model_names import parse_model_name
+from harness.providers.models.successors import ALERT_AHEAD, find_successor
 from harness.providers.records import Targets
 from harness.providers.target import Price, Provider, Target, format_price
 from harness.providers.target_price import describe_missing, read_price
@@ -27,7 +27,6 @@ from harness.routing.records.routes import Routing
 from harness.routing.route_changes import find_rollback_target
 from harness.routing.table import Route, RoutingTable
 
-ALERT_AHEAD: Final = timedelta(days=90)
 INCUMBENT: Final = "incumbent"
 
 
@@ -41,6 +40,7 @@ class ModelUse(NamedTuple):
     def text(self) -> str:
         preposition = "" if self.role.endswith("for") else "of "
         return f"{self.role} {preposition}{self.route}"
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,28 +224,6 @@ def route_end(
     statements: by the target's id, as `end_sources.list_statements` returns them.
     """
     return find_end(statements.get(route.incumbent, ()))
-
-
-def find_successor(
-    entry: CatalogueEntry,
-    entries: Iterable[CatalogueEntry],
-    today: date,
-) -> CatalogueEntry | None:
-    """Finds the newest model of the family with the same abilities that ends later."""
-    # A successor that ends within ALERT_AHEAD would soon need a successor itself.
-    last = max(today + ALERT_AHEAD, entry.end_date or today)
-    rank = parse_model_name(entry.model).rank
-    candidates = [
-        (parse_model_name(other.model).rank, other.model, other)
-        for other in entries
-        if other.kind == entry.kind
-        and other.family == entry.family
-        and parse_model_name(other.model).rank > rank
-        and entry.has <= other.has
-        and (entry.context_window or 0) <= (other.context_window or 0)
-        and (other.end_date is None or other.end_date > last)
-    ]
-    return max(candidates, key=lambda fit: fit[:2])[2] if candidates else None
 
 
 ENDS = AlertKind.MODEL_ENDS
