@@ -40,6 +40,7 @@ from harness.providers.target import (
 from harness.routing.agent import AgentGrant
 from harness.routing.route_settings import (
     DEFAULT_ROUTE_SETTINGS,
+    Failover,
     Overrides,
     RequestKind,
     RouteSettings,
@@ -211,6 +212,25 @@ class Route(ShowsMore):
         return self.targets - incapable | (
             {self.experiment.target} if self.experiment else set()
         )
+
+
+def order_fallbacks(route: Route, now: datetime) -> Route:
+    """Returns the route with its fallbacks in the order in which routers try them, and without
+    proofs that have lapsed or compare with another incumbent.
+
+    With `failover: proven_first`, proven fallbacks precede the others. Each group keeps the
+    declared order.
+    """
+    if not route.settings.proven and route.settings.failover is Failover.DECLARED:
+        return route
+    proven = tuple(
+        spare for spare in route.settings.proven if spare.holds(route.incumbent, now)
+    )
+    ordered = route.fallbacks
+    if route.settings.failover is Failover.PROVEN_FIRST:
+        ids = {spare.target for spare in proven}
+        ordered = tuple(sorted(route.fallbacks, key=lambda fallback: fallback not in ids))
+    return replace(route, fallbacks=ordered, settings=replace(route.settings, proven=proven))
 
 
 @dataclass(frozen=True)
