@@ -6,6 +6,7 @@ import pytest
 
 from harness.providers.models.model_ends import (
     WITHDRAWN_AFTER,
+    EndDates,
     EndSource,
     EndStatement,
     ModelEnd,
@@ -28,7 +29,7 @@ def state(
 ) -> EndStatement:
     """States an end. absent_for: how long answers have come without the statement."""
     kind = EndSource.HEADERS if absent_for else EndSource.CATALOGUE
-    return EndStatement(target, kind, source, NOW - absent_for, NOW, day)
+    return EndStatement(target, kind, source, EndDates(day), NOW - absent_for, NOW)
 
 
 def test_of_several_sources_the_earliest_day_governs() -> None:

@@ -27,8 +27,25 @@ class ModelEnd:
     """The end of a target's model, as its governing source states it."""
 
     day: date  # the first day, in UTC, on which the model may be gone
-    source: str  # for people, such as `the list of models of provider mistral`
+    source: str  # for people, such as `the list of provider mistral`
     target: str  # its id
+
+
+@dataclass(frozen=True, slots=True)
+class EndDates:
+    """The dates that one source states about a model. Days are in UTC; None: not stated."""
+
+    ends_on: date | None = None  # the first day on which the model may be gone
+    # The day from which the provider advises against the model.
+    deprecated_on: date | None = None
+    is_deprecated: bool = False  # the source calls it deprecated, with or without a day
+
+    @property
+    def is_empty(self) -> bool:
+        return self == NO_DATES
+
+
+NO_DATES: Final = EndDates()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +55,9 @@ class EndStatement:
     target: str  # its id
     kind: EndSource
     source: str  # as in `ModelEnd`
+    dates: EndDates
     seen_at: datetime  # when the source last stated it
     checked_at: datetime  # when Swapgate last read the source, with or without the statement
-    ends_on: date | None = None  # the first day on which the model may be gone
-    # The day from which the provider advises against the model; None if the source states none.
-    deprecated_on: date | None = None
 
     @property
     def is_withdrawn(self) -> bool:
@@ -53,8 +68,8 @@ class EndStatement:
 def find_end(statements: Iterable[EndStatement]) -> ModelEnd | None:
     """Finds the earliest stated end of one target; None if no source states a day."""
     ends = [
-        ModelEnd(statement.ends_on, statement.source, statement.target)
+        ModelEnd(statement.dates.ends_on, statement.source, statement.target)
         for statement in statements
-        if statement.ends_on is not None and not statement.is_withdrawn
+        if statement.dates.ends_on is not None and not statement.is_withdrawn
     ]
     return min(ends, key=lambda end: (end.day, end.source), default=None)
