@@ -32,7 +32,7 @@ from tests.integration.test_candidates import (
 )
 from tests.support.control.control_plane import POLICY, SmallInstallation
 
-pytestmark = pytest.mark.req("A10")
+pytestmark = pytest.mark.req("F12")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")
 SPARES = replace(WEEKLY, prefer=Preference.NOT_WORSE, on_better=OnBetter.NOTIFY)
 EQUAL = Target.from_name("sim/equal").id
@@ -166,6 +166,7 @@ def test_another_suite_and_a_refusal_by_a_person_end_a_proof(world: SmallInstall
     decisions.refuse_proposal(world.context(), ADA, made.id, "unsafe")
     assert "refused by ada: unsafe" in shown(world)["sim/equal"].text
 
+    routes.change_settings(
         world.context(), SYSTEM, "chat", lambda before: replace(before, suites=())
     )
     assert shown(world)["sim/equal"].text.endswith("not proven: the route has no suites")

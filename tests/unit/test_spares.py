@@ -18,7 +18,7 @@ from harness.routing.spare import (
 )
 from harness.routing.table import Route, order_fallbacks
 
-pytestmark = pytest.mark.req("A10")
+pytestmark = pytest.mark.req("F12")
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 SUITES = {"colours": "d1"}
 
