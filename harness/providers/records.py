@@ -359,6 +359,19 @@ class DiscoveredModels(Records[DiscoveredModel]):
         query = self._select(condition, provider.c.removed_at.is_(None))
         return query.join_from(discovered_model, provider, same_provider)
 
+    def among(
+        self, names: Iterable[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], DiscoveredModel]:
+        """Returns the listed and formerly listed models among pairs of provider and model."""
+        pairs = set(names)
+        columns = discovered_model.c
+        query = self._select(
+            columns.provider.in_(sorted({name for name, _ in pairs})),
+            columns.model.in_(sorted({model for _, model in pairs})),
+        )
+        found = {(listed.provider, listed.model): listed for listed in self._all(query)}
+        return {pair: listed for pair, listed in found.items() if pair in pairs}
+
     def find(self, provider_name: str, model: str) -> DiscoveredModel | None:
         """Returns a model that a provider lists or has listed; None if it never did."""
         columns = discovered_model.c

@@ -264,14 +264,16 @@ def list_deprecations(
     with ctx.store.read() as tx:
         rollback_targets = _list_rollback_targets(tx) if with_rollback_targets else {}
         targets_with_uses = _list_uses(ctx, table or Routing(tx).table(), rollback_targets)
-        return find_deprecations(targets_with_uses, load_facts(ctx, tx), ctx.clock.now())
+        facts = load_facts(ctx, tx, [target for target, _ in targets_with_uses])
+        return find_deprecations(targets_with_uses, facts, ctx.clock.now())
 
 
 def list_endings(ctx: RoutingContext, used: Iterable[Target]) -> Sequence[Deprecation]:
     """Finds the endings of given targets, whether or not a route uses them."""
+    targets = list(used)
     with ctx.store.read() as tx:
-        facts = load_facts(ctx, tx)
-    return find_deprecations([(target, ()) for target in used], facts, ctx.clock.now())
+        facts = load_facts(ctx, tx, targets)
+    return find_deprecations([(target, ()) for target in targets], facts, ctx.clock.now())
 
 
 def list_route_endings(
@@ -283,8 +285,8 @@ def list_route_endings(
     routes = list(routes)
     endings = {}
     with ctx.store.read() as tx:
-        facts = load_facts(ctx, tx)
         targets = Targets(tx).among({id_ for route in routes for id_ in route.targets})
+        facts = load_facts(ctx, tx, targets.values())
     for route in routes:
         used = [
             (targets[id_], [ModelUse(role, route.name)])

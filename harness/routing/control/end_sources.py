@@ -63,13 +63,12 @@ class EndFacts:
         return listed if listed is not None and listed.source == provider.api_base else None
 
 
-def load_facts(ctx: RoutingContext, tx: Transaction) -> EndFacts:
-    """Loads the facts by which `find_deprecations` finds ends."""
-    models = DiscoveredModels(tx)
+def load_facts(ctx: RoutingContext, tx: Transaction, targets: Iterable[Target]) -> EndFacts:
+    """Loads the facts about the ends of these targets' models."""
     return EndFacts(
         Providers(tx).all(),
         ctx.catalogue,
-        {(model.provider, model.model): model for model in (*models.gone(), *models.all())},
+        DiscoveredModels(tx).among((target.provider, target.model) for target in targets),
         EndStatements(tx).of_headers(),
     )
 
@@ -78,7 +77,8 @@ def list_statements(
     ctx: RoutingContext, tx: Transaction, targets: Iterable[Target]
 ) -> Mapping[str, Sequence[EndStatement]]:
     """Lists what the sources state about targets' models, by the target's id."""
-    facts = load_facts(ctx, tx)
+    targets = list(targets)
+    facts = load_facts(ctx, tx, targets)
     now = ctx.clock.now()
     return {target.id: facts.state(target, now) for target in targets}
 
