@@ -89,7 +89,7 @@ def main() -> int:
         quarters = [*processes.map(partial(measure_quarter, n=plan.sizes[0]), few)]
     print_rows("a quarter of weekly rounds of useless candidates", quarters)
     with ProcessPoolExecutor(2) as processes:
-        spare_rows = [*processes.map(partial(measure_spares, n=plan.sizes[-1]), few)]
+        spare_rows = [*processes.map(partial(measure_spares, n=plan.sizes[0]), few)]
     print_rows("a quarter of spares at the margin, renewed within 30 days", spare_rows)
     title = "missing scores: passed at the null, failed if equal"
     print_rows(title, missing.result())

@@ -32,7 +32,7 @@ CRON_EVERY_S = 5.0  # a cron job begins at most this time late
 # Half of a minute, the unit of candidates' schedules. Not less, because each run reads all
 # routes.
 CANDIDATES_EVERY_S = 30.0
-RETIREMENTS_EVERY_S = 60.0  # the job counts days
+RETIREMENTS_EVERY_S = 30.0
 # More often than cron's minutes, because Swapgate reads a new provider's list at once.
 MODEL_LISTS_EVERY_S = 5.0
 

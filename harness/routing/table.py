@@ -203,6 +203,16 @@ class Route(ShowsMore):
         experiment_targets = {self.experiment.target} if self.experiment else set()
         return frozenset({self.incumbent, *self.fallbacks} | experiment_targets)
 
+    def is_unproven(self, target: str) -> bool:
+        """Tells whether a target (an id) is a fallback without proof. Only routes with
+        `failover: proven_first` know the proofs.
+        """
+        arms = {self.incumbent, self.experiment.target if self.experiment else ""}
+        knows_proofs = self.settings.failover is Failover.PROVEN_FIRST
+        if not knows_proofs or target not in self.fallbacks or target in arms:
+            return False
+        return all(spare.target != target for spare in self.settings.proven)
+
     @property
     def may_answer(self) -> frozenset[str]:
         """The route's targets without the fallbacks that high stakes forbid."""

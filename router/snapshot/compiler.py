@@ -41,7 +41,7 @@ from harness.providers.target import (
 from harness.providers.target_price import describe_missing
 from harness.routing.agent import literal_route_name
 from harness.routing.plan import KeepWarm, PlanContext, keep_warm_targets
-from harness.routing.route_settings import Failover, RouteSettings
+from harness.routing.route_settings import RouteSettings
 from harness.routing.table import Arm, Route, Snapshot, find_shadow_end
 from router.conversation.intake import maker_of
 from router.frame.replies import Header, encode_header_text
@@ -445,18 +445,9 @@ def _compile_target(
 
 
 def _name_target(route: Route, target: Target) -> tuple[Header, ...]:
-    """Returns the headers that name the target, and say that a fallback has no proof.
-
-    Routers know the proofs only on routes with `failover: proven_first`.
-    """
+    """Returns the headers that name the target, and a fallback without proof."""
     name = (b"x-swapgate-target", encode_header_text(target.name))
-    arms = {route.incumbent, route.experiment.target if route.experiment else ""}
-    known_proofs = route.settings.failover is Failover.PROVEN_FIRST
-    if not known_proofs or target.id not in route.fallbacks or target.id in arms:
-        return (name,)
-    if any(spare.target == target.id for spare in route.settings.proven):
-        return (name,)
-    return name, UNPROVEN
+    return (name, UNPROVEN) if route.is_unproven(target.id) else (name,)
 
 
 def _find_plain_models(

@@ -309,7 +309,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.WARNING,
         "run the command in the alert: it approves the swap, or compares a spare with the "
         "model that ends; `swapgate route fallback spares` lists the spares",
-        remind=timedelta(days=3),
+        remind=timedelta(days=7),
     ),
     _K.BETTER_CANDIDATE: AlertRule(
         _S.INFO,
