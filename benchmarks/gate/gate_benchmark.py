@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from benchmarks.gate.gate_rules import (
+    ALPHA,
     CANDIDATES,
     MARGIN,
     OURS,
@@ -31,7 +32,7 @@ from benchmarks.gate.score_matrix import (
     ScoreMatrix,
     close_pairs,
 )
-from harness.gate.budget import FUTILITY
+from harness.gate.budget import FUTILITY, spend_alpha
 from harness.gate.offline.design import Design
 from harness.gate.suite_plan import QUALITY_CLAIMS, Claim
 from harness.routing.candidate_schedule import round_alpha
@@ -286,6 +287,7 @@ def missed_goals(lines: Sequence[GateBenchmarkRow]) -> Iterator[str]:
 # a route's schedule: rounds of a quarter, candidates of a round
 WEEKS = 13
 EACH_WEEK = 5
+MOST_PROVEN = 0.055  # of quarters, with spares at the margin
 
 
 @dataclass(frozen=True)
@@ -362,6 +364,7 @@ def _passes(
     lift: float,
     alpha: float,
     rng: np.random.Generator,
+    claim: Claim = Claim.SUPERIOR,
 ) -> np.ndarray:
     a, b = resample_items(
         pair,
@@ -369,5 +372,82 @@ def _passes(
         (rows, n),
         rng,
     )
-    design = Design(Claim.SUPERIOR, MARGIN, n, alpha, futility=FUTILITY)
+    design = Design(claim, MARGIN, n, alpha, futility=FUTILITY)
     return np.asarray(judge_rows(b - a, design)[0], dtype=bool)
+
+
+RENEWED_EVERY = 4  # weeks: the last weekly round before the 30 days of a proof end
+
+
+@dataclass(frozen=True)
+class SpareRow:
+    """How often a route's spares are proven by luck in a quarter, on one matrix: the share of
+    the quarters in which any spare was proven, mean over the pairs of models.
+    """
+
+    matrix: str
+    n: int
+    any_proven: float
+    worst_pair: float
+    weekly_worst: float  # the same if each spare is measured in each of the 13 rounds
+    equal_first: float  # share of passes of a spare that equals the incumbent, first round
+    equal_renewed: float  # the same, first renewal
+
+
+def spare_alphas(every: int) -> dict[int, float]:
+    """Returns the alpha of each of EACH_WEEK spares, by week. every: weeks between looks."""
+    alphas: dict[int, float] = {}
+    for look, week in enumerate(range(0, WEEKS, every), 1):
+        share = round_alpha(EACH_WEEK * sum(alphas.values()), EACH_WEEK)
+        alphas[week] = min(share, spend_alpha(ALPHA, look))
+    return alphas
+
+
+def measure_spares(
+    matrix: ScoreMatrix,
+    n: int,
+    replications: int = 600,
+    seed: int = 12,
+) -> SpareRow:
+    """Measures quarters with spares exactly at the margin, which are measured again before
+    their 30 days end, whatever their last verdict was. Each look draws its items anew.
+    """
+    pairs = close_pairs(matrix, 3)
+    shares: dict[int, list[float]] = {}
+    for every in (RENEWED_EVERY, 1):
+        for index, pair in enumerate(pairs):
+            any_proven = np.zeros(replications, dtype=bool)
+            for week, alpha in spare_alphas(every).items():
+                for spare in range(EACH_WEEK):
+                    rng = np.random.default_rng([seed, index, week, spare])
+                    any_proven |= _passes(
+                        pair, n, replications, -MARGIN, alpha, rng, Claim.NON_INFERIOR
+                    )
+            shares.setdefault(every, []).append(float(any_proven.mean()))
+    alphas = spare_alphas(RENEWED_EVERY)
+    found = [
+        np.mean(
+            [
+                _passes(
+                    pair,
+                    n,
+                    replications,
+                    0.0,
+                    alphas[week],
+                    np.random.default_rng([seed, week]),
+                    Claim.NON_INFERIOR,
+                ).mean()
+                for pair in pairs
+            ]
+        )
+        for week in (0, RENEWED_EVERY)
+    ]
+    renewed = shares[RENEWED_EVERY]
+    return SpareRow(
+        matrix.name,
+        n,
+        float(np.mean(renewed)),
+        max(renewed),
+        max(shares[1]),
+        *map(float, found),
+    )

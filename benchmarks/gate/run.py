@@ -16,9 +16,11 @@ from pathlib import Path
 from benchmarks.gate.file_levels import RUNS, measure_file_levels
 from benchmarks.gate.gate_benchmark import (
     MOST_FALSE_WORST,
+    MOST_PROVEN,
     SIZES,
     GateBenchmarkPlan,
     measure_quarter,
+    measure_spares,
     missed_goals,
     run_gate_benchmark,
 )
@@ -86,6 +88,9 @@ def main() -> int:
     with ProcessPoolExecutor(2) as processes:
         quarters = [*processes.map(partial(measure_quarter, n=plan.sizes[0]), few)]
     print_rows("a quarter of weekly rounds of useless candidates", quarters)
+    with ProcessPoolExecutor(2) as processes:
+        spare_rows = [*processes.map(partial(measure_spares, n=plan.sizes[0]), few)]
+    print_rows("a quarter of spares at the margin, renewed within 30 days", spare_rows)
     title = "missing scores: passed at the null, failed if equal"
     print_rows(title, missing.result())
     unsafe = (row for row in missing.result() if max(row.passed, row.failed) > MOST_FALSE_WORST)
@@ -94,6 +99,7 @@ def main() -> int:
     missed: list[object] = [*missed_goals(lines), *unsafe]
     missed += [row for row in levels if row.missed]
     missed += [row for row in quarters if row.worst_pair > QUARTER_ALPHA]
+    missed += [row for row in spare_rows if max(row.worst_pair, row.weekly_worst) > MOST_PROVEN]
     if not chosen.matrix:
         repeats = load_epochs(package_data.path("datasets/gatebench/suite_epochs.csv"))
         found = measure_repeats(repeats, plan.replications, plan.seed)

@@ -17,6 +17,7 @@ from harness.frame.formatting import (
     format_bps,
     format_number,
     format_percent,
+    format_quantity,
     format_score,
 )
 from harness.gate.budget import ALL_LOOKS
@@ -28,6 +29,7 @@ from harness.gate.policy import (
     GatePolicy,
     Policy,
     PromotionMode,
+    Retirement,
 )
 from harness.gate.suite_plan import Claim
 from harness.operations.context import Context
@@ -199,6 +201,11 @@ def _explain_approval(policy: Policy) -> str:
         )
     if policy.change_reference is ChangeReferenceRule.REQUIRED:
         words += " The proposer or the approver must name a change request."
+    if policy.retire is Retirement.AUTO:
+        words += (
+            " Swapgate proposes a proven spare, so that its canary opens "
+            f"{format_quantity(policy.retire_before_d, 'day')} before the model ends."
+        )
     return words
 
 

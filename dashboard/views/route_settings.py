@@ -72,6 +72,7 @@ CANDIDATES: Final[Sequence[Fields]] = (
             words={
                 Preference.BETTER: "better",
                 Preference.CHEAPER: "not worse, and cheaper",
+                Preference.NOT_WORSE: "not worse",
             },
         ),
         "on_better": Field(
@@ -98,7 +99,8 @@ def merge_settings(
     """Applies only the settings that the dialog changed. Raises Conflict if another person
     changed one of them after the dialog opened.
     """
-    names = [field.name for field in fields(RouteSettings) if field.name != "capable"]
+    kept = ("capable", "proven")  # no field of the dialog changes them
+    names = [field.name for field in fields(RouteSettings) if field.name not in kept]
     changes = {
         name: getattr(entered, name)
         for name in names

@@ -20,6 +20,7 @@ from harness.frame.pagination import Page, PageRequest
 from harness.operations import queries
 from harness.operations.context import Context
 from harness.proposals import fallback_chain
+from harness.proposals.candidates import spares
 from harness.proposals.fallback_chain import ChainEntry
 from harness.providers.records import Targets
 from harness.providers.target import Target
@@ -27,6 +28,7 @@ from harness.routing.control import routes
 from harness.routing.records.observations import Observations
 from harness.routing.reports import scorecard
 from harness.routing.reports.scorecard import RouteScorecard
+from harness.routing.spare import Spare
 from harness.routing.table import Route, RouteRecord
 
 MOST_VERSIONS: Final = 200
@@ -40,6 +42,7 @@ class RouteView:
     history: Page[RouteRecord]  # the newest versions
     targets: Mapping[str, Target]
     chain: Sequence[ChainEntry]
+    spares: Sequence[Spare]
     drift: Sequence[DriftStatus]
     serving_revision: int | None  # the newest recorded request's revision
     measured: RouteScorecard
@@ -68,6 +71,7 @@ def load_route(ctx: Context, name: str) -> RouteView:
     """Loads a route. Raises NotFound."""
     history = queries.list_route_versions(ctx, name, PageRequest(MOST_VERSIONS))
     chain = fallback_chain.list_fallbacks(ctx, name)
+    route_spares = spares.list_spares(ctx, name)
     route_scorecard = scorecard.build_scorecard(ctx, name)
     drift = list_drift_status(ctx, route=name)
     now = ctx.clock.now()
@@ -83,6 +87,7 @@ def load_route(ctx: Context, name: str) -> RouteView:
             history=history,
             targets=Targets(tx).all(),
             chain=chain,
+            spares=route_spares,
             drift=drift,
             serving_revision=newest.revision if newest else None,
             measured=route_scorecard,

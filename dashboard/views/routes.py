@@ -32,6 +32,7 @@ from harness.routing.evidence import EvidenceKind
 from harness.routing.freeze import FreezeWindow
 from harness.routing.reports.scorecard import list_facts
 from harness.routing.route_settings import RequestKind, RouteSettings
+from harness.routing.spare import Spare
 from harness.routing.table import RouteRecord
 
 MOST_SWITCHES: Final = 10
@@ -194,6 +195,8 @@ def _show_settings(page: RoutePage) -> None:
     )
     if view.chain:
         st.html(fallback_table(route.name, view.chain))
+    if view.spares:
+        st.html(spare_table(view.spares))
 
 
 def overrides(settings: RouteSettings) -> str:
@@ -314,6 +317,20 @@ def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
         )
         section = markup.banner("A waiver has expired.", text) + section
     return section
+
+
+def spare_table(route_spares: Sequence[Spare]) -> str:
+    """Renders the spares, each with its proof and the proof's age."""
+    note = "Whether the suites showed that a model is not worse than the route's model."
+    rows = [
+        {
+            "Model": escape(spare.name),
+            "Place": str(spare.place or DASH),
+            "Proof": escape(spare.proof_text),
+        }
+        for spare in route_spares
+    ]
+    return markup.section("Spares", note) + markup.table(rows)
 
 
 def evidence_text(entry: ChainEntry) -> str:

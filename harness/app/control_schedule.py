@@ -32,6 +32,7 @@ CRON_EVERY_S = 5.0  # a cron job begins at most this time late
 # Half of a minute, the unit of candidates' schedules. Not less, because each run reads all
 # routes.
 CANDIDATES_EVERY_S = 30.0
+RETIREMENTS_EVERY_S = 30.0
 # More often than cron's minutes, because Swapgate reads a new provider's list at once.
 MODEL_LISTS_EVERY_S = 5.0
 
@@ -57,7 +58,12 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.operations.cron_jobs import CronJob, DueJob  # noqa: PLC0415
     from harness.operations.integrity import AuditLines  # noqa: PLC0415
     from harness.proposals import fallback_chain  # noqa: PLC0415 - only the control plane needs it
-    from harness.proposals.candidates import candidate_rounds, leaderboard  # noqa: PLC0415
+    from harness.proposals.candidates import (  # noqa: PLC0415
+        candidate_rounds,
+        leaderboard,
+        retirements,
+        spares,
+    )
     from harness.providers.registry import sign_in  # noqa: PLC0415
     from harness.routing.control import (  # noqa: PLC0415 - only the control plane needs it
         deprecations,
@@ -144,6 +150,8 @@ def control_schedule(installation: Installation) -> "Schedule":
             every_s=control.drift_interval_s,
         ),
         lead_job("candidates", candidate_rounds.run_once, every_s=CANDIDATES_EVERY_S),
+        lead_job("spares", spares.run_once, every_s=CANDIDATES_EVERY_S),
+        lead_job("retirements", retirements.run_once, every_s=RETIREMENTS_EVERY_S),
         lead_job(
             "model lists",
             candidate_rounds.ListRefresh(),

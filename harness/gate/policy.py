@@ -66,6 +66,13 @@ class PromotionMode(StrEnum):
     APPROVED = "approved"  # a person other than the proposer approves after the verdict
 
 
+class Retirement(StrEnum):
+    """Who proposes a proven spare before the route's model ends."""
+
+    MANUAL = "manual"
+    AUTO = "auto"  # Swapgate; verdict, approval and freezes decide as for any proposal
+
+
 @dataclass(frozen=True, slots=True)
 class GatePolicy:
     """Sets the thresholds of the offline gate (statistics.md §1)."""
@@ -403,6 +410,14 @@ class PolicyFields:
     self_approval: bool = False
     # Whether a swap must name its change request.
     change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
+    # auto: Swapgate proposes a proven spare before the route's model ends.
+    retire: Retirement = Retirement.MANUAL
+    retire_before_d: int = number(
+        14,
+        "Days before the model's end by which the spare's canary opens (retire: auto).",
+        Range(1, 60),
+        unit="days",
+    )
     gate: GatePolicy = field(default_factory=GatePolicy)  # thresholds of the evals
     canary: CanaryPolicy = field(default_factory=CanaryPolicy)  # thresholds of the canary
 

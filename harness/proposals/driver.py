@@ -409,7 +409,14 @@ def _announce_better(
     proposal: Proposal,
     proof: Passed,
 ) -> None:
-    """Announces the candidate, because the route's schedule leaves the proposal to a person."""
+    """Announces the candidate, because the route's schedule leaves the proposal to a person.
+
+    A pass of a fallback is no news: it renews the proof of a spare.
+    """
+    route = Routing(tx).route(proposal.route)
+    if route is not None and proposal.candidate in route.fallbacks:
+        _reject(ctx, tx, proposal, ProposalEvent.NOT_CHOSEN, "it passed, as a spare")
+        return
     name = Targets(tx).all()[proposal.candidate].name
     setbacks = describe_setbacks(_find_setbacks(ctx, tx, proposal))
     setback_text = f" {setbacks}." if setbacks else ""

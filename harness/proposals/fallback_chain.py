@@ -27,11 +27,12 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.verdict import Passed
-from harness.proposals import recomputation
+from harness.proposals import recomputation, registration
 from harness.proposals.context import ProposalsContext
 from harness.providers.records import Targets
 from harness.providers.registry import named_models
 from harness.providers.target import Target
+from harness.routing.candidate_schedule import OnBetter
 from harness.routing.control import data_class_checks, routes, vector_checks
 from harness.routing.evidence import (
     ChainProof,
@@ -39,7 +40,7 @@ from harness.routing.evidence import (
     FormerTarget,
     Waiver,
 )
-from harness.routing.proposal import ProposalPhase
+from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.evidence import Waivers
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
@@ -462,7 +463,9 @@ def _find_verdict(
     A proposer cannot use their own open proposal, which would be a promotion by hand.
     """
     for proposal in Proposals(tx).of_pair(route.name, route.incumbent, target.id):
-        if proposal.verdict is None or proposal.phase in PHASES_WITHOUT_PROOF:
+        if proposal.verdict is None:
+            continue
+        if proposal.phase in PHASES_WITHOUT_PROOF and not _is_announced(tx, proposal):
             continue
         verdict = Verdicts(tx).get(proposal.verdict)
         if not isinstance(verdict, Passed):
@@ -479,6 +482,15 @@ def _find_verdict(
         if recomputation.recompute_stored(ctx, tx, verdict, proposal).agrees:
             return verdict
     return None
+
+
+def _is_announced(tx: Transaction, proposal: Proposal) -> bool:
+    """Tells whether a schedule measured the candidate only to announce it, as for a spare.
+
+    Such a proposal ends with its verdict, without a person's decision.
+    """
+    is_notice = proposal.closed and proposal.on_better is OnBetter.NOTIFY
+    return is_notice and not registration.describe_uncounted_looks(tx, proposal)
 
 
 def _add_waiver(

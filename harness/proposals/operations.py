@@ -24,12 +24,13 @@ from harness.frame.operation import (
 from harness.frame.people.access import Role
 from harness.gate.run import EvalRun
 from harness.proposals import break_glass, decisions, eval_queue, fallback_chain
-from harness.proposals.candidates import cost_ratio
+from harness.proposals.candidates import cost_ratio, spares
 from harness.proposals.context import ProposalsContext
 from harness.proposals.fallback_chain import ChainEntry
 from harness.routing.control.routes import known_targets
 from harness.routing.evidence import MAX_DURATION, BreakGlass, EvidenceKind
 from harness.routing.proposal import Proposal
+from harness.routing.spare import Spare
 from harness.routing.table import Route
 
 _SHOWN_REASON: Final = replace(
@@ -261,6 +262,22 @@ def _list_chain_cells(
         }
 
 
+def _list_spare_cells(
+    listed: FinishedOperation[Sequence[Spare]],
+) -> Iterable[dict[str, object]]:
+    for spare in listed.result:
+        proof = spare.proof
+        yield {
+            "PLACE": spare.place,
+            "TARGET": spare.name,
+            "PROVEN": "yes" if spare.proven else "no",
+            "AGE": spare.age or None,
+            "VERDICT": proof.verdict or None,
+            "UNTIL": proof.until if spare.proven else None,
+            "WHY": proof.why or None,
+        }
+
+
 def _describe_evidence(entry: ChainEntry) -> str:
     match entry.evidence:
         case EvidenceKind.VERDICT:
@@ -295,6 +312,16 @@ FALLBACKS: Final = OperationGroup(
             example="swapgate route fallback list support",
             endpoint="GET /routes/{route}/fallbacks",
             listing=Listing(_list_chain_cells, empty="the route has no fallbacks"),
+        ),
+        Operation(
+            use_case=spares.list_spares,
+            role=Role.VIEWER,
+            words="List the spares: the fallbacks, and models that passed the route's suites "
+            "in the last 30 days, each with its proof.",
+            command="spares ROUTE",
+            example="swapgate route fallback spares support",
+            endpoint="GET /routes/{route}/spares",
+            listing=Listing(_list_spare_cells, empty="the route has no spares"),
         ),
         Operation(
             use_case=fallback_chain.remove_fallback,

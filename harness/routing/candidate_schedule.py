@@ -38,10 +38,15 @@ class OnBetter(StrEnum):
 class Preference(StrEnum):
     BETTER = "better"  # superior
     CHEAPER = "cheaper"  # not worse, and cheaper
+    NOT_WORSE = "not_worse"  # not worse, as a spare must be
 
     @property
     def claim(self) -> Claim:
-        return Claim.SUPERIOR if self is Preference.BETTER else Claim.CHEAPER
+        return {
+            Preference.BETTER: Claim.SUPERIOR,
+            Preference.CHEAPER: Claim.CHEAPER,
+            Preference.NOT_WORSE: Claim.NON_INFERIOR,
+        }[self]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from harness.routing.kept_responses import (
     format_state_time,
     parse_state_time,
 )
+from harness.routing.spare import ProvenSpare
 
 MAX_KEEP_WARM_BPS: Final = 1_000
 MAX_COPY_BYTES: Final = 8 * 1024 * 1024
@@ -61,6 +62,13 @@ def format_overrides(overrides: Overrides) -> str:
 class Stakes(StrEnum):
     LOW = "low"
     HIGH = "high"
+
+
+class Failover(StrEnum):
+    """The order in which the router tries a route's fallbacks."""
+
+    DECLARED = "declared"
+    PROVEN_FIRST = "proven_first"  # proven fallbacks first, each group in the declared order
 
 
 class OnContentPolicy(StrEnum):
@@ -132,6 +140,32 @@ class RouteSettings:
             caption="capable",
             format=lambda capable: ", ".join(capable) or "none",
             composite=True,
+        ),
+    )
+    # The proven fallbacks of a route with `failover: proven_first`. Only the control process
+    # changes them, so no interface has an entry for them.
+    proven: tuple[ProvenSpare, ...] = setting(
+        (),
+        Declaration(
+            meaning="Fallbacks with proof.",
+            caption="proven",
+            format=lambda proven: ", ".join(spare.target for spare in proven) or "none",
+            composite=True,
+        ),
+    )
+    failover: Failover = setting(
+        Failover.DECLARED,
+        Declaration(
+            meaning="Order of the fallbacks: as declared, or proven fallbacks first.",
+            caption="failover",
+            form=FormEntry(
+                label="When the model fails, callers get",
+                row=3,
+                words={
+                    Failover.DECLARED: "the fallbacks in the declared order",
+                    Failover.PROVEN_FIRST: "proven fallbacks first",
+                },
+            ),
         ),
     )
     stakes: Stakes = setting(

@@ -48,6 +48,7 @@ from harness.providers.target import (
 from harness.routing.agent import AgentGrant
 from harness.routing.route_settings import (
     DEFAULT_ROUTE_SETTINGS,
+    Failover,
     Overrides,
     RequestKind,
     RouteSettings,
@@ -240,6 +241,16 @@ class Route(ShowsMore):
         experiment_targets = {self.experiment.target} if self.experiment else set()
         return frozenset({self.incumbent, *self.fallbacks} | experiment_targets)
 
+    def is_unproven(self, target: str) -> bool:
+        """Tells whether a target (an id) is a fallback without proof. Only routes with
+        `failover: proven_first` know the proofs.
+        """
+        arms = {self.incumbent, self.experiment.target if self.experiment else ""}
+        knows_proofs = self.settings.failover is Failover.PROVEN_FIRST
+        if not knows_proofs or target not in self.fallbacks or target in arms:
+            return False
+        return all(spare.target != target for spare in self.settings.proven)
+
     @property
     def may_answer(self) -> frozenset[str]:
         """The route's targets without the fallbacks that high stakes forbid."""
@@ -249,6 +260,25 @@ class Route(ShowsMore):
         return self.targets - incapable | (
             {self.experiment.target} if self.experiment else set()
         )
+
+
+def order_fallbacks(route: Route, now: datetime) -> Route:
+    """Returns the route with its fallbacks in the order in which routers try them, and without
+    proofs that have lapsed or compare with another incumbent.
+
+    With `failover: proven_first`, proven fallbacks precede the others. Each group keeps the
+    declared order.
+    """
+    if not route.settings.proven and route.settings.failover is Failover.DECLARED:
+        return route
+    proven = tuple(
+        spare for spare in route.settings.proven if spare.holds(route.incumbent, now)
+    )
+    ordered = route.fallbacks
+    if route.settings.failover is Failover.PROVEN_FIRST:
+        ids = {spare.target for spare in proven}
+        ordered = tuple(sorted(route.fallbacks, key=lambda fallback: fallback not in ids))
+    return replace(route, fallbacks=ordered, settings=replace(route.settings, proven=proven))
 
 
 @dataclass(frozen=True)

@@ -418,9 +418,9 @@ class RoutedResponse:
             and not (plan.serialize_tools or result.dropped)
             and (not upstream.lacks[request.endpoint] or _loses_nothing(request, upstream))
         ):
-            return (*self._headers, attempts, upstream.header)  # the request lost nothing
+            return (*self._headers, attempts, *upstream.headers)  # the request lost nothing
         degraded = self._name_losses(upstream, result)
-        return (*self._headers, attempts, upstream.header, *degraded)
+        return (*self._headers, attempts, *upstream.headers, *degraded)
 
     def _name_losses(
         self,

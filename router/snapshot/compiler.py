@@ -8,6 +8,7 @@ an addition cannot be used (a shadow, a judge, a grant), the module warns and le
 import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 from harness.frame.errors import SnapshotInvalid
 from harness.gate.online.guardrails import CanaryJudge
@@ -43,7 +44,7 @@ from harness.routing.plan import KeepWarm, PlanContext, keep_warm_targets
 from harness.routing.route_settings import RouteSettings
 from harness.routing.table import Arm, Route, Snapshot, find_shadow_end
 from router.conversation.intake import maker_of
-from router.frame.replies import encode_header_text
+from router.frame.replies import Header, encode_header_text
 from router.protocols.endpoints import DIALECTS
 from router.snapshot.compiled import (
     NO_KEYS,
@@ -64,6 +65,8 @@ from router.upstream.endpoint_translation import (
 )
 
 log = logging.getLogger(__name__)
+
+UNPROVEN: Final[Header] = (b"x-swapgate-fallback", b"unproven")
 
 
 def compile_snapshot(
@@ -429,7 +432,7 @@ def _compile_target(
         name=target.name,
         provider=provider,
         price=provider.prices.get(target.model),
-        header=(b"x-swapgate-target", encode_header_text(target.name)),
+        headers=_name_target(route, target),
         can=can,
         lacks=lacks,
         plain_models=_find_plain_models(sent, kind, lacks),
@@ -439,6 +442,12 @@ def _compile_target(
         adapted=adapted,
         bridged=frozenset(DIALECTS[name].path for name in adapted & TRANSLATIONS.keys()),
     )
+
+
+def _name_target(route: Route, target: Target) -> tuple[Header, ...]:
+    """Returns the headers that name the target, and a fallback without proof."""
+    name = (b"x-swapgate-target", encode_header_text(target.name))
+    return (name, UNPROVEN) if route.is_unproven(target.id) else (name,)
 
 
 def _find_plain_models(

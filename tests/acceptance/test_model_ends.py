@@ -14,9 +14,10 @@ from tests.acceptance.conftest import Installing
 from tests.acceptance.installation import Document, Installation, eventually
 from tests.acceptance.pages import signed_in
 from tests.acceptance.providers import Simulator
-from tests.acceptance.swaps import before_simulator
+from tests.acceptance.swaps import LASTING, POLICIES, before_simulator
 
 ASKED: Final[Any] = [{"role": "user", "content": "Where is my parcel?"}]
+TWO_ROUNDS_S: Final = 180.0  # jobs that run every half minute, and the comparison
 IN_30_DAYS: Final = r"in (29|30) days"  # 29 if the day changes within the story
 
 
@@ -124,3 +125,68 @@ def test_overview_counts_the_model_down(installing: Installing, browser: Browser
     row = page.locator("tr", has_text="support")
     expect(row).to_contain_text(ending["text"])
     expect(row).to_contain_text(ending["next"])
+
+
+def retire_with_spare(made: Installation, sims: list[Simulator]) -> Document:
+    """A route whose model ends in 20 days, with a fallback that rounds measure as a spare."""
+    sims.append(Simulator(made))
+    spares = {
+        "models": ["sim/sim-better"],
+        "every": "0 3 * * 1",
+        "budget_usd": 50,
+        "prefer": "not_worse",
+        "on_better": "notify",
+    }
+    route = {
+        "policy": "retiring",
+        "fallbacks": ["sim/sim-better"],
+        "failover": "proven_first",
+        "candidates": spares,
+    }
+    return {
+        **before_simulator(sims[0], support=route),
+        "policies": {**POLICIES, "retiring": {**LASTING, "retire": "auto"}},
+        "catalogue": {"sim/sim-base": {"end_date": in_days(20)}},
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.req("F12")
+def test_a_proven_spare_takes_over_before_the_end_and_no_caller_gets_an_error(
+    installing: Installing,
+) -> None:
+    sims: list[Simulator] = []
+    place = installing(lambda made: retire_with_spare(made, sims))
+    (sim,) = sims
+    place.serve("router")
+    place.serve("control")
+
+    # The announced end starts a round at once, and the round proves the fallback.
+    def proven() -> Document:
+        (spare,) = place.api("GET", "/routes/support/spares").json()["items"]
+        return spare if spare["proof"]["proven"] else {}
+
+    spare = eventually(proven, wait_s=TWO_ROUNDS_S)
+    assert (spare["name"], spare["place"]) == ("sim/sim-better", 1)
+    assert (
+        f"sim/sim-better: proven {spare['age']} by" in place.cli("route", "show", "support").out
+    )
+
+    # `retire: auto` opens its canary, while the old model is the control.
+    def replacing() -> Document:
+        found = place.api("GET", "/proposals").json()["items"]
+        opened = (one for one in found if one["phase"] == "canary")
+        return next(opened, {})
+
+    proposal = eventually(replacing, wait_s=TWO_ROUNDS_S)
+    assert proposal["reason"] == f"sim/sim-base ends on {in_days(20).isoformat()}"
+    assert place.api("GET", "/routes/support").json()["canary"] is not None
+
+    # The model is gone, in both ways in which providers say so.
+    for gone in ({"kind": "not_found"}, {"kind": "status", "status": 410}):
+        sim.fault("sim-base", **gone)
+        for number in range(20):
+            answer = place.chat("support", headers={"x-swapgate-sticky": f"caller-{number}"})
+            assert answer.status_code == 200, answer.text
+            assert answer.headers["x-swapgate-target"] == "sim/sim-better"
+            assert "x-swapgate-fallback" not in answer.headers

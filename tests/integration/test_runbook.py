@@ -133,6 +133,7 @@ def look_around(run: Callable[..., None]) -> None:
         run(f"swapgate {command}")
     run("swapgate spending")
     run("swapgate route fallback list ROUTE")
+    run("swapgate route fallback spares ROUTE")
     run("swapgate route candidates ROUTE")
     run("swapgate provider key list")
     run("swapgate drift run ROUTE")

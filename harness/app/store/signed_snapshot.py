@@ -44,7 +44,7 @@ from harness.routing.records.versions import (
     route_from_row,
     route_version,
 )
-from harness.routing.table import KeyGrant, RoutingTable, Snapshot
+from harness.routing.table import KeyGrant, RoutingTable, Snapshot, order_fallbacks
 
 LIVE_TABLES: Final = tuple(name for name, table in SIGNED.items() if table.live is not None)
 _NEWEST_CHAINS: Final = CHAINS.join(
@@ -183,9 +183,12 @@ def _build_snapshot(
     }
     targets = {row.id: _read_target(row) for row in tables[target.name]}
     routes = {
-        row.route: route_from_row(
-            row,
-            tuple(id_ for id_, _ in signed_rows.chains.get(row.route, [])),
+        row.route: order_fallbacks(
+            route_from_row(
+                row,
+                tuple(id_ for id_, _ in signed_rows.chains.get(row.route, [])),
+            ),
+            now,
         )
         for row in tables[route_version.name]
     }

@@ -48,6 +48,7 @@ class AlertKind(StrEnum):
     WAY_BACK_GONE = "way_back_gone"
     MODEL_ENDS = "model_ends"
     MODEL_ENDED = "model_ended"
+    RETIREMENT_WAITS = "retirement_waits"
     SIGN_IN_ENDED = "sign_in_ended"
     TOKEN_NOT_RENEWED = "token_not_renewed"  # noqa: S105 - a kind
     EVIDENCE_MISMATCH = "evidence_mismatch"
@@ -303,6 +304,12 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.INFO,
         "nothing; `swapgate route candidates ROUTE` shows the measurements and their times",
         lasting=False,
+    ),
+    _K.RETIREMENT_WAITS: AlertRule(
+        _S.WARNING,
+        "run the command in the alert: it approves the swap, or compares a spare with the "
+        "model that ends; `swapgate route fallback spares` lists the spares",
+        remind=timedelta(days=7),
     ),
     _K.BETTER_CANDIDATE: AlertRule(
         _S.INFO,

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Final
 
-from harness.frame.cron import check_cron
+from harness.frame.cron import check_cron, next_time
 from harness.frame.errors import InputError, StoreUnavailable, SwapgateError
 from harness.frame.formatting import format_quantity, format_usd
 from harness.frame.records.transaction import Transaction
@@ -20,7 +20,7 @@ from harness.gate.budget import false_pass_risk, total_risk
 from harness.gate.suite_plan import Claim
 from harness.gate.verdict import Failed, Inconclusive, Passed
 from harness.proposals import registration
-from harness.proposals.candidates import cost_ratio, estimate
+from harness.proposals.candidates import cost_ratio, estimate, spares
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.candidates.estimate import SuiteEstimate
 from harness.proposals.candidates.setbacks import (
@@ -200,14 +200,14 @@ def plan_round(
     schedule: CandidateSchedule,
 ) -> RoundPlan:
     """Plans the next round: the selected models that were never measured on the current suites,
-    cheapest first, up to the budget.
+    and the fallbacks whose proof ends before the next round, cheapest first, up to the budget.
 
     A model with a remark waits: its price is unknown, a rule refuses it, or the round is full.
     Waiting models get another chance in the next round.
     """
     with ctx.store.read() as tx:
         incumbent = Targets(tx).all()[route.incumbent].name
-        spent_alpha = _sum_spent_alpha(tx, route.name, ctx.clock.now())
+        spent_alpha = sum_spent_alpha(tx, route.name, ctx.clock.now())
     selected, warnings = select_candidates(
         ctx,
         incumbent,
@@ -215,15 +215,7 @@ def plan_round(
     )
     with ctx.store.read() as tx:
         new_names = [
-            model.name
-            for model in selected
-            if not was_measured(
-                ctx,
-                tx,
-                route,
-                Target.from_name(model.name).id,
-                schedule.prefer.claim,
-            )
+            model.name for model in selected if _is_due(ctx, tx, route, schedule, model.name)
         ]
         setbacks = find_setbacks(tx, new_names, ctx.clock.now())
     priced = [
@@ -257,7 +249,26 @@ def plan_round(
     )
 
 
-def _sum_spent_alpha(
+def _is_due(
+    ctx: ProposalsContext,
+    tx: Transaction,
+    route: Route,
+    schedule: CandidateSchedule,
+    name: str,
+) -> bool:
+    """Tells whether a round measures a model: it is new, or a fallback that must be proven
+    again.
+    """
+    target = Target.from_name(name).id
+    if not was_measured(ctx, tx, route, target, schedule.prefer.claim):
+        return True
+    if target not in route.fallbacks:
+        return False
+    proof = spares.judge_target(ctx, tx, route, target)
+    return spares.is_renewal_due(proof, next_time(schedule.every, ctx.clock.now()))
+
+
+def sum_spent_alpha(
     tx: Transaction,
     route: str,
     now: datetime,

@@ -453,6 +453,7 @@ def _build_view(
     if fallback is not None:
         price = _price_difference(tx, incumbent, fallback)
         differences = (
+            *([f"{fallback.name} has no proof"] if route.is_unproven(fallback.id) else ()),
             price,
             *_score_differences(scores, route, incumbent, fallback),
         )

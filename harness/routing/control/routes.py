@@ -169,8 +169,8 @@ def change_settings(
     """Changes settings and keeps the targets.
 
     changed: returns the new settings for the old settings. It may run twice. Its changes of
-    `capable` have no effect, because `capable` belongs to the fallback chain. reason: required
-    for another policy.
+    `capable` and `proven` have no effect: `capable` belongs to the fallback chain, and only the
+    control process writes `proven`. reason: required for another policy.
 
     Raises ProofRefused for an expired waiver.
     Raises RouteBusy for another policy while a proposal is open.
@@ -185,7 +185,11 @@ def change_settings(
     pinned_suites = check_settings(ctx, changed(settings_before)).suites
     with ctx.store.write() as tx:
         route = require_route(tx, name)
-        settings = replace(changed(route.settings), capable=route.settings.capable)
+        settings = replace(
+            changed(route.settings),
+            capable=route.settings.capable,
+            proven=route.settings.proven,
+        )
         if settings.suites == pinned_suites:
             settings = replace(settings, suites=pinned_suites)
         data_class_checks.check_targets(

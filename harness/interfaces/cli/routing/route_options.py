@@ -193,7 +193,7 @@ class SettingsOptions:
         "Next step after a candidate passes. New schedules: propose."
     )
     prefer: Preference | None = opt(
-        "Claim: superior, or cheaper_and_not_worse. New schedules: better."
+        "Claim: superior, cheaper_and_not_worse, or non_inferior. New schedules: better."
     )
 
     @property

@@ -44,7 +44,7 @@ from harness.interfaces.cli.routing.traffic import (
 )
 from harness.operations import queries, route_queries
 from harness.operations.route_status import RouteStatus
-from harness.proposals.candidates import candidate_rounds
+from harness.proposals.candidates import candidate_rounds, spares
 from harness.proposals.candidates.leaderboard import (
     Leaderboard,
     LeaderboardRow,
@@ -156,10 +156,11 @@ def create(
 
 @command(route, example="swapgate route show support")
 def show(session: Session, name: str = ROUTE) -> None:
-    """Show a route: targets, settings, open proposal and measured figures."""
+    """Show a route: targets, settings, spares, open proposal and measured figures."""
     status = route_queries.load_status(session.context, name)
     figures = scorecard.build_scorecard(session.context, name)
-    if output.documented({**as_json(status), "measured": figures}):
+    route_spares = spares.list_spares(session.context, name)
+    if output.documented({**as_json(status), "spares": route_spares, "measured": figures}):
         return
     names = queries.load_target_names(session.context, status.route.targets)
     shown_route = status.route
@@ -170,6 +171,7 @@ def show(session: Session, name: str = ROUTE) -> None:
             ("version", shown_route.version),
             ("state", status.line),
             *((field, _name_targets(text, names) or None) for field, text in fields),
+            *(("spare", spare.text) for spare in route_spares),
             ("open proposal", _describe_proposal(status) or "none"),
             (
                 "last verdict",
