@@ -22,11 +22,13 @@ from harness.canary import duration_estimate, status
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_score
 from harness.frame.pagination import Page
-from harness.gate.suite_plan import Claim
+from harness.gate.suite_plan import Claim, SuiteRole
 from harness.gate.verdict_sentences import describe_reason
 from harness.operations.context import Context
 from harness.proposals import route_rules, submission
 from harness.proposals.candidates import estimate
+from harness.proposals.context import dry_run_context
+from harness.routing.control import routes as routes_control
 from harness.routing.proposal import PROPOSAL_TEXTS, ProposalPhase
 
 STATES: Final = ("open", "decided", "all")
@@ -180,6 +182,11 @@ def _render_lines(
         f"Route {route} · {phase_html} · claim: {labels.CLAIMS[proposal.claim]}",
         f'<span class="note">{origin} {escape(age_text)}</span>',
     ]
+    if (terms := proposal.slice_terms) is not None:
+        whole = markup.link("compare", escape(terms.proposal), id=terms.proposal)
+        requests = f"requests {strong(terms.predicate)}"
+        lines.append(f"Slice {strong(terms.name)} of route {strong(terms.whole)}, {requests}")
+        lines.append(f"Tested alone if {whole} does not pass")
     lines += _render_progress(row)
     lines += [f"▲ {escape(remark)}" for remark in row.remarks]
     if proposal.reason:
@@ -316,8 +323,24 @@ def _read_form(
         reason=reason,
         claim=claim,
         margin=None if margin is None else margin / 100,
+        slices=_read_slices(ctx, route),
         **texts,
     )
+
+
+def _read_slices(ctx: Context, route: str) -> tuple[str, ...]:
+    """Asks for the slices to test alone, if the route's primary suite declares any."""
+    settings = routes_control.load_table(ctx).routes[route].settings
+    suites = [suite.suite for suite in settings.suites if suite.role is SuiteRole.PRIMARY]
+    declared = [name for suite in suites for name in ctx.suites.split(suite)]
+    if not declared:
+        return ()
+    chosen = st.multiselect(
+        "Slices to test alone if the whole route does not pass (optional)",
+        declared,
+        key=f"wish-slices-{route}",
+    )
+    return tuple(chosen)
 
 
 def _find_obstacle(
@@ -346,6 +369,8 @@ def _show_forecast(request: submission.ProposalRequest) -> str:
     ctx = page_frame.context()
     try:
         estimates = estimate.estimate_proposal(ctx, request)
+        if request.slices and (actor := current_user.signed_in()):
+            submission.create_selection(dry_run_context(ctx), actor, request)
     except SwapgateError as error:
         st.html(markup.note(f"No forecast is possible: {error}"))
         return ""

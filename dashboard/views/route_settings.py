@@ -176,11 +176,18 @@ def _ask_overrides(
     *,
     own_route: str,
 ) -> Overrides:
-    """Asks for the routes that answer some kinds of requests. own_route: the route itself."""
+    """Asks for the routes that answer some kinds of requests. own_route: the route itself.
+
+    Keeps the overrides by trait and header, which only a command or a slice's proof sets.
+    """
     other_routes = [route for route in page_frame.route_names(ctx) if route != own_route]
     st.html(markup.note("Another route can answer some kinds of this route's requests."))
     columns = st.columns(2)
-    overrides: dict[RequestKind, str] = {}
+    overrides = {
+        predicate: route
+        for predicate, route in present.overrides.items()
+        if predicate not in list(RequestKind)
+    }
     for place, (kind, label) in enumerate(KIND_WORDS.items()):
         present_route = present.overrides.get(kind)
         names = list(

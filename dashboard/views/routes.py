@@ -31,7 +31,7 @@ from harness.routing.control import routes
 from harness.routing.evidence import EvidenceKind
 from harness.routing.freeze import FreezeWindow
 from harness.routing.reports.scorecard import list_facts
-from harness.routing.route_settings import RequestKind, RouteSettings
+from harness.routing.route_settings import RouteSettings, place_predicate
 from harness.routing.spare import Spare
 from harness.routing.table import RouteRecord
 
@@ -201,9 +201,8 @@ def _show_settings(page: RoutePage) -> None:
 
 def overrides(settings: RouteSettings) -> str:
     targets = settings.overrides
-    return ", ".join(
-        f"{kind.value} → {targets[kind]}" for kind in RequestKind if kind in targets
-    )
+    ordered = sorted(targets, key=place_predicate)
+    return ", ".join(f"{predicate} → {targets[predicate]}" for predicate in ordered)
 
 
 def _show_timeline(page: RoutePage) -> None:

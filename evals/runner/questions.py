@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from evals.scorers import AnswerToolCall, ScoreResult
 from harness.evals.ports import EvalJob
-from harness.evals.settings import SuiteSettings
+from harness.evals.settings import SuiteSettings, find_suite
 from harness.frame.errors import NotFound, StaleEvidence
 from harness.gate.run import NO_LABEL, Sample, SampleError
 from harness.gate.suite_plan import ItemGroups, SuitePin
@@ -63,12 +63,12 @@ def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSe
     """Finds the settings of a run's suite. Raises NotFound if this machine has no such
     suite.
     """
-    try:
-        return suites[job.run.suite]
-    except KeyError:
+    settings = find_suite(suites, job.run.suite)
+    if settings is None:
         raise NotFound(
             f"run {job.run.id}: suite {job.run.suite!r} is not configured on this machine"
-        ) from None
+        )
+    return settings
 
 
 class RunSuite(Protocol):

@@ -17,9 +17,10 @@ from evals.suites.suite import (
     load_suite,
     task_file,
 )
-from harness.evals.settings import SuiteSettings
+from harness.evals.ports import ItemRequest
+from harness.evals.settings import SuiteSettings, find_suite
 from harness.frame import package_data
-from harness.frame.errors import InputError, NotFound
+from harness.frame.errors import ConfigError, InputError, NotFound
 from harness.frame.suggestions import did_you_mean
 from harness.gate.suite_plan import ItemGroups, SuitePin
 from harness.providers.target import Target
@@ -66,22 +67,21 @@ class ConfiguredSuites:
         """Returns a suite's settings. Reads the configuration's additions first for an unknown
         name.
         """
-        if suite not in self._suites:
+        found = find_suite(self._suites, suite)
+        if found is None:
             self._refresh()
-        try:
-            return self._suites[suite]
-        except KeyError:
-            names = self.names()
-            listed_names = (
-                ", ".join(names) or "none; add one under `suites` in the configuration"
-            )
-            hint = did_you_mean(
-                suite,
-                names,
-                otherwise=f"; there are: {listed_names}",
-                cutoff=0.4,
-            )
-            raise NotFound(f"no suite {suite!r}{hint}") from None
+            found = find_suite(self._suites, suite)
+        if found is not None:
+            return found
+        names = self.names()
+        listed_names = ", ".join(names) or "none; add one under `suites` in the configuration"
+        hint = did_you_mean(
+            suite,
+            names,
+            otherwise=f"; there are: {listed_names}",
+            cutoff=0.4,
+        )
+        raise NotFound(f"no suite {suite!r}{hint}")
 
     def suite(self, suite: str) -> Suite:
         """Returns a suite with a data file. Raises NotFound, ConfigError, InputError."""
@@ -110,6 +110,22 @@ class ConfiguredSuites:
 
     def groups(self, suite: str) -> ItemGroups:
         return data.groups if (data := self._load_data(suite)) else self._load_task(suite)[1]
+
+    def split(self, suite: str) -> Mapping[str, str]:
+        return self.settings(suite).split
+
+    def requests(self, suite: str) -> Mapping[str, ItemRequest]:
+        """Returns the requests by which clients would ask the items.
+
+        Raises ConfigError for an Inspect task, whose requests only the task knows.
+        """
+        data = self._load_data(suite)
+        if data is None:
+            raise ConfigError(
+                f"suite {suite!r} is an Inspect task, whose requests Swapgate cannot read: "
+                "split only suites with a data file"
+            )
+        return {item: data.request(item) for item in data.items}
 
     def describe_dependence(self, suite: str) -> str:
         """Describes equal items, found clusters and large clusters; empty without any."""

@@ -46,6 +46,7 @@ from evals.suites.items import (
     load_items,
     load_references,
 )
+from harness.evals.ports import ItemRequest
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.formatting import format_excerpt
@@ -194,6 +195,18 @@ class Suite:
     def fields(self, item: str) -> Mapping[str, object]:
         return merge_fields(self.settings.request, self.items[item])
 
+    def request(self, item: str) -> ItemRequest:
+        """Returns the item's request. Its endpoint and headers are in its metadata."""
+        metadata = self.items[item].metadata
+        headers = metadata.get("headers")
+        texts = headers.items() if isinstance(headers, Mapping) else ()
+        messages = self.context(item) or ({"role": "user", "content": self.prompt(item)},)
+        return ItemRequest(
+            endpoint=str(metadata.get("endpoint") or "chat"),
+            body={"model": "route", "messages": list(messages), **self.fields(item)},
+            headers={str(name).lower(): str(value) for name, value in texts},
+        )
+
     def score(
         self,
         answer: str,
@@ -296,8 +309,12 @@ def load_suite(settings: SuiteSettings) -> Suite:
     left_out = _check_items(settings, settings.path, loaded, scorer, options)
     repeats = find_repeats(loaded, settings.path, settings.input_field)
     items = {
-        item.id: item for item in loaded if item.id not in left_out and item.id not in repeats
+        item.id: item
+        for item in loaded
+        if item.id not in left_out and item.id not in repeats and _is_in_slice(settings, item)
     }
+    if settings.only_slice and not items:
+        raise InputError(f"{settings.path}: no item has the slice {settings.only_slice!r}")
     if all(item.unlabelled for item in items.values()):
         raise InputError(f"{settings.path}: scorer {scorer.name!r} cannot judge any item")
     return Suite(
@@ -306,11 +323,23 @@ def load_suite(settings: SuiteSettings) -> Suite:
         scorer,
         options,
         left_out,
-        file_sha256(settings.path),
+        _hash_data(settings, settings.path),
         _build_judge_pin(settings),
         uncontained,
         repeats,
     )
+
+
+def _is_in_slice(settings: SuiteSettings, item: Item) -> bool:
+    """Tells whether the item is in the settings' slice; always without one."""
+    name, _, value = settings.only_slice.partition(" = ")
+    return not name or item.slices[settings.slices.index(name)] == value
+
+
+def _hash_data(settings: SuiteSettings, path: Path) -> str:
+    """Hashes the data file, and the name of the slice if the suite is only a slice of it."""
+    sha256 = file_sha256(path)
+    return digest([sha256, settings.only_slice]) if settings.only_slice else sha256
 
 
 def _check_items(

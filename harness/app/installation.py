@@ -19,7 +19,7 @@ from harness.app import secret_files
 from harness.app.alert_sinks import ConfiguredSinks
 from harness.app.configuration.model import FILE_NAME, Settings
 from harness.app.store.store import Store
-from harness.evals.ports import EvalWorkers, RunQueue
+from harness.evals.ports import EvalWorkers, ItemRequest, RunQueue
 from harness.frame import package_data
 from harness.frame.configuration.dotenv import dotenv_names, record_dotenv
 from harness.frame.errors import ConfigError, DatabaseUnusable, InputError
@@ -39,6 +39,7 @@ from harness.providers.force import (
     parse_file_switches,
 )
 from harness.providers.models.catalogue import LitellmTable
+from harness.routing.route_settings import Overrides
 from harness.routing.settings import OidcSettings, http_url
 
 log = logging.getLogger(__name__)
@@ -299,6 +300,7 @@ class Installation:
             agents=settings.agents,
             approval_links=self._approval_links,
             order_seeds=InstallationSeeds(self.secret),
+            choose_override=_choose_override,
             judges=suites.judges,
         )
 
@@ -316,6 +318,13 @@ def _classify_reply(status: int, body: bytes) -> FailureClass | None:
     from router.protocols.provider_failures import classify_reply  # noqa: PLC0415 - few commands call providers
 
     return classify_reply(status, body)
+
+
+def _choose_override(overrides: Overrides, request: ItemRequest) -> str | None:
+    """Chooses the override of an item's request as the router does (`find_override`)."""
+    from router.request.item_requests import choose_override  # noqa: PLC0415 - few commands split a route
+
+    return choose_override(overrides, request)
 
 
 def open_installation(

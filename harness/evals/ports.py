@@ -133,6 +133,18 @@ class EvalRunner(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ItemRequest:
+    """The request by which a client would ask an item, as far as an override reads it.
+
+    endpoint: the name of an Endpoint. headers: by name in lower case.
+    """
+
+    endpoint: str
+    body: Mapping[str, object]
+    headers: Mapping[str, str]
+
+
 class SuiteCatalog(PinnedSuites, Protocol):
     """The configured suites. Reads files, so a pin may change between two calls."""
 
@@ -148,6 +160,16 @@ class SuiteCatalog(PinnedSuites, Protocol):
         """Returns the suite's items with their clusters and slices. Raises the errors of
         `pin`.
         """
+        ...
+
+    def split(self, suite: str) -> Mapping[str, str]:
+        """Returns the slices that may get a route of their own, with the predicate of their
+        requests, in the declared order. Raises NotFound.
+        """
+        ...
+
+    def requests(self, suite: str) -> Mapping[str, ItemRequest]:
+        """Returns each item's request. Raises NotFound, ConfigError, InputError."""
         ...
 
     def describe_dependence(self, suite: str) -> str:

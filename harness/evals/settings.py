@@ -4,10 +4,11 @@ The configuration's reader, its reference page and the runner use this one decla
 `harness.app.configuration` checks the values when it reads them.
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from harness.frame.configuration.setting import (
     ANSWER_TOKENS,
@@ -90,6 +91,9 @@ class SuiteFields:
     cluster: str = ""
     # metadata fields; the candidate must not get worse for any of their values
     slices: tuple[str, ...] = ()
+    # Slices that may get a route of their own, with the requests that belong to them, as an
+    # override selects them: {"team = billing": "x-team: billing"}.
+    split: Mapping[str, str] = field(default_factory=dict)
     texts_keep_days: float | None = number(
         None,
         "How long questions and answers of its runs are stored; null for as long as their "
@@ -107,3 +111,29 @@ class SuiteSettings(SuiteFields):
     judge: JudgeSettings | None = None  # for scorers that use a model
     # Whether a model's code may run on a machine without a sandbox.
     code_uncontained: bool = False
+    only_slice: str = ""  # the suite is this slice of the configured suite; empty for all items
+
+
+_SLICE_SUITE: Final = re.compile(r"(?P<suite>.+)\[(?P<slice>[^=\[\]]+ = [^\[\]]+)\]")
+
+
+def name_slice_suite(suite: str, slice_name: str) -> str:
+    """Names the suite that has the items of one slice, such as `tickets[team = billing]`."""
+    return f"{suite}[{slice_name}]"
+
+
+def whole_suite(name: str) -> str:
+    """Returns the configured suite behind the name of a slice's suite; else the name itself."""
+    match_ = _SLICE_SUITE.fullmatch(name)
+    return match_["suite"] if match_ else name
+
+
+def find_suite(suites: Mapping[str, SuiteSettings], name: str) -> SuiteSettings | None:
+    """Finds the settings of a suite, or of a slice that the suite's `split` declares."""
+    if name in suites:
+        return suites[name]
+    whole = suites.get(whole_suite(name))
+    slice_name = name[len(whole.name) + 1 : -1] if whole else ""
+    if whole is None or slice_name not in whole.split:
+        return None
+    return replace(whole, name=name, only_slice=slice_name, split={})

@@ -423,6 +423,16 @@ def holm_test(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
     return tuple(shown)
 
 
+def slice_level(alpha: float, slices: int, passed: int) -> float:
+    """Computes the level of each remaining slice by Holm's rule (statistics.md §1.21).
+
+    slices: the number of declared slices. passed: how many of them have passed.
+    """
+    if not 0 <= passed < slices:
+        raise ValueError(f"{passed} of {slices} slices cannot leave a slice to test")
+    return alpha / (slices - passed)
+
+
 def spend_alpha(alpha: float, look: int) -> float:
     """Computes the alpha of the `look`-th proposal, counted from 1 (statistics.md §1.8)."""
     if look < 1:

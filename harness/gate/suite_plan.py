@@ -359,6 +359,22 @@ class SuitePin:
 
 
 @dataclass(frozen=True, slots=True)
+class SliceTerms:
+    """The terms of a slice that is proposed as a route of its own (statistics.md §1.21).
+
+    predicate: selects the slice's requests at the router, unless one of `after` selects them.
+    slices: the number of slices that share alpha by Holm's rule.
+    """
+
+    name: str  # such as `team = billing`
+    whole: str  # the route that is split
+    proposal: str  # the id of the proposal for the whole route
+    predicate: str
+    after: tuple[str, ...]
+    slices: int
+
+
+@dataclass(frozen=True, slots=True)
 class SuitePlan:
     """One suite's registration, stored in the proposal and in the verdict's inputs.
 
@@ -399,6 +415,8 @@ class SuitePlan:
     futility: float = 0.0
     looks: Looks = Looks.PLANNED
     seed_origin: SeedOrigin = SeedOrigin.DIGEST
+    # Only for a slice's own route: `alpha` is the level before any other slice has passed.
+    slice_terms: SliceTerms | None = None
 
     @property
     def unit(self) -> str:
@@ -466,6 +484,9 @@ class SuitePlan:
             }
         if self.slices:
             more |= {"slices": [asdict(slice_) for slice_ in self.slices]}
+        if self.slice_terms:
+            after = list(self.slice_terms.after)
+            more |= {"slice_terms": {**asdict(self.slice_terms), "after": after}}
         single = {
             "candidates": self.candidates if self.candidates > 1 else None,
             "futility": self.futility or None,

@@ -2,16 +2,18 @@
 may use.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from harness.evals.context import EvalsContext
+from harness.evals.ports import ItemRequest
 from harness.frame.errors import ConfigError
 from harness.frame.records.database import Database
 from harness.frame.records.transaction import Transaction
 from harness.gate.order_seeds import OrderSeed, OrderSeeds, UndrawnSeeds
+from harness.routing.route_settings import Overrides
 
 if TYPE_CHECKING:
     # Imports numpy, which a router process does not need.
@@ -27,11 +29,23 @@ class NoSeeds:
         )
 
 
+# Returns the predicate of the override that answers a request; None for the route itself.
+OverrideChoice = Callable[[Overrides, ItemRequest], str | None]
+
+
+def refuse_choice(_overrides: Overrides, _request: ItemRequest) -> str | None:
+    """Refuses to choose an override, in a process that does not know the router's rules."""
+    raise ConfigError("this process cannot read requests as the router does")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProposalsContext(EvalsContext):
-    """Adds the order seeds of live comparisons, and a cache of recomputed verdicts."""
+    """Adds the order seeds of live comparisons, the router's choice of overrides, and a cache
+    of recomputed verdicts.
+    """
 
     order_seeds: OrderSeeds = field(default_factory=NoSeeds, repr=False)
+    choose_override: OverrideChoice = field(default=refuse_choice, repr=False)
     # Recomputations of verdicts, by the digest of verdict, plans and samples.
     recomputed: "dict[str, Recomputation]" = field(default_factory=dict, repr=False)
 

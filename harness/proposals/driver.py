@@ -51,6 +51,7 @@ from harness.proposals import (
     recomputation,
     registration,
     route_rules,
+    slice_attempts,
 )
 from harness.proposals.candidates import cost_ratio, leaderboard
 from harness.proposals.candidates.setbacks import (
@@ -59,6 +60,7 @@ from harness.proposals.candidates.setbacks import (
     find_setbacks,
 )
 from harness.proposals.context import ProposalsContext
+from harness.proposals.slice_attempts import WholeResult
 from harness.providers.records import Targets
 from harness.routing.candidate_schedule import OnBetter
 from harness.routing.control import freezes
@@ -137,6 +139,13 @@ def _start_evaluation(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
 
     Rejects a proposal with another incumbent than the route's, before it costs a call.
     """
+    if proposal.slice_terms is not None:
+        with ctx.store.read() as tx:
+            result = slice_attempts.find_whole_result(tx, proposal.slice_terms)
+        if result is WholeResult.OPEN:
+            return []
+        if end := slice_attempts.describe_end(result):
+            return _reject_in_transaction(ctx, proposal, ProposalEvent.CANCELLED, end)
     with ctx.store.write() as tx:
         if base_change := _describe_base_change(tx, proposal):
             return _reject(ctx, tx, proposal, ProposalEvent.BASE_CHANGED, base_change)
@@ -168,6 +177,7 @@ def _evaluate_answers(
         now = proof_validity.route_time(tx, proposal.route)
         rule_differences = "" if base_change else _describe_rule_differences(ctx, tx, proposal)
         targets_by_id = Targets(tx).all()
+        passed_slices = slice_attempts.list_passed(tx, proposal)
         changes = [
             change
             for plan in proposal.plans
@@ -188,10 +198,13 @@ def _evaluate_answers(
             targets_by_id[proposal.incumbent].model,
             targets_by_id[proposal.candidate].model,
         )
-        verdict = evaluation.decide_verdict(proposal, readable_answers, stuck_runs, now, models)
+        verdict = evaluation.decide_verdict(
+            proposal, readable_answers, stuck_runs, now, models, passed_slices
+        )
     except StaleEvidence as error:
         return _reject_in_transaction(ctx, proposal, ProposalEvent.STALE, str(error))
-    if verdict is None:
+    is_open = isinstance(verdict, Inconclusive) and slice_attempts.may_level_rise(ctx, proposal)
+    if verdict is None or is_open:
         _update_wait_alert(ctx, proposal, runs_by_id)
         return _requeue_short_runs(ctx, proposal)
     with ctx.store.write() as tx:
@@ -287,6 +300,9 @@ def _apply_verdict(
             if uncounted_looks := registration.describe_uncounted_looks(tx, decided):
                 _reject(ctx, tx, decided, ProposalEvent.STALE, uncounted_looks)
                 return [f"{line}, and {uncounted_looks}"]
+            if proposal.slice_terms and (why := slice_attempts.link_route(ctx, tx, decided)):
+                _reject(ctx, tx, decided, ProposalEvent.STALE, why)
+                return [f"{line}, and {why}"]
             if proposal.selection:
                 waiting = Proposals(tx).save(replace(decided, updated_at=ctx.clock.now()))
                 eval_queue.stop_unneeded_runs(ctx, tx, waiting)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from statistics import median
 
+from harness.evals.settings import whole_suite
 from harness.evals.users_turn import describe_users_turn, find_users_turn
 from harness.frame.errors import SignatureInvalid, StaleEvidence
 from harness.frame.failures import describe_absence
@@ -44,6 +45,7 @@ from harness.routing.proposal import (
     SuiteRuns,
     build_candidate_run_id,
 )
+from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
 
@@ -81,6 +83,8 @@ def _begin_pair(
     proposal: Proposal,
     plan: SuitePlan,
 ) -> SuiteRuns:
+    if plan.slice_terms is not None and (pair := _copy_pair(ctx, tx, proposal, plan)):
+        return pair
     incumbent_run = _build_run(ctx, proposal, plan, proposal.incumbent)
     mean = scheduled_runs.store_mean(ctx, tx, plan, incumbent_run)
     return SuiteRuns(
@@ -88,6 +92,42 @@ def _begin_pair(
         candidate=_add_run(ctx, tx, proposal, plan, proposal.candidate),
         days=mean.days if mean else None,
     )
+
+
+def _copy_pair(
+    ctx: ProposalsContext,
+    tx: Transaction,
+    proposal: Proposal,
+    plan: SuitePlan,
+) -> SuiteRuns | None:
+    """Begins a slice's runs with the answers that the whole route's runs have for its items.
+
+    Both proposals were registered before these answers, and a repeated question would be
+    another look. Returns None for a suite that is not split, and if the incumbent's scores are
+    means of several days.
+    """
+    terms = plan.slice_terms
+    whole_suite_ = whole_suite(plan.suite)
+    if terms is None or whole_suite_ == plan.suite:
+        return None
+    whole = Proposals(tx).get(terms.proposal).runs.get(whole_suite_)
+    if whole is None or whole.days is not None:
+        return None
+    order = ctx.suites.groups(plan.suite).order(plan.order_seed)
+    places = {item: place for place, item in enumerate(order[: plan.planned_items])}
+    runs = []
+    for target, former in (
+        (proposal.incumbent, whole.incumbent),
+        (proposal.candidate, whole.candidate),
+    ):
+        run = _add_run(ctx, tx, proposal, plan, target)
+        for sample in _lasting_samples(EvalRuns(tx).samples(former)):
+            if sample.item in places:
+                EvalRuns(tx).store_sample(
+                    replace(sample, run=run, position=places[sample.item])
+                )
+        runs.append(run)
+    return SuiteRuns(incumbent=runs[0], candidate=runs[1])
 
 
 def _resume_pair(
@@ -565,6 +605,7 @@ def decide_verdict(
     stuck_runs: Sequence[EvalRun],
     now: datetime,
     models: tuple[str, str] = ("", ""),
+    passed_slices: Sequence[str] = (),
 ) -> Verdict | None:
     """Returns the verdict; None while the gate needs more samples and can still get them.
 
@@ -574,6 +615,7 @@ def decide_verdict(
     budget "not enough evidence"; neither can pass.
     now: the time of the decision (`proof_validity.route_time`).
     models: the names of the incumbent's and the candidate's model.
+    passed_slices: for a slice, the proposals of the other slices that have passed.
     Raises StaleEvidence if the two arms of a suite do not match.
     """
     outcome_by_suite: dict[str, tuple[str, str]] = {}
@@ -594,4 +636,5 @@ def decide_verdict(
         models=models,
         same_model_confirmed=proposal.same_model is not None,
         days={suite: pair.days for suite, pair in proposal.runs.items() if pair.days},
+        passed_slices=passed_slices,
     )

@@ -45,7 +45,7 @@ from harness.gate.pins import ServedModels
 from harness.gate.run import Sample
 from harness.gate.suite_plan import Claim
 from harness.gate.verdict import Verdict
-from harness.proposals import evaluation, scheduled_runs
+from harness.proposals import evaluation, scheduled_runs, slice_attempts
 from harness.proposals.context import ProposalsContext
 from harness.providers.records import Targets
 from harness.routing.proposal import Proposal, ProposalPhase
@@ -321,12 +321,13 @@ def recompute_stored(
         evaluation.check_arms(proposal, runs)
         samples = evaluation.load_answers(tx, proposal)
         mean_faults = scheduled_runs.load_mean_differences(tx, proposal)
+        level_faults = slice_attempts.find_level_faults(tx, proposal, verdict)
         key = _digest(verdict, proposal, samples)
     except (NotFound, SignatureInvalid, StaleEvidence, ValueError) as error:
         # A forged verdict may have figures that raise ValueError.
         return Recomputation(AgreementLevel.DIFFERS, (str(error),))
-    if mean_faults:
-        return _build_difference(mean_faults)
+    if faults := [*mean_faults, *level_faults]:
+        return _build_difference(faults)
     recomputation = ctx.recomputed.get(key)
     if recomputation is None:
         recomputation = recompute_verdict(verdict, proposal, samples)

@@ -38,6 +38,7 @@ from harness.gate.suite_plan import (
     SuiteRole,
     overlap_share,
 )
+from harness.proposals import slice_attempts
 from harness.proposals.context import ProposalsContext
 from harness.providers.models import model_names
 from harness.providers.records import Providers, Sightings, Targets
@@ -179,12 +180,16 @@ def _proposals_before(
     route: str,
     now: datetime,
 ) -> list[Proposal]:
-    """Lists the route's proposals of the 90 days before `now` that made a look."""
-    return [
-        proposal
-        for proposal in Proposals(tx).since(route, now - WINDOW)
-        if has_looked(tx, proposal)
-    ]
+    """Lists the route's proposals of the 90 days before `now` that made a look, with the
+    proposals of its slices.
+    """
+    own = Proposals(tx).since(route, now - WINDOW)
+    slices = (
+        member
+        for proposal in own
+        for member in slice_attempts.list_slices(tx, proposal.candidate, proposal.id)
+    )
+    return [proposal for proposal in (*own, *slices) if has_looked(tx, proposal)]
 
 
 def find_lineage(
@@ -298,9 +303,10 @@ def _count_looks(
         and has_looked(tx, proposal)
         and not _showed_no_score(tx, proposal, candidate)
     ]
+    # The slices of one proposal share their alpha, so they are one look.
     look_numbers = [
         max(plan.look for plan in proposal.plans if _same_items(tx, pin, plan))
-        for proposal in proposals
+        for proposal in slice_attempts.list_attempts(proposals)
     ]
     # The looks of proposed targets are counted above, so their manual runs add no look.
     counted_targets = {candidate, *(proposal.candidate for proposal in proposals)}

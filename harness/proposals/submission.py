@@ -24,11 +24,12 @@ from harness.gate.policy import (
     parse_change_reference,
 )
 from harness.gate.suite_plan import Claim, SuitePlan
-from harness.proposals import eval_queue, registration, route_rules
+from harness.proposals import eval_queue, registration, route_rules, slice_routes
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.context import ProposalsContext
 from harness.proposals.registration import FalsePassRisk, SelectionPlace
+from harness.proposals.slice_routes import DeclaredSlice
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import named_models, targets
 from harness.providers.target import Target
@@ -76,6 +77,8 @@ class ProposalRequest(ProposalTexts):
     # Accepted cost of a candidate, in costs of the incumbent, and why; only for an approver.
     accept_cost: float | None = None
     because: str = ""
+    # Slices that are tested alone if the whole route does not pass; only for an admin.
+    slices: tuple[str, ...] = ()
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -142,13 +145,15 @@ def create_selection(
     `create_proposal`, and InputError for a duplicate candidate.
 
     Stores the proposals, their suites' pins and audit events in one transaction. terms also
-    sets the step after a pass (`on_better`) and the most alpha.
+    sets the step after a pass (`on_better`) and the most alpha. The proposals of the request's
+    slices come last.
     """
     actor.require(Role.PROPOSER)
     _check_rivals(request)
     # Load suites before the transaction: loading may take seconds, and a write transaction
     # blocks all others.
     preview_proposal(ctx, request, actor)
+    slices = _check_slices(ctx, actor, request)
     count = len(request.candidates)
     selection = ctx.chance.token("sel_") if count > 1 else ""
     proposals: list[Proposal] = []
@@ -178,12 +183,50 @@ def create_selection(
                 raise InputError(f"{candidate} is named twice; name each candidate once")
             if not proposals:
                 note_made(tx, proposal.id)
-            Proposals(tx).add(proposal)
-            subject = f"proposal {proposal.id}"
-            details = _registration_details(proposal)
-            AuditLog(tx).append(actor, "proposal.create", subject, details)
+            _store(tx, actor, proposal)
             proposals.append(proposal)
+        if slices:
+
+            def register_slice(route: str) -> Proposal:
+                own_request = replace(request, route=route, slices=())
+                return _register(ctx, tx, actor, own_request, SelectionPlace())
+
+            # Each slice counts the looks before any slice is stored.
+            added = slice_routes.add_slices(
+                ctx, tx, actor, proposals[0], slices, register_slice
+            )
+            for proposal in added:
+                _store(tx, actor, proposal)
+            proposals += added
     return tuple(proposals)
+
+
+def _store(tx: Transaction, actor: Actor, proposal: Proposal) -> None:
+    Proposals(tx).add(proposal)
+    subject = f"proposal {proposal.id}"
+    AuditLog(tx).append(actor, "proposal.create", subject, _registration_details(proposal))
+
+
+def _check_slices(
+    ctx: ProposalsContext, actor: Actor, request: ProposalRequest
+) -> tuple[DeclaredSlice, ...]:
+    """Returns the request's slices; empty without any. Loads their suites.
+
+    Raises NotAllowed for another role than admin, because each slice gets a route. Raises
+    InputError for several candidates, and the errors of `slice_routes`.
+    """
+    if not request.slices:
+        return ()
+    actor.require(Role.ADMIN)
+    if request.rivals:
+        raise InputError("slices are proposed with one candidate: leave out the others")
+    with ctx.store.read() as tx:
+        settings = routes.require_route(tx, request.route).settings
+    slices = slice_routes.declare_slices(ctx, settings, request.slices)
+    slice_routes.check_agreement(ctx, settings, slices)
+    for slice_ in slices:
+        ctx.suites.groups(slice_.items)
+    return slices
 
 
 def _end_scheduled(

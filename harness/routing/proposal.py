@@ -28,7 +28,7 @@ from harness.gate.policy import (
     PromotionMode,
     SameModelConfirmation,
 )
-from harness.gate.suite_plan import Claim, SuitePlan
+from harness.gate.suite_plan import Claim, SliceTerms, SuitePlan
 from harness.routing.candidate_schedule import OnBetter
 from harness.routing.table import Route
 
@@ -267,6 +267,11 @@ class Proposal(ProposalTexts):
         """
         is_evaluating = self.phase is ProposalPhase.EVALUATING and self.retry_at is None
         return bool(self.selection) and is_evaluating and self.verdict is not None
+
+    @property
+    def slice_terms(self) -> SliceTerms | None:
+        """The terms of a slice's own route; None for a whole route."""
+        return next((plan.slice_terms for plan in self.plans if plan.slice_terms), None)
 
     @property
     def needs_approval(self) -> bool:

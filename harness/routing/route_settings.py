@@ -6,6 +6,7 @@ follow from it (`harness.frame.configuration.setting`). They write only composit
 hand.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,6 +23,7 @@ from harness.frame.configuration.setting import (
     setting,
 )
 from harness.frame.configuration.setting_values import share_form
+from harness.frame.errors import InputError
 from harness.frame.formatting import format_bps, format_bytes
 from harness.gate.suite_plan import SuiteRole
 from harness.routing.candidate_schedule import CandidateSchedule
@@ -49,14 +51,69 @@ class RequestKind(StrEnum):
     EMBEDDING = "embedding"
 
 
-Overrides = Mapping[RequestKind, str]
+class RequestTrait(StrEnum):
+    """A trait of a request beside its kind. The router reads it from the body or the path."""
+
+    TOOLS = "tools"
+    NO_TOOLS = "no_tools"
+    CHAT = "chat"  # CHAT, RESPONSES, MESSAGES: the endpoint
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+
+
+# By predicate: the route that answers. A predicate is a RequestKind, a RequestTrait, or a
+# header with its literal value, such as `x-team: billing`.
+Overrides = Mapping[str, str]
+_HEADER_PREDICATE: Final = re.compile(
+    r"(?P<name>[a-z0-9][a-z0-9_-]{0,63}): (?P<value>[!-~](?:[ -~]{0,98}[!-~])?)"
+)
+# Headers with a secret, and headers with a meaning of their own for the router.
+_OTHER_HEADERS: Final = re.compile(r"(?:proxy-)?authorization|cookie|.*api-key|x-swapgate-.*")
+
+
+def is_header_predicate(predicate: str) -> bool:
+    """Tells whether the predicate is a header with its value; else it is a kind or a trait."""
+    return ": " in predicate
+
+
+def check_predicate(text: str) -> str:
+    """Returns the predicate of an override. Raises InputError if the router knows none such."""
+    if text in (*RequestKind, *RequestTrait):
+        return text
+    header = _HEADER_PREDICATE.fullmatch(text)
+    if header is None:
+        raise InputError(
+            f"{text!r} selects no requests: write a kind ({', '.join(RequestKind)}), a trait "
+            f"({', '.join(RequestTrait)}), or a header in lower case with its value, such as "
+            "'x-team: billing'"
+        )
+    if _OTHER_HEADERS.fullmatch(header["name"]):
+        raise InputError(
+            f"the header {header['name']!r} selects no requests, because it contains a secret "
+            "or an instruction for the router: let clients send another header"
+        )
+    return text
+
+
+def place_predicate(predicate: str) -> tuple[int, str]:
+    """Returns a key that sorts predicates: kinds, headers by their text, tools, endpoints.
+
+    The first predicate that a request meets decides, so that predicates never overlap.
+    """
+    return _PLACES.get(predicate, len(RequestKind)), predicate
+
+
+# Headers come between kinds and traits.
+_PLACES: Final[Mapping[str, int]] = {
+    **{kind.value: place for place, kind in enumerate(RequestKind)},
+    **{trait.value: place for place, trait in enumerate(RequestTrait, len(RequestKind) + 1)},
+}
 
 
 def format_overrides(overrides: Overrides) -> str:
-    """Writes the overrides as `kind=route`, in RequestKind's order."""
-    return ", ".join(
-        f"{kind.value}={overrides[kind]}" for kind in RequestKind if kind in overrides
-    )
+    """Writes the overrides as `predicate=route`, in the order of `place_predicate`."""
+    ordered = sorted(overrides, key=place_predicate)
+    return ", ".join(f"{predicate}={overrides[predicate]}" for predicate in ordered)
 
 
 class Stakes(StrEnum):
@@ -358,7 +415,7 @@ class RouteSettings:
     overrides: Overrides = setting(
         {},
         Declaration(
-            meaning="Other routes for some kinds of request.",
+            meaning="Other routes for some requests, by kind, trait or header.",
             caption="overrides",
             format=format_overrides,
             composite=True,

@@ -1,4 +1,4 @@
-"""The immutable routing table, overrides by kind of request, and the `Snapshot` from which a
+"""The immutable routing table, the choice of an override, and the `Snapshot` from which a
 router serves.
 
 A table never changes: Swapgate replaces it whole. `harness.routing.route_changes` computes the
@@ -6,7 +6,7 @@ next version of a route. `harness.routing.records` stores the table, and `harnes
 orders a route's targets.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -51,8 +51,12 @@ from harness.routing.route_settings import (
     Failover,
     Overrides,
     RequestKind,
+    RequestTrait,
     RouteSettings,
     Stakes,
+    check_predicate,
+    is_header_predicate,
+    place_predicate,
 )
 from harness.routing.shadow import Shadow
 
@@ -80,15 +84,52 @@ def choose_kind(
     return next(overridden_kinds, None)
 
 
+def list_predicates(overrides: Overrides) -> tuple[str, ...]:
+    """Lists the overrides' traits and headers, in the order in which the router reads them."""
+    others = (predicate for predicate in overrides if predicate not in _KINDS)
+    return tuple(sorted(others, key=place_predicate))
+
+
+_KINDS: Final = frozenset(RequestKind)
+
+
+def choose_predicate(
+    predicates: Iterable[str],
+    endpoint: str,
+    find_header: Callable[[str], str | None],
+    *,
+    has_tools: bool,
+) -> str | None:
+    """Returns the first predicate that a request meets; None without one.
+
+    predicates: result of `list_predicates`. endpoint: the name of an Endpoint. find_header:
+    returns the value of a header by its name in lower case.
+    """
+    tools_trait = RequestTrait.TOOLS if has_tools else RequestTrait.NO_TOOLS
+    for predicate in predicates:
+        if is_header_predicate(predicate):
+            name, _, value = predicate.partition(": ")
+            if find_header(name) == value:
+                return predicate
+        elif predicate in (tools_trait, endpoint):
+            return predicate
+    return None
+
+
 def override_errors(
     route: str,
     overrides: Overrides,
     data_classes: Mapping[str, str],
     classes: DataClasses,
-) -> Iterator[tuple[RequestKind, SwapgateError]]:
-    """Yields the errors of overrides, by kind. carried: route to its data class."""
+) -> Iterator[tuple[str, SwapgateError]]:
+    """Yields the errors of overrides, by predicate. data_classes: by route."""
     for kind, other in overrides.items():
-        subject = f"route {route!r}: the override for {kind.value}"
+        subject = f"route {route!r}: the override for {kind}"
+        try:
+            check_predicate(kind)
+        except InputError as error:
+            yield kind, InputError(f"route {route!r}: overrides: {error}")
+            continue
         if other == route:
             yield (
                 kind,

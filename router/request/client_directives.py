@@ -8,7 +8,7 @@ use the values.
 
 import marshal
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -16,8 +16,8 @@ from weakref import ReferenceType, ref
 
 from harness.frame.people.audience import CallerClaims, Claim
 from harness.providers.models.capabilities import Endpoint
-from harness.routing.route_settings import RequestKind
-from harness.routing.table import KeyGrant
+from harness.routing.route_settings import Overrides, RequestKind
+from harness.routing.table import KeyGrant, choose_kind, choose_predicate
 from router.frame.asgi import Scope, header
 from router.frame.body import ClientRequest, iter_objects
 from router.frame.replies import LISTS, Header, Reply, error_reply
@@ -96,6 +96,30 @@ def _wants_image(request: ClientRequest) -> bool:
         return True
     tools = iter_objects(request.value("tools"))
     return any(tool.get("type") == MAKES_IMAGES for tool in tools)
+
+
+def find_override(
+    overrides: Overrides,
+    predicates: Sequence[str],
+    request: ClientRequest,
+    declared: RequestKind | None,
+    find_header: Callable[[str], str | None],
+) -> str | None:
+    """Returns the predicate of the override that answers a request; None without one.
+
+    A kind precedes the other predicates. predicates: the result of `table.list_predicates`.
+    declared: the kind in the client's header; without it, the content decides.
+    """
+    detected = detect_kinds(request) if declared is None else ()
+    kind = choose_kind(overrides, declared, detected)
+    if kind is not None or not predicates:
+        return kind
+    return choose_predicate(
+        predicates,
+        request.endpoint.value,
+        find_header,
+        has_tools=bool(request.value("tools")),
+    )
 
 
 STICKY: Final = b"x-swapgate-sticky"

@@ -17,11 +17,11 @@ from harness.providers.models.capabilities import Endpoint
 from harness.routing.plan import RoutePlan
 from harness.routing.route_settings import RequestKind
 from harness.routing.settings import RouterSettings
-from harness.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant, choose_kind
+from harness.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER, find_literal, is_route_allowed
 from router.conversation.prefill_forms import ANSWER
-from router.frame.asgi import Scope
+from router.frame.asgi import Scope, header
 from router.frame.body import ClientRequest, FieldError, read_request
 from router.frame.limits import BoundedMap
 from router.frame.replies import (
@@ -41,7 +41,7 @@ from router.recording.port import Recording, Ticket
 from router.recording.sums import CallerShares
 from router.request import client_directives
 from router.request.caller_patience import answer_by
-from router.request.client_directives import HeadPlan, detect_kinds
+from router.request.client_directives import HeadPlan, find_override
 from router.request.dispatch import Dispatcher
 from router.request.needs import (
     COUNT_PATHS,
@@ -533,7 +533,9 @@ class ModelEndpoint:
             return error_reply(403, message, "route_not_allowed", param="model")
         return (
             request,
-            self._choose_override(request, route, declared) if route.overrides else route,
+            self._choose_override(scope, request, route, declared)
+            if route.overrides
+            else route,
         )
 
     def _refuse_model(
@@ -557,20 +559,26 @@ class ModelEndpoint:
 
     def _choose_override(
         self,
+        scope: Scope,
         request: ClientRequest,
         route: CompiledRoute,
         declared: RequestKind | None,
     ) -> CompiledRoute:
-        """Returns the route that answers for requests of this kind; the route itself
-        without one.
+        """Returns the route that answers for such requests; the route itself without one.
 
         declared: the kind in the client's header. Without it, the content is examined.
         """
+
+        def find_header(name: str) -> str | None:
+            value = header(scope, name.encode())
+            return None if value is None else value.decode("latin-1")
+
         overrides = route.route.settings.overrides
         try:
-            detected = detect_kinds(request) if declared is None else ()
-            kind = choose_kind(overrides, declared, detected)
+            predicate = find_override(
+                overrides, route.predicates, request, declared, find_header
+            )
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, route)
-            kind = None
-        return route if kind is None else route.overrides[kind]
+            predicate = None
+        return route if predicate is None else route.overrides[predicate]

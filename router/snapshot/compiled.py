@@ -27,7 +27,6 @@ from harness.providers.target import Price, Provider, SentTarget, Target
 from harness.routing.agent import AgentGrant
 from harness.routing.plan import KeepWarm, RoutePlan
 from harness.routing.route_changes import spell_route_name
-from harness.routing.route_settings import RequestKind
 from harness.routing.shadow import Shadow
 from harness.routing.table import Arm, Canary, KeyGrant, Route, Snapshot
 from router.frame.limits import BoundedMap
@@ -172,9 +171,11 @@ class CompiledRoute:
     # Targets whose providers may not see the route's class of data. No other setting can
     # send it there.
     barred: frozenset[str] = frozenset()
-    # By kind of request: the route that answers for this one. It has no overrides, so that the
+    # By predicate: the route that answers for this one. It has no overrides, so that the
     # router follows only one override.
-    overrides: Mapping[RequestKind, "CompiledRoute"] = field(default_factory=dict)
+    overrides: Mapping[str, "CompiledRoute"] = field(default_factory=dict)
+    # The overrides' predicates that are no kinds, in the order in which they count.
+    predicates: tuple[str, ...] = ()
     # The judge of its live rollout; None without a judge that can be asked.
     judge: CompiledJudge | None = None
     # A copy of `Route.experiment`, because each request reads it several times.

@@ -13,8 +13,7 @@ from harness.frame.failures import CLIENT_FAILURES, UNCHARGED, FailureClass
 from harness.providers.models.capabilities import Endpoint, Needs
 from harness.providers.target import DataClasses, is_at_least_as_strict
 from harness.routing.plan import PlanContext, RoutePlan, plan_request
-from harness.routing.route_settings import RequestKind
-from harness.routing.table import Arm, Route
+from harness.routing.table import Arm, Route, list_predicates
 from router.snapshot.compiled import CompiledRoute
 
 
@@ -71,24 +70,27 @@ def compile_overrides(
     for kind, name in overrides.items():
         if name not in routes:
             raise SnapshotInvalid(
-                f"route {route.route.name!r} names route {name!r} for {kind.value} requests, "
+                f"route {route.route.name!r} names route {name!r} for {kind} requests, "
                 "which does not exist; the last good revision keeps serving"
             )
     compiled = {
         kind: _build_override(route, routes[name], kind, classes)
         for kind, name in overrides.items()
     }
-    return replace(route, overrides=compiled)
+    return replace(route, overrides=compiled, predicates=list_predicates(overrides))
 
 
 def _build_override(
     route: CompiledRoute,
     served: CompiledRoute,
-    kind: RequestKind,
+    kind: str,
     classes: DataClasses,
 ) -> CompiledRoute:
-    """Returns the other route with the requested route's name in answers, and its switches."""
-    kind_header = (b"x-swapgate-kind", kind.value.encode())
+    """Returns the other route with the requested route's name in answers, and its switches.
+
+    kind: the override's predicate.
+    """
+    kind_header = (b"x-swapgate-kind", kind.encode())
     data_class = route.route.settings.data_class
     served_class = served.route.settings.data_class
     if not is_at_least_as_strict(classes, served_class, than=data_class):
@@ -96,7 +98,7 @@ def _build_override(
             "route %s answers no requests of kind %s: route %s is not as strict as "
             "data_classes.%s",
             route.route.name,
-            kind.value,
+            kind,
             served.route.name,
             data_class,
         )

@@ -719,10 +719,10 @@ def test_settings_that_are_not_given_stay_as_they_are(cli: CommandLine) -> None:
         "--suite",
         "colours",
     )
-    for given in ("image=looks", "vision=looks", "image="):
+    for given in ("image=looks", "vision=looks", "image=", "x-team: a=b=looks"):
         cli.run("route", "settings", "chat", "--override", given)
     kept = cli.json("route", "settings", "chat", "--stakes", "low")["settings"]["overrides"]
-    assert kept == {"vision": "looks"}
+    assert kept == {"vision": "looks", "x-team: a=b": "looks"}
     cli.run("route", "settings", "chat", "--override", "sound=looks", exits=2)
     cli.run("route", "settings", "chat", "--override", "vision", exits=2)
     cli.run("route", "settings", "chat", "--keep-warm", "half", exits=2)

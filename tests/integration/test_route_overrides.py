@@ -163,11 +163,13 @@ def test_the_file_and_every_command_of_the_page_work(
             shown = cli.text(*words)
         named = cli.json("route", "show", "support")["route"]["settings"]["overrides"]
 
-    assert "subagent=quick, vision=photos, embedding=vectors" in shown
+    assert "subagent=quick, vision=photos, embedding=vectors, x-team: billing=photos" in shown
     assert named == {
         "vision": "photos",
         "embedding": "vectors",
         "subagent": "quick",
+        "tools": "quick",
+        "x-team: billing": "photos",
     }
 
 

@@ -71,7 +71,7 @@ def test_a_policy_says_what_its_canaries_are_guarded_by(tmp_path: Path) -> None:
 PROVIDER = "providers: {p: {api_base: 'http://p/v1', tiers: {fast: small}}}\n"
 ROUTE = "routes:\n  r:\n    incumbent: a/b\n"
 CARELESS = f"""{ROUTE}    data_class: x
-    overrides: {{vision: s}}
+    overrides: {{vision: s, headers: {{"x-team: a": s}}}}
   s: {{incumbent: a/b}}
 data_classes: {{x: [a]}}
 """

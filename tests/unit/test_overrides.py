@@ -10,14 +10,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.frame.errors import InputError
 from harness.gate.online.guardrails import ExposureRule
 from harness.providers.force import parse_environment_switches
 from harness.providers.target import Target, is_at_least_as_strict, may_see
-from harness.routing.route_settings import RequestKind, RouteSettings
-from harness.routing.table import Canary, Route, RoutingTable, Snapshot, choose_kind
+from harness.routing.route_settings import (
+    RequestKind,
+    RequestTrait,
+    RouteSettings,
+    check_predicate,
+)
+from harness.routing.table import (
+    Canary,
+    Route,
+    RoutingTable,
+    Snapshot,
+    choose_kind,
+    list_predicates,
+)
 from router.frame.body import read_request, to_json
 from router.protocols.endpoints import ENDPOINTS
-from router.request.client_directives import detect_kinds
+from router.request.client_directives import detect_kinds, find_override
 from router.snapshot.compiled import CompiledRoute
 from tests.support.providers.scripted_upstream import completion, streamed
 from tests.support.router.asgi_router import AUTH, CHAT, Door, code
@@ -90,6 +103,109 @@ def test_only_a_kind_that_was_declared_or_seen_decides_and_only_where_it_has_a_r
         # What it is not asked for changes nothing.
         alone = {kind: overrides[kind]}
         assert choose_kind(alone, declared, seen_) is kind
+
+
+TOOL = {"type": "function", "function": {"name": "find"}}
+BILLING = "x-team: billing"
+predicates = st.sampled_from(
+    [*RequestKind, *RequestTrait, BILLING, "x-team: sales", "x-plan: a=b; c"]
+)
+
+
+def chosen(
+    overrides: Mapping[str, str],
+    *,
+    path: str = CHAT,
+    headers: Mapping[str, str] | None = None,
+    declared: RequestKind | None = None,
+    **body: Any,
+) -> str | None:
+    request = read_request(to_json({"model": "chat", **body}).encode(), ENDPOINTS[path])
+    return find_override(
+        overrides, list_predicates(overrides), request, declared, (headers or {}).get
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "asked", "decides"),
+    [
+        (["tools"], {"tools": [TOOL]}, "tools"),
+        (["tools"], {"tools": []}, None),
+        (["tools"], {}, None),
+        (["no_tools"], {}, "no_tools"),
+        (["no_tools"], {"tools": [TOOL]}, None),
+        (["messages"], {"path": MESSAGES}, "messages"),
+        (["messages"], {"path": CHAT}, None),
+        (["responses", "chat"], {"path": RESPONSES}, "responses"),
+        ([BILLING], {"headers": {"x-team": "billing"}}, BILLING),
+        ([BILLING], {"headers": {"x-team": "Billing"}}, None),
+        ([BILLING], {"headers": {"x-team": "billing, sales"}}, None),
+        ([BILLING], {}, None),
+        # A kind comes first, then a header, then tools, then the endpoint.
+        (["chat", "tools"], {"tools": [TOOL]}, "tools"),
+        (["tools", BILLING], {"tools": [TOOL], "headers": {"x-team": "billing"}}, BILLING),
+        (
+            [BILLING, "vision"],
+            {"messages": user(PICTURE), "headers": {"x-team": "billing"}},
+            "vision",
+        ),
+        ([BILLING, "x-a: 1"], {"headers": {"x-team": "billing", "x-a": "1"}}, "x-a: 1"),
+        # A declared kind replaces the kinds of the content, and nothing else.
+        (["vision", "chat"], {"messages": user(PICTURE), "declared": VIDEO}, "chat"),
+    ],
+)
+def test_kind_header_tools_and_endpoint_decide_in_this_order(
+    overrides: list[str], asked: dict[str, Any], decides: str | None
+) -> None:
+    assert chosen(dict.fromkeys(overrides, "other"), **asked) == decides
+
+
+@given(
+    overrides=st.sets(predicates, min_size=1),
+    path=st.sampled_from([CHAT, MESSAGES, RESPONSES]),
+    tools=st.booleans(),
+    team=st.sampled_from(["billing", "sales", "other"]),
+)
+def test_at_most_one_override_answers_whatever_order_they_were_written_in(
+    overrides: set[str], path: str, team: str, *, tools: bool
+) -> None:
+    asked: dict[str, Any] = {"path": path, "headers": {"x-team": team}}
+    if tools:
+        asked["tools"] = [TOOL]
+
+    forwards = dict.fromkeys(sorted(overrides), "other")
+    backwards = dict.fromkeys(sorted(overrides, reverse=True), "other")
+    decides = chosen(forwards, **asked)
+
+    assert chosen(backwards, **asked) == decides
+    assert decides is None or decides in overrides
+    if decides is not None:
+        assert chosen({decides: "other"}, **asked) == decides
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    ["sound", "x-team:billing", "X-Team: billing", "x-team: ", "x-team: a ", "x-team: ä", ""],
+)
+def test_what_selects_no_requests_is_refused_with_the_choices(predicate: str) -> None:
+    with pytest.raises(InputError, match=r"write a kind \(subagent, vision"):
+        check_predicate(predicate)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "x-api-key",
+        "api-key",
+        "x-swapgate-kind",
+    ],
+)
+def test_a_header_with_a_secret_or_an_instruction_selects_no_requests(name: str) -> None:
+    with pytest.raises(InputError, match="let clients send another header"):
+        check_predicate(f"{name}: v")
 
 
 OUTPUT = {
@@ -232,7 +348,7 @@ def two_routes(
     *,
     chat: str = "",
     photos: str = "",
-    overrides: Mapping[RequestKind, str] | None = None,
+    overrides: Mapping[str, str] | None = None,
     canary: bool = False,
 ) -> Snapshot:
     """chat, photos: their classes of data."""
@@ -312,6 +428,24 @@ async def test_a_subagent_says_so_and_its_word_counts_for_more_than_its_pictures
 
     assert headers[b"x-swapgate-route"] == answers
     assert headers.get(b"x-swapgate-kind", kind) == kind
+
+
+async def test_a_header_with_its_value_and_tools_choose_the_route(tmp_path: Path) -> None:
+    named = {BILLING: "small", "tools": "photos"}
+    door = Door(tmp_path, first=two_routes(overrides=named))
+    with_tools = json.dumps({"model": "chat", "messages": [], "tools": [TOOL]}).encode()
+    team = (AUTH, (b"x-team", b"billing"))
+
+    _, by_header, _ = await door.call(CHAT, with_tools, headers=team)
+    _, by_tools, _ = await door.call(CHAT, with_tools)
+    _, plain, _ = await door.call(CHAT, b'{"model":"chat","messages":[]}')
+
+    assert by_header[b"x-swapgate-route"] == b"small"
+    assert by_header[b"x-swapgate-kind"] == b"x-team: billing"
+    assert by_tools[b"x-swapgate-route"] == b"photos"
+    assert by_tools[b"x-swapgate-kind"] == b"tools"
+    assert plain[b"x-swapgate-route"] == b"chat"
+    assert b"x-swapgate-kind" not in plain
 
 
 async def test_who_may_use_a_route_may_use_its_overrides_and_no_more(tmp_path: Path) -> None:

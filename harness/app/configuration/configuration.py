@@ -58,6 +58,7 @@ from harness.frame.errors import ConfigError, InputError
 from harness.frame.people.access import check_origin, parse_proxy_networks
 from harness.frame.suggestions import find_nearest
 from harness.gate.policy import Policy
+from harness.gate.suite_plan import is_slice_value
 from harness.proposals.judge import check_judge
 from harness.providers.api_base_rules import (
     api_base_example,
@@ -73,6 +74,7 @@ from harness.providers.models.catalogue import ABILITIES, CatalogueChange, Catal
 from harness.providers.oauth import OAuthOverrides, check_oauth_url
 from harness.providers.target import Provider, ProviderSettings, Target, check_extra_body
 from harness.routing.freeze import FreezeWindow
+from harness.routing.route_settings import check_predicate
 from harness.routing.settings import RouterSettings, RouteSeed
 
 __all__ = [
@@ -445,7 +447,21 @@ def _build_suite(
             values["judge"] = judge = _build_judge(entry.judge, base)
         with document.at("suites", name, "judge", "target"):
             _check_judge_clearance(entry, judge, file_context)
+    for slice_name, predicate in entry.split.items():
+        with document.at("suites", name, "split", slice_name):
+            _check_split(entry, slice_name, predicate)
     return SuiteSettings(name=name, **values)
+
+
+def _check_split(entry: SuiteEntry, slice_name: str, predicate: str) -> None:
+    """Checks a slice that may get a route of its own. Raises InputError."""
+    field_, equals, value = slice_name.partition(" = ")
+    if not equals or field_ not in entry.slices or not is_slice_value(value):
+        raise InputError(
+            f"{slice_name!r} is no slice: write 'FIELD = VALUE' with one of `slices` "
+            f"({', '.join(entry.slices) or 'none'})"
+        )
+    check_predicate(predicate)
 
 
 def _check_judge_clearance(

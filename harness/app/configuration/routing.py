@@ -26,7 +26,13 @@ from harness.providers.models.name_resolution import ModelNameQuery
 from harness.providers.target import Provider, RequestPatch, Target
 from harness.routing.candidate_schedule import CandidateSchedule, check_selection
 from harness.routing.route_changes import check_route_name
-from harness.routing.route_settings import Overrides, RequestKind, RouteSettings, RouteSuite
+from harness.routing.route_settings import (
+    Overrides,
+    RequestKind,
+    RequestTrait,
+    RouteSettings,
+    RouteSuite,
+)
 from harness.routing.settings import RouteSeed
 from harness.routing.table import override_errors
 
@@ -50,9 +56,7 @@ class FallbackEntry(TargetEntry):
 
 
 class OverridesEntry(BaseModel):
-    """Other routes that answer this route's requests, by kind of request (see
-    docs/how-to/overrides.md).
-    """
+    """Other routes that answer some of this route's requests (see docs/how-to/overrides.md)."""
 
     model_config = _STRICT
     # subagent, vision, image, video, embedding: route that answers requests of this kind
@@ -61,12 +65,22 @@ class OverridesEntry(BaseModel):
     image: str = ""
     video: str = ""
     embedding: str = ""
+    # tools, no_tools: route that answers requests with tools, or without
+    tools: str = ""
+    no_tools: str = ""
+    # chat, responses, messages: route that answers requests at this endpoint
+    chat: str = ""
+    responses: str = ""
+    messages: str = ""
+    # Routes by a header with its literal value: {"x-team: billing": NAME}.
+    headers: dict[str, str] = {}
 
     @property
     def chosen(self) -> Overrides:
-        """The routes that are set, by kind of request."""
-        routes = {kind: getattr(self, kind.value) for kind in RequestKind}
-        return {kind: route for kind, route in routes.items() if route}
+        """The routes that are set, by predicate."""
+        names = (*RequestKind, *RequestTrait)
+        routes = {name.value: getattr(self, name.value) for name in names}
+        return {name: route for name, route in (routes | self.headers).items() if route}
 
 
 def build_settings_entry(record: type) -> type:
@@ -99,7 +113,7 @@ class RouteEntry(SettingsEntry):
     suites: tuple[str | RouteSuite, ...] = ()
     # Models that the route's suites measure on a schedule, in addition to people's proposals.
     candidates: CandidateSchedule | None = None
-    # Other routes for some kinds of request.
+    # Other routes for some requests, by kind, trait or header.
     overrides: OverridesEntry = field(default_factory=OverridesEntry)
 
 
@@ -171,7 +185,7 @@ def check_overrides(routes: Mapping[str, RouteSeed], file_context: FileContext) 
         for kind, error in override_errors(
             name, route.settings.overrides, data_class_by_route, file_context.data_classes
         ):
-            raise file_context.document.error(("routes", name, "overrides", kind.value), error)
+            raise file_context.document.error(("routes", name, "overrides", kind), error)
 
 
 def _parse_target(

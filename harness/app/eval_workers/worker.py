@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from harness.app.store.store import Store
 from harness.evals.month_spending import SpendingPurpose
 from harness.evals.ports import EvalJob, EvalRunner
+from harness.evals.settings import whole_suite
 from harness.evals.spending import spending_purpose
 from harness.evals.spending_meter import SpendingMeter, StoredSpending
 from harness.frame.errors import (
@@ -160,7 +161,7 @@ class EvalWorker:
             provider = Providers(tx).all().get(target.provider)
             if provider is None:
                 raise NotFound(f"run {run}: provider {target.provider!r} no longer exists")
-            judge = Providers(tx).all().get(self.judges.get(eval_run.suite, ""))
+            judge = Providers(tx).all().get(self.judges.get(whole_suite(eval_run.suite), ""))
             purpose = spending_purpose(tx, run)
             run_meter = SpendingMeter(StoredSpending(self.store), self.clock, purpose)
             judge_meter = SpendingMeter(

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from harness.frame.formatting import add_seconds
 from harness.frame.plain_data import canonical_json, digest, from_plain, to_plain
+from harness.gate.budget import slice_level
 from harness.gate.incumbent_days import IncumbentDays
 from harness.gate.offline.pairs import PairedItem, PairedSuite, pair_samples
 from harness.gate.offline.served_arms import (
@@ -141,6 +142,20 @@ def read_same_model(inputs: Mapping[str, Any]) -> SameModel | None:
     """Restores the finding that the same models served both arms; None without it."""
     stored = inputs.get("same_model")
     return SameModel.from_json(stored) if stored else None
+
+
+def read_passed_slices(inputs: Mapping[str, Any]) -> tuple[str, ...]:
+    """Restores the proposals of other slices that had passed; empty for a whole route."""
+    return tuple(inputs.get("passed_slices", ()))
+
+
+def _raise_level(case: SuiteClaim, passed: int) -> SuiteClaim:
+    """Gives a slice the level of Holm's rule after `passed` other slices have passed."""
+    terms = case.plan.slice_terms
+    if terms is None or not passed:
+        return case
+    alpha = slice_level(case.plan.alpha * terms.slices, terms.slices, passed)
+    return replace(case, plan=replace(case.plan, alpha=alpha))
 
 
 def verdict_times(inputs: Mapping[str, Any]) -> tuple[datetime, datetime]:
@@ -360,6 +375,7 @@ class _Question:
     models: tuple[str, str] = ("", "")
     confirmed: bool = False
     same: SameModel | None = None
+    passed_slices: tuple[str, ...] = ()  # proposals of other slices that passed before
 
 
 def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
@@ -375,6 +391,7 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
     models: tuple[str, str] = ("", ""),
     same_model_confirmed: bool = False,
     days: Mapping[str, IncumbentDays] | None = None,
+    passed_slices: Sequence[str] = (),
 ) -> Verdict | None:
     """Decides on all suites together; returns None while it is open (statistics.md §1.7).
 
@@ -383,6 +400,7 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
     of a suite that is still open (`infra_error` or `inconclusive`), and why. models: the names
     of incumbent and candidate. same_model_confirmed: see `served_arms.SameModel`.
     days: for suites whose incumbent's run is the mean of scheduled runs.
+    passed_slices: for a slice, the proposals of the other slices that have passed.
     Raises StaleEvidence if the two sides of a suite do not match.
     """
     cases = []
@@ -394,7 +412,14 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
         cases.append(SuiteClaim(plan, paired, halted))
     decided_at = now.astimezone(UTC)
     expires_at = add_seconds(decided_at, ttl_s)
-    question = _Question(route, incumbent, candidate, models, same_model_confirmed)
+    question = _Question(
+        route,
+        incumbent,
+        candidate,
+        models,
+        same_model_confirmed,
+        passed_slices=tuple(passed_slices),
+    )
     return _decide(question, cases, decided_at, expires_at)
 
 
@@ -413,7 +438,13 @@ def replay_verdict(stored: Verdict) -> Verdict:
 def decide_from_claims(stored: Verdict, cases: Sequence[SuiteClaim]) -> Verdict | None:
     """Decides the stored verdict's question from `cases`; None while it is open."""
     same = read_same_model(stored.inputs)
-    question = _Question(stored.route, stored.incumbent, stored.candidate, same=same)
+    question = _Question(
+        stored.route,
+        stored.incumbent,
+        stored.candidate,
+        same=same,
+        passed_slices=read_passed_slices(stored.inputs),
+    )
     return _decide(question, cases, *verdict_times(stored.inputs))
 
 
@@ -427,7 +458,8 @@ def _decide(
 
     The inputs contain only the units behind the outcome, so that a replay reads the same items.
     """
-    judgement = judge_suites(cases)
+    passed = question.passed_slices
+    judgement = judge_suites([_raise_level(case, len(passed)) for case in cases])
     outcome = judgement.outcome
     reports = judgement.reports
     if outcome == "running":
@@ -437,6 +469,8 @@ def _decide(
     same = question.same or find_same_model(used, question.models, confirmed=question.confirmed)
     if same is not None:
         inputs["same_model"] = same.as_json()
+    if passed:
+        inputs["passed_slices"] = list(passed)
     reason = judgement.reason
     if why := describe_unmeasured(used, same):
         outcome = "infra_error"

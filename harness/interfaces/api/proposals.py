@@ -15,7 +15,7 @@ from harness.frame.people.access import Role
 from harness.gate.claim_advice import ClaimAdvice
 from harness.gate.pins import ServedModels
 from harness.gate.run import EvalRun
-from harness.gate.suite_plan import Claim, SuitePin, SuitePlan
+from harness.gate.suite_plan import MOST_SLICES, Claim, SuitePin, SuitePlan
 from harness.gate.verdict import Verdict
 from harness.interfaces.api.frame.endpoint import (
     Body,
@@ -33,6 +33,7 @@ from harness.operations import queries
 from harness.proposals import approvals, decisions, review, submission
 from harness.proposals.candidates import estimate
 from harness.proposals.candidates.cost_ratio import CostRatio
+from harness.proposals.context import dry_run_context
 from harness.proposals.operations import PROPOSALS
 from harness.proposals.report import comparison
 from harness.proposals.report.comparison import ArmFigures
@@ -68,6 +69,7 @@ class _ProposalFields(Body):
     descends_from: Name | None = None
     min_saving: Share | None = None
     rivals: Annotated[tuple[Name, ...], Field(max_length=MAX_CANDIDATES - 1)] = ()
+    slices: Annotated[tuple[Name, ...], Field(max_length=MOST_SLICES)] = ()
 
     def to_request(self) -> ProposalRequest:
         return ProposalRequest(**self.arguments())
@@ -78,6 +80,8 @@ class ProposalBody(create_model("_", __base__=_ProposalFields, **_TEXT_FIELDS)):
     for the policy's values. min_saving is a share of 1, for the claim cheaper_and_not_worse.
 
     rivals: other candidates for the same swap; the best candidate that passes continues.
+    slices: slices of the suite's `split`, tested alone if the whole route does not pass. A
+    slice that passes gets a route of its own. Needs an admin.
     """
 
 
@@ -167,6 +171,7 @@ def create_proposal(caller: SpenderParam, body: AcceptingProposalBody) -> Propos
     score. 409 on a busy route.
 
     With `rivals`, each candidate gets a proposal; `/routes/{route}/candidates` shows them all.
+    With `slices`, each slice gets a route and a proposal too; `GET /proposals` lists them.
     """
 
     def create(note: NoteCreated) -> Proposal:
@@ -204,6 +209,8 @@ def preview_proposal(caller: CallerParam, body: ProposalBody) -> PlannedProposal
     caller.actor.require(Role.PROPOSER)
     request = body.to_request()
     preview = submission.preview_proposal(caller.ctx, request, caller.actor)
+    if request.slices:
+        submission.create_selection(dry_run_context(caller.ctx), caller.actor, request)
     planning = estimate.estimate_proposal(caller.ctx, request)
     advice = {suite.plan.suite: suite.advice for suite in planning}
     return extend(

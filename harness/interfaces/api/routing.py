@@ -45,7 +45,7 @@ from harness.providers.target import RequestPatch, Target
 from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.control import deprecations, routes
 from harness.routing.reports import scorecard
-from harness.routing.route_settings import RequestKind, RouteSettings, RouteSuite
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.table import Route
 
 router = APIRouter()
@@ -116,7 +116,7 @@ else:
 
 class RouteFields(PlainFields):
     """The settings of a route. An omitted field keeps its value; a new route gets the default.
-    overrides: all overrides by kind; {} for none. keep_warm_bps: 1 % is 100.
+    overrides: all overrides by kind, trait or header; {} for none. keep_warm_bps: 1 % is 100.
     responses_state_h: hours to keep Responses answers for later references; 0 for off.
 
     first_token_timeout_s, first_byte_timeout_s: 0 removes the route's own limit, so that the
@@ -124,7 +124,7 @@ class RouteFields(PlainFields):
     """
 
     suites: Annotated[list[SuiteBody], Field(max_length=20)] | None = None
-    overrides: dict[RequestKind, Name] | None = None
+    overrides: dict[Name, Name] | None = None
     candidates: CandidateSchedule | None = None
 
     def apply_to(self, settings: RouteSettings) -> RouteSettings:

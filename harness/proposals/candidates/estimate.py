@@ -8,30 +8,33 @@ It calls no model and stores nothing, and the gate does not depend on it. The fo
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Final
 
 from harness.frame.formatting import format_percent, format_score, format_usd
 from harness.frame.records.transaction import Transaction
 from harness.gate import budget
 from harness.gate.budget import (
-    DISAGREEMENT,
     EFFECT,
     DesignOption,
     DifferenceSpread,
     MeanUsage,
     PlannedTest,
     planned_test,
-    sd_pass_fail,
 )
 from harness.gate.claim_advice import ClaimAdvice, advise_claim
 from harness.gate.offline.design import FUTILE_FROM_SHARE
 from harness.gate.offline.slices import look_levels, promotion_waits_for
 from harness.gate.offline.suite_claims import items_to_show_saving
-from harness.gate.run import RunBudget, Sample
+from harness.gate.run import RunBudget
 from harness.gate.suite_plan import MIN_SLICE_UNITS, Claim, SuitePlan
 from harness.proposals import registration, submission
 from harness.proposals.candidates import cost_ratio
+from harness.proposals.candidates.expected_spread import (
+    CLUSTER_ICC,
+    MOST_EARLIER,
+    find_recorded_spread,
+    guess_variance,
+    planned_effect,
+)
 from harness.proposals.context import ProposalsContext
 from harness.proposals.submission import ProposalRequest
 from harness.providers.records import Targets
@@ -40,11 +43,6 @@ from harness.providers.target import Target
 from harness.routing.control import routes
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
-from harness.routing.records.runs import EvalRuns
-
-# The assumed similarity of items of one cluster before any comparison.
-CLUSTER_ICC: Final = 0.5
-MOST_EARLIER: Final = 200  # maximum of proposals to search for a comparison on this suite
 
 
 @dataclass(frozen=True)
@@ -180,8 +178,8 @@ def _size_text(plan: SuitePlan, effect: float, power: float | None) -> str:
 
 def describe_before_answers(ctx: ProposalsContext, plan: SuitePlan) -> Sequence[str]:
     """Describes what a plan can show, and what its suite omits, before any model is asked."""
-    effect = _planned_effect(plan, None)
-    assumed_spread = DifferenceSpread(_guess_variance(plan, effect), 0.0, 0, bool(plan.cluster))
+    effect = planned_effect(plan, None)
+    assumed_spread = DifferenceSpread(guess_variance(plan, effect), 0.0, 0, bool(plan.cluster))
     sd = assumed_spread.sd(plan.epochs)
     test = planned_test(plan, ctx.suites.groups(plan.suite).units, assumed_spread)
     texts = [_size_text(plan, effect, test.power(sd, effect, plan.n_max))]
@@ -236,16 +234,16 @@ def _estimate_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
     limit: the policy's limit for a run.
     """
     plan = plans[0]
-    effect = _planned_effect(plans[0], wanted_effect)
+    effect = planned_effect(plans[0], wanted_effect)
     incumbent_usage, candidate_usage = usages = cost_ratio.estimate_usages(
         ctx,
         tx,
         plan,
         arms,
     )
-    spread = _measure_spread(tx, plan, arms[0].id, earlier)
+    spread = find_recorded_spread(tx, plan, arms[0].id, earlier)
     assumed_spread = spread or DifferenceSpread(
-        _guess_variance(plan, effect), 0.0, 0, bool(plan.cluster)
+        guess_variance(plan, effect), 0.0, 0, bool(plan.cluster)
     )
     sd = assumed_spread.sd(plan.epochs)
     units = ctx.suites.groups(plan.suite).units
@@ -299,54 +297,6 @@ def _estimate_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
     )
 
 
-def _measure_spread(
-    tx: Transaction,
-    plan: SuitePlan,
-    incumbent: str,
-    earlier: Sequence[Proposal],
-) -> DifferenceSpread | None:
-    """Measures the newest comparison on this suite, preferably with the same incumbent."""
-    for proposal in sorted(earlier, key=lambda former: former.incumbent != incumbent):
-        registered_by_suite = {
-            registered_plan.suite: registered_plan for registered_plan in proposal.plans
-        }.get(plan.suite)
-        runs = proposal.runs.get(plan.suite)
-        if (
-            registered_by_suite is None
-            or runs is None
-            or registered_by_suite.suite_digest != plan.suite_digest
-        ):
-            continue
-        incumbent_samples = EvalRuns(tx).samples(runs.incumbent, below=cost_ratio.MOST_SAMPLES)
-        candidate_samples = EvalRuns(tx).samples(runs.candidate, below=cost_ratio.MOST_SAMPLES)
-        spread = budget.measure_spread(
-            _paired_differences(registered_by_suite, incumbent_samples, candidate_samples)
-        )
-        if spread is not None:
-            return spread
-    return None
-
-
-def _paired_differences(
-    plan: SuitePlan,
-    incumbent_samples: Sequence[Sample],
-    candidate_samples: Sequence[Sample],
-) -> list[list[float]]:
-    """Returns differences by unit and epoch, for answers with a score on both sides."""
-    scores = {
-        (sample_.item, sample_.epoch): sample_.strict
-        for sample_ in incumbent_samples
-        if sample_.strict is not None
-    }
-    units: dict[int, dict[int, list[float]]] = {}
-    for sample in candidate_samples:
-        score = scores.get((sample.item, sample.epoch))
-        if score is not None and sample.strict is not None:
-            epochs = units.setdefault(plan.units_in(sample.position), {})
-            epochs.setdefault(sample.epoch, []).append(sample.strict - score)
-    return [[fmean(epoch) for epoch in epochs.values()] for epochs in units.values()]
-
-
 def _expected_saving(
     ctx: ProposalsContext,
     tx: Transaction,
@@ -370,28 +320,6 @@ def _expected_saving(
     if not incumbent_usage.cost_usd or candidate_usage.cost_usd is None:
         return None
     return 1.0 - candidate_usage.cost_usd / incumbent_usage.cost_usd
-
-
-def _planned_effect(plan: SuitePlan, wanted_effect: float | None) -> float:
-    """Returns the effect to plan for; for non_inferior the margin, as for equal models."""
-    if plan.claim.quality is Claim.NON_INFERIOR:
-        return plan.margin
-    return EFFECT if wanted_effect is None else wanted_effect
-
-
-def _guess_variance(plan: SuitePlan, effect: float) -> float:
-    """Guesses the variance of a unit's difference, before any comparison.
-
-    Assumes that the models differ on a share DISAGREEMENT of pass/fail items. Items of one
-    cluster correlate by CLUSTER_ICC, so a cluster's mean varies more than the mean of
-    independent items.
-    """
-    shift = effect if plan.claim is Claim.SUPERIOR else 0.0
-    variance = sd_pass_fail(DISAGREEMENT, shift) ** 2
-    if not plan.cluster:
-        return variance
-    shares = [CLUSTER_ICC + (1.0 - CLUSTER_ICC) / size for size in plan.cluster_sizes]
-    return variance * fmean(shares)
 
 
 def _describe_weakness(

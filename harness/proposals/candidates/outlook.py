@@ -56,7 +56,9 @@ def forecast_proposal(
     return ProposalOutlook(
         tuple(
             _forecast_candidate(ctx, alone, effect, proposal)
-            for alone, proposal in zip(request.alone, planned, strict=True)
+            for alone, proposal in zip(
+                request.alone, planned[: len(request.candidates)], strict=True
+            )
         ),
         risk,
     )

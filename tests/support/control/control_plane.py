@@ -57,6 +57,7 @@ from harness.routing.records.routes import Routing
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.table import BUCKETS, Route, RouteRecord
 from tests.support.control.counting_ids import CountingRandomIds
+from router.request.item_requests import choose_override
 from tests.support.control.inline_workers import InlineWorkers
 from tests.support.control.manual_clock import ManualClock
 from tests.support.control.remembered_worlds import MEMORY
@@ -190,6 +191,7 @@ class SmallInstallation:
             observe_only=self.observe_only,
             cipher=FernetCipher(lambda: ENCRYPTION_KEYS),
             order_seeds=InstallationSeeds(SECRET),
+            choose_override=choose_override,
             workers=InlineWorkers(lambda run, owner: self._work(chosen, run, owner)),
         )
 

@@ -148,6 +148,12 @@ def create_proposal(
         metavar="TIMES",
     ),
     because: str = opt("Reason to accept this cost.", default=""),
+    slices: tuple[str, ...] = opt(
+        "Slice of the suite's `split`, such as 'team = billing', to test alone if the whole "
+        "route does not pass. A slice that passes gets its own route. May be repeated.",
+        "--slice",
+        metavar="SLICE",
+    ),
     descends_from: str | None = opt(
         "Target whose results were used to tune the candidate; that target's looks count, too.",
         metavar="TARGET",
@@ -194,6 +200,7 @@ def create_proposal(
         rivals=tuple(candidates[1:]),
         accept_cost=accept_cost,
         because=because,
+        slices=slices,
         **vars(texts),
     )
     outlook = forecast_proposal(context, session.actor, request, effect)
@@ -211,7 +218,9 @@ def create_proposal(
         output.note(advice)
     if not session.json:
         for proposal in proposals:
-            click.echo(f"{proposal.id} proposed")
+            terms = proposal.slice_terms
+            slice_note = f" for slice {terms.name}, route {proposal.route}" if terms else ""
+            click.echo(f"{proposal.id} proposed{slice_note}")
         output.note(_describe_next_step(proposals[0]))
     code = 0
     if wait:

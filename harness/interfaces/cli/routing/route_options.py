@@ -28,7 +28,13 @@ from harness.routing.candidate_schedule import (
     Preference,
 )
 from harness.routing.control import routes
-from harness.routing.route_settings import RequestKind, RouteSettings, RouteSuite
+from harness.routing.route_settings import (
+    RequestKind,
+    RequestTrait,
+    RouteSettings,
+    RouteSuite,
+    check_predicate,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,20 +165,21 @@ class NewRouteSuites(SuiteOptions):
     )
 
 
-def _read_override(text: str) -> tuple[RequestKind, str]:
-    kind, equals, route = text.partition("=")
-    if not equals or kind not in list(RequestKind):
-        kinds = ", ".join(RequestKind)
-        raise InputError(f"{text!r} is not KIND=ROUTE with a kind of {kinds}")
-    return RequestKind(kind), route
+def _read_override(text: str) -> tuple[str, str]:
+    # A header's value may contain an equals sign, a route's name may not.
+    predicate, equals, route = text.rpartition("=")
+    if not equals:
+        raise InputError(f"{text!r} is not KIND=ROUTE")
+    return check_predicate(predicate), route
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsOptions:
     plain: object = taken_from(options_of(RouteSettings, new="New routes"))
-    overrides: tuple[tuple[RequestKind, str], ...] = opt(
-        "Route that answers requests of the kind "
-        f"({', '.join(RequestKind)}); KIND= for none. May be repeated.",
+    overrides: tuple[tuple[str, str], ...] = opt(
+        f"Route that answers requests of the kind ({', '.join(RequestKind)}), with the trait "
+        f"({', '.join(RequestTrait)}), or with a header ('x-team: billing=ROUTE'); KIND= for "
+        "none. May be repeated.",
         "--override",
         type=Reads("override", _read_override),
         metavar="KIND=ROUTE",
