@@ -24,6 +24,8 @@ from benchmarks.gate.gate_benchmark import (
     missed_goals,
     run_gate_benchmark,
 )
+from benchmarks.gate.label_cells import RUNS as LABEL_RUNS
+from benchmarks.gate.label_cells import print_label_cells
 from benchmarks.gate.score_matrix import (
     ScoreKind,
     ScoreMatrix,
@@ -98,6 +100,7 @@ def main() -> int:
     print_rows("files and seeds: useless candidates that pass, before and now", levels)
     missed: list[object] = [*missed_goals(lines), *unsafe]
     missed += [row for row in levels if row.missed]
+    missed += print_label_cells(LABEL_RUNS)
     missed += [row for row in quarters if row.worst_pair > QUARTER_ALPHA]
     missed += [row for row in spare_rows if max(row.worst_pair, row.weekly_worst) > MOST_PROVEN]
     if not chosen.matrix:
