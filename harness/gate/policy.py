@@ -133,6 +133,13 @@ class GatePolicy:
     # The claim is about all items like the suite's, or about these items only. `these` needs
     # `epochs` above 1 (statistics §1.15).
     population: ClaimPopulation = ClaimPopulation.LIKE_THESE
+    draw_days: int = number(
+        7,
+        "Whole days, ending yesterday, from which `swapgate suite draw` draws a suite of "
+        "traffic.",
+        Range(1, 14),
+        unit="days",
+    )
 
     @property
     def allowed_claims(self) -> tuple[Claim, ...]:

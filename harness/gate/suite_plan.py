@@ -64,6 +64,9 @@ class ItemGroups:
     cluster_field: str = ""  # the metadata field that contains the cluster's name
     # Slice field → item → the item's value.
     slices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # For a suite of traffic: who judges, and cluster → its requests in the log; else empty.
+    judged_by: str = ""
+    requests: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def units(self) -> int:
@@ -80,6 +83,13 @@ class ItemGroups:
             return ()
         ordered = map(self.clusters.__getitem__, self.order(order_seed))
         return tuple(len(list(members)) for _, members in groupby(ordered))
+
+    def unit_requests(self, order_seed: int) -> tuple[int, ...]:
+        """Returns the clusters' requests in this order; empty for other suites."""
+        if not self.requests:
+            return ()
+        ordered = map(self.clusters.__getitem__, self.order(order_seed))
+        return tuple(self.requests[cluster] for cluster, _ in groupby(ordered))
 
     @property
     def largest(self) -> tuple[str, int]:
@@ -399,6 +409,10 @@ class SuitePlan:
     futility: float = 0.0
     looks: Looks = Looks.PLANNED
     seed_origin: SeedOrigin = SeedOrigin.DIGEST
+    # judged_by, unit_requests: for a suite of traffic, as `ItemGroups` has them, in the
+    # registered order; else empty.
+    judged_by: str = ""
+    unit_requests: tuple[int, ...] = ()
 
     @property
     def unit(self) -> str:
@@ -463,6 +477,11 @@ class SuitePlan:
             more |= {
                 "population": self.population.value,
                 "suite_items": self.suite_items,
+            }
+        if self.judged_by:
+            more |= {
+                "judged_by": self.judged_by,
+                "unit_requests": list(self.unit_requests),
             }
         if self.slices:
             more |= {"slices": [asdict(slice_) for slice_ in self.slices]}

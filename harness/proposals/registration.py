@@ -570,4 +570,6 @@ def _plan_suite(
         suite_items=pin.items if is_about_suite_items else 0,
         slices=suite_groups.guarded_slices(order_seed, n_max),
         seed_origin=seed.origin,
+        judged_by=suite_groups.judged_by,
+        unit_requests=suite_groups.unit_requests(order_seed)[:n_max],
     )
