@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from evals.scorers.interface import written
+from evals.scorers.preference import PREFERENCE
 from evals.suites.item_clusters import describe_dependence
 from evals.suites.suite import (
     REPLACED,
@@ -116,6 +117,18 @@ class ConfiguredSuites:
         if data := self._load_data(suite):
             return data.dependence
         return describe_dependence(self._load_task(suite)[1], {})
+
+    def answers_of(self, suite: str) -> str:
+        return self._traffic_option(suite, "answers_of")
+
+    def judge_reason(self, suite: str) -> str:
+        return self._traffic_option(suite, "judge_anyway")
+
+    def _traffic_option(self, suite: str, name: str) -> str:
+        """Returns an option of a suite of traffic; empty for any other suite."""
+        settings = self.settings(suite)
+        is_traffic = settings.scorer == PREFERENCE.name
+        return str(settings.scorer_options.get(name, "")) if is_traffic else ""
 
     def guess_tokens(self, suite: str) -> tuple[float, float] | None:
         """Returns the estimated mean tokens of question and answer; None for a task."""

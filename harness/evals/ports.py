@@ -99,6 +99,11 @@ class EvalJob:
     # spending, judge_spending: None without a cap.
     spending: CallSpending | None = None
     judge_spending: CallSpending | None = None
+    # incumbent, incumbent_provider, incumbent_api_key: of a suite of traffic, whose incumbent
+    # is asked again; None for other suites.
+    incumbent: Target | None = None
+    incumbent_provider: Provider | None = None
+    incumbent_api_key: str | None = field(default=None, repr=False)
 
 
 class EvalRunner(Protocol):
@@ -159,6 +164,18 @@ class SuiteCatalog(PinnedSuites, Protocol):
     def describe_sample(self, suite: str) -> str:
         """Describes the requests that a suite's sample excludes. Raises NotFound,
         InputError.
+        """
+        ...
+
+    def answers_of(self, suite: str) -> str:
+        """Returns the name of the target whose logged answers a suite of traffic has; empty for
+        any other suite. Raises NotFound.
+        """
+        ...
+
+    def judge_reason(self, suite: str) -> str:
+        """Returns why a suite's judge may be of a compared model's maker; empty without a
+        reason. Raises NotFound.
         """
         ...
 

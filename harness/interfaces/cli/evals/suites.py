@@ -262,8 +262,8 @@ def draw_suite(
         "candidate"
     )
     output.note(
-        f"next: `swapgate route settings {route} --suite {suite}`, then `swapgate propose {route} "
-        "PROVIDER/MODEL`"
+        f"next: `swapgate route settings {route} --suite {suite}`, then `swapgate propose "
+        f"{route} PROVIDER/MODEL`"
     )
 
 
