@@ -25,6 +25,7 @@ from evals.scorers.judged import ask_until_readable, first_letter, winner_of, wi
 from evals.scorers.unwrap import loads
 from evals.suites.items import Item
 from harness.frame.errors import InputError
+from harness.gate.suite_plan import TRAFFIC_SCORER
 
 DEFAULT_CRITERIA: Final = """\
 - Right: what the answer says is true, and fits the conversation.
@@ -133,7 +134,7 @@ def check_preference(item: Item, options: Options) -> str | None:
 # answers_of: the model whose logged answers are the targets. draw: the digest of the registered
 # draw. judge_anyway: why the judge may be of the family of a model that it compares.
 PREFERENCE = Scorer(
-    "preference",
+    TRAFFIC_SCORER,
     no_score,
     {
         "criteria": DEFAULT_CRITERIA,

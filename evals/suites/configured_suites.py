@@ -5,6 +5,7 @@ methods raise NotFound for an unknown suite and InputError for a broken file.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from evals.scorers.interface import written
@@ -120,6 +121,12 @@ class ConfiguredSuites:
 
     def answers_of(self, suite: str) -> str:
         return self._traffic_option(suite, "answers_of")
+
+    def oldest_record(self, suite: str) -> datetime | None:
+        if not self.answers_of(suite):
+            return None
+        items = self.suite(suite).items.values()
+        return min(datetime.fromisoformat(item.metadata["provenance"]["at"]) for item in items)
 
     def judge_reason(self, suite: str) -> str:
         return self._traffic_option(suite, "judge_anyway")

@@ -7,6 +7,7 @@ files. `harness.app` joins them with `evals.runner`, `evals.suites` and the job 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from harness.gate.run import EvalRun, JudgeCalibration, RunState, Sample
@@ -170,6 +171,12 @@ class SuiteCatalog(PinnedSuites, Protocol):
     def answers_of(self, suite: str) -> str:
         """Returns the name of the target whose logged answers a suite of traffic has; empty for
         any other suite. Raises NotFound.
+        """
+        ...
+
+    def oldest_record(self, suite: str) -> datetime | None:
+        """Returns the time of the oldest record of a suite of traffic; None for any other
+        suite. Raises NotFound, InputError.
         """
         ...
 

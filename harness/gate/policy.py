@@ -65,6 +65,13 @@ class PromotionMode(StrEnum):
     APPROVED = "approved"  # a person other than the proposer approves after the verdict
 
 
+class TrafficProof(StrEnum):
+    """Says whose verdict about a suite of traffic may open a canary."""
+
+    JUDGE = "judge"  # the judge's alone
+    PEOPLE = "people"  # only with people's labels besides
+
+
 @dataclass(frozen=True, slots=True)
 class GatePolicy:
     """Sets the thresholds of the offline gate (statistics.md §1)."""
@@ -375,6 +382,8 @@ class PolicyFields:
     )
     # Whether the proposer may approve, and whether one person may create both people's keys.
     self_approval: bool = False
+    # Whose verdict about a suite of traffic may open a canary.
+    proof: TrafficProof = TrafficProof.PEOPLE
     # Whether a swap must name its change request.
     change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
     gate: GatePolicy = field(default_factory=GatePolicy)  # thresholds of the evals

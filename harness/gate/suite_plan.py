@@ -272,6 +272,8 @@ def _read_hashes(stored: str) -> frozenset[bytes]:
     return frozenset(raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES))
 
 
+# The scorer of a suite of traffic: a judge compares each answer with the answer of the log.
+TRAFFIC_SCORER: Final = "preference"
 JUDGE_SEPARATOR: Final = "+judge:"  # in a suite's pin, between the scorer and its judge
 
 
@@ -345,6 +347,11 @@ class SuitePin:
     def judge_subject(self) -> str:
         """Names the subject of the judge's calibration; it covers the whole scorer pin."""
         return f"judge {digest([self.name, self.scorer])[:24]}"
+
+    @property
+    def is_traffic(self) -> bool:
+        """Tells whether the items are a draw from traffic, and the targets logged answers."""
+        return self.scorer.startswith(f"{TRAFFIC_SCORER}@")
 
     @property
     def scorer_alone(self) -> str:

@@ -232,18 +232,20 @@ def spend_look_alpha(
     gate: GatePolicy,
     candidate: str,
     lineage: Collection[str],
+    route: str,
 ) -> SuitePlan:
     """Returns the plan with its look's number and the alpha that this look spends.
 
     A proposal on any route is a look once an answer of the candidate has a score, because a
     person may choose by seen scores. An open proposal is a look too, because it will have
     scores. So is a manual run of another target of the lineage. Only new items restart the
-    number; a new name, version, prompt, scorer or spelling of the same items does not.
+    number; a new name, version, prompt, scorer or spelling of the same items does not. Each
+    draw from a route's traffic is a look at the same items, whatever it has drawn.
 
     pin: the plan's suite. candidate: its id. lineage: result of `find_lineage`.
     Source: `budget.spend_alpha` (docs/explanation/statistics.md §1.8).
     """
-    look = 1 + _count_looks(tx, pin, candidate, lineage)[0]
+    look = 1 + _count_looks(tx, pin, candidate, lineage, route)[0]
     return replace(
         plan,
         alpha=spend_alpha(gate.alpha, look),
@@ -267,6 +269,7 @@ def describe_uncounted_looks(tx: Transaction, proposal: Proposal) -> str:
             pin,
             proposal.candidate,
             lineage,
+            proposal.route,
             until=proposal,
         )
         if looks >= plan.look:
@@ -285,21 +288,27 @@ def _count_looks(
     pin: SuitePin,
     candidate: str,
     lineage: Collection[str],
+    route: str,
     until: Proposal | None = None,
 ) -> tuple[int, list[Proposal]]:
-    """Counts the looks, and lists their proposals, newest first. until: a proposal; later looks
-    do not count.
+    """Counts the looks, and lists their proposals, newest first. route: of the comparison.
+    until: a proposal; later looks do not count.
     """
+
+    def is_look(earlier: SuitePlan, earlier_route: str) -> bool:
+        is_fresh_draw = pin.is_traffic and bool(earlier.judged_by) and earlier_route == route
+        return is_fresh_draw or _same_items(tx, pin, earlier)
+
     proposals = [
         proposal
         for proposal in Proposals(tx).of_candidates(lineage)
         if (until is None or proposal.created_at < until.created_at)
-        and any(_same_items(tx, pin, plan) for plan in proposal.plans)
+        and any(is_look(plan, proposal.route) for plan in proposal.plans)
         and has_looked(tx, proposal)
         and not _showed_no_score(tx, proposal, candidate)
     ]
     look_numbers = [
-        max(plan.look for plan in proposal.plans if _same_items(tx, pin, plan))
+        max(plan.look for plan in proposal.plans if is_look(plan, proposal.route))
         for proposal in proposals
     ]
     # The looks of proposed targets are counted above, so their manual runs add no look.
@@ -352,6 +361,9 @@ def _same_items(
         return earlier.suite == pin.name
     if earlier_pin.data_sha256 == pin.data_sha256:
         return True
+    if isinstance(earlier, EvalRun) and earlier_pin.is_traffic and pin.is_traffic:
+        # A manual run has no route, so any draw may be of this route.
+        return True
     if not (earlier_pin.texts and pin.texts):
         # Older pins have no texts.
         return earlier.suite == pin.name
@@ -400,7 +412,7 @@ def charge_alpha(
     """
     charged = [
         budget.share_alpha(
-            spend_look_alpha(tx, pin, plan, gate, candidate, lineage),
+            spend_look_alpha(tx, pin, plan, gate, candidate, lineage, route.name),
             place.candidates,
         )
         for pin, plan in registered

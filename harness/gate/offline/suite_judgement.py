@@ -9,6 +9,7 @@ in `harness.gate.offline.sequential`.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import fsum
 from statistics import fmean
 
 from harness.frame.formatting import format_points
@@ -94,6 +95,18 @@ def judge_pairs(
     *,
     stopped: StoppedRun | None = None,
 ) -> SuiteJudgement:
+    """Judges a suite as `_judge_pairs`. For a suite of traffic, the reason begins with the
+    judge, and the estimate that is weighted by requests must agree (statistics.md §1.22).
+    """
+    judged = _judge_pairs(plan, paired, stopped)
+    return judge_traffic(plan, paired, judged) if plan.judged_by else judged
+
+
+def _judge_pairs(
+    plan: SuitePlan,
+    paired: PairedSuite,
+    stopped: StoppedRun | None,
+) -> SuiteJudgement:
     """Judges a suite and its slices from existing pairs, without costs (statistics.md §1.6,
     §1.13).
 
@@ -137,6 +150,37 @@ def judge_pairs(
         details=figures.as_json(),
     )
     return SuiteJudgement(report, base.consumed)
+
+
+def judge_traffic(
+    plan: SuitePlan, paired: PairedSuite, judged: SuiteJudgement
+) -> SuiteJudgement:
+    """Adds the judge's name and the estimate that is weighted by requests to a report.
+
+    If that estimate lies on the other side of θ0, the callers and the requests disagree, and
+    the outcome is inconclusive.
+    """
+    report = judged.report
+    by = f"By the judge {plan.judged_by}: "
+    units = merge_clusters(plan, paired.items[: plan.items_in(report.n_used)])
+    weights = plan.unit_requests[: len(units)]
+    if not units or not sum(weights):
+        return replace(judged, report=replace(report, reason=by + report.reason))
+    differences = _differences(units)
+    pairs = zip(weights, differences, strict=True)
+    weighted = fsum(weight * d for weight, d in pairs) / sum(weights)
+    shown = f"Weighted by requests, the difference is {format_points(weighted)} points."
+    theta0 = design_from_plan(plan).theta0
+    outcome = report.outcome
+    reason = f"{by}{report.reason} {shown}"
+    if outcome in ("passed", "failed") and (weighted > theta0) != (outcome == "passed"):
+        outcome = "inconclusive"
+        reason = (
+            f"{by}{format_points(fmean(differences))} points in the mean over callers, but "
+            f"{format_points(weighted)} points weighted by requests: callers with many "
+            "requests and the others disagree, so neither is shown."
+        )
+    return replace(judged, report=replace(report, outcome=outcome, reason=reason))
 
 
 def _unlabelled_share(plan: SuitePlan, items: Sequence[PairedItem]) -> float:

@@ -33,7 +33,7 @@ from harness.interfaces.cli.frame.command import (
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.proposals import comparison, verdict_wait
 from harness.operations.context import Context
-from harness.proposals import route_rules, submission
+from harness.proposals import route_rules, submission, traffic_suites
 from harness.proposals.candidates.estimate import SuiteEstimate
 from harness.proposals.candidates.outlook import (
     CandidateOutlook,
@@ -200,6 +200,8 @@ def create_proposal(
     ramp = duration_estimate.estimate_for_proposal(context, outlook.candidates[0].planned)
     risk = {"risk": outlook.risk}
     _note_freeze(context, route)
+    for receivers in traffic_suites.describe_receivers(context, route, candidates):
+        output.note(receivers)
     if not session.json:
         print_plans = _print_outlook if explains else _print_brief_outlook
         print_plans(outlook, ramp)
