@@ -199,9 +199,7 @@ def create_proposal(
     outlook = forecast_proposal(context, session.actor, request, effect)
     ramp = duration_estimate.estimate_for_proposal(context, outlook.candidates[0].planned)
     risk = {"risk": outlook.risk}
-    _note_freeze(context, route)
-    for receivers in traffic_suites.describe_receivers(context, route, candidates):
-        output.note(receivers)
+    _note_before(context, route, candidates)
     if not session.json:
         print_plans = _print_outlook if explains else _print_brief_outlook
         print_plans(outlook, ramp)
@@ -231,7 +229,10 @@ def create_proposal(
     return code
 
 
-def _note_freeze(ctx: Context, route: str) -> None:
+def _note_before(ctx: Context, route: str, candidates: Sequence[str]) -> None:
+    """Names who gets users' contents, and a freeze that keeps the canary closed."""
+    for receivers in traffic_suites.describe_receivers(ctx, route, candidates):
+        output.note(receivers)
     for freeze in freezes.list_freeze_notices(ctx, route):
         output.note(
             f"the evals run, but {freeze.describe(route)}: no canary opens. `swapgate switch "
