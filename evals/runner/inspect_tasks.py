@@ -49,9 +49,8 @@ from evals.scorers import AnswerJudge, AnswerToolCall, NotJudged, ScoreResult
 from evals.scorers.interface import UNSCORED
 from evals.suites.conversation import message_text
 from evals.suites.item_clusters import cluster_items, item_owners
-from evals.suites.items import Item, file_sha256
+from evals.suites.items import Item, file_sha256, is_answered
 from evals.suites.suite import Suite, grouping, load_suite, task_file
-from evals.traffic.items import is_answered
 from harness.evals.settings import SuiteSettings
 from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError, NotFound

@@ -15,10 +15,9 @@ from evals.runner.judge_calibration import CalibrationCache
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
 from evals.runner.questions import answer_text
 from evals.scorers import AnswerJudge, AnswerToolCall, NotJudged
-from evals.suites.items import Item
+from evals.suites.items import Item, is_answered
 from evals.suites.suite import Suite
 from evals.traffic.draw import MAX_AGE_DAYS
-from evals.traffic.items import is_answered
 from harness.frame.errors import RecordStale
 from harness.frame.formatting import format_percent
 from harness.frame.plain_data import digest, hash_content
@@ -85,6 +84,8 @@ class RecordCheck:
 
     @property
     def text(self) -> str:
+        if not self.n:
+            return "both models answer every record now"
         return (
             f"asked again about {self.n} records, the incumbent wins "
             f"{format_percent(self.share)} against its logged answers (p = {self.p:.2g} "
@@ -127,9 +128,9 @@ async def check_record(
             checks.keep(key, found)
     if found.is_stale:
         raise RecordStale(
-            f"suite {suite.settings.name}: {found.text}, so its record is stale: draw fewer "
-            f"days by `swapgate suite draw {suite.settings.name} --days N --replace`, or draw "
-            "again when the log has a week of the present model"
+            f"suite {suite.settings.name}: {found.text}, so its record is stale: draw it again "
+            f"by `swapgate suite draw {suite.settings.name} … --replace`, with --ask-again, or "
+            "with fewer --days"
         )
     return found
 

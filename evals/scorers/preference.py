@@ -25,7 +25,7 @@ from evals.scorers.judged import ask_until_readable, first_letter, winner_of, wi
 from evals.scorers.unwrap import loads
 from evals.suites.items import Item
 from harness.frame.errors import InputError
-from harness.gate.suite_plan import TRAFFIC_SCORER
+from harness.gate.suite_plan import ORDERS_DISAGREE, TRAFFIC_SCORER
 
 DEFAULT_CRITERIA: Final = """\
 - Right: what the answer says is true, and fits the conversation.
@@ -63,15 +63,17 @@ async def preference(
     first = first_letter(item.id, options["seed"])
     second = "B" if first == "A" else "A"
     shown = shown_request(item)
-    points = 0.0
+    points = []
     for answer_letter, reference_letter in ((first, second), (second, first)):
         data = {**shown, answer_letter: read(answer), reference_letter: read(reference)}
         messages = with_data(PROMPT.format(criteria=options["criteria"]), data)
         winner = await ask_until_readable(judging, messages, winner_of)
         if winner is None:
             return UNSCORED
-        points += {answer_letter: 1.0, reference_letter: 0.0}.get(winner, 0.5)
-    return score_result(points / 2, points / 2)
+        points.append({answer_letter: 1.0, reference_letter: 0.0}.get(winner, 0.5))
+    share = sum(points) / len(points)
+    is_contrary = abs(points[0] - points[1]) == 1.0
+    return ScoreResult(share, share, ORDERS_DISAGREE if is_contrary else "")
 
 
 def settle(answer: str, reference: str) -> ScoreResult | None:

@@ -44,6 +44,7 @@ from evals.suites.items import (
     Item,
     file_sha256,
     find_line,
+    is_answered,
     load_items,
     load_references,
 )
@@ -183,9 +184,12 @@ class Suite:
             requests.setdefault(cluster, {})[item.cluster] = count or 1
         judge = self.settings.judge
         name = judge.target.name if judge else ""
+        is_logged = any(map(is_answered, self.items.values()))
+        answers = "logged answers" if is_logged else "answers of now"
         reason = str(self.options["judge_anyway"]).strip().rstrip(".")
+        why = f" (in spite of its maker: {reason})" if reason else ""
         return {
-            "judged_by": f"{name} (in spite of its family: {reason})" if reason else name,
+            "judged_by": f"{name}{why}, against {answers}",
             "requests": {cluster: sum(counts.values()) for cluster, counts in requests.items()}
             if groups.clusters
             else {},

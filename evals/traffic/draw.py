@@ -197,16 +197,19 @@ def _check_records(
         len(eligible) - 1
     ):
         raise InputError(
-            "all requests are alike, so they are one item: draw from a route with the requests "
-            "of users"
+            "all requests are alike, so they are one item: draw from a route whose requests "
+            "differ"
         )
 
 
 def _find_unit(record: CapturedRequest, heavy: set[str]) -> str:
-    """Returns the unit that a record counts for: its caller, its conversation, or itself."""
-    if record.caller and record.caller not in heavy:
-        return record.caller
-    return record.conversation or record.id
+    """Returns the unit that a record counts for: its caller, its conversation, or itself.
+
+    A heavy caller without conversations stays one unit; else its requests would be the most.
+    """
+    if record.caller in heavy and record.conversation:
+        return record.conversation
+    return record.caller or record.conversation or record.id
 
 
 def _draw_units(

@@ -11,7 +11,6 @@ from typing import Any, Final
 from evals.runner.questions import answer_text
 from evals.scorers import AnswerToolCall
 from evals.suites.conversation import FIELDS, check_fields, check_messages, find_input_text
-from evals.suites.items import Item
 from evals.traffic.draw import DrawnRecord, has_answer
 from harness.frame.errors import InputError
 from harness.routing.capture import CapturedRequest, message_text
@@ -63,14 +62,20 @@ def is_dated(record: CapturedRequest) -> bool:
 
 
 def build_item(
-    drawn: DrawnRecord, settings: Mapping[str, object], *, answers_of: str
+    drawn: DrawnRecord,
+    settings: Mapping[str, object],
+    *,
+    answers_of: str,
+    ask_again: bool = False,
 ) -> dict[str, Any]:
     """Builds a line of the suite's data file.
 
-    settings: result of `request_settings`. answers_of: the incumbent's name. Raises InputError
-    for a request that Swapgate cannot ask as a chat.
+    settings: result of `request_settings`. answers_of: the incumbent's name. ask_again: leaves
+    the logged answer out, so that both models answer now. Raises InputError for a request that
+    Swapgate cannot ask as a chat.
     """
     record = drawn.record
+    has_target = has_answer(record) and not ask_again
     place = f"record {record.request or record.id}"
     messages = check_messages(record.content.get("messages"), place)
     fields = {name: record.content[name] for name in FIELDS if record.content.get(name)}
@@ -81,7 +86,7 @@ def build_item(
     return {
         "id": record.id,
         "input": question,
-        "target": logged_answer(record.content.get("answer")) if has_answer(record) else "",
+        "target": logged_answer(record.content.get("answer")) if has_target else "",
         "metadata": {
             "messages": list(messages),
             **fields,
@@ -91,7 +96,7 @@ def build_item(
             "production": {
                 "model": record.target,
                 "answers_of": answers_of,
-                "answered": has_answer(record),
+                "answered": has_target,
                 SETTINGS: dict(settings),
             },
             "provenance": {
@@ -118,9 +123,3 @@ def logged_answer(answer: object) -> str:
         if isinstance(function := call.get("function"), Mapping)
     ]
     return answer_text(text, calls)
-
-
-def is_answered(item: Item) -> bool:
-    """Tells whether the log had the answer to an item's request."""
-    production = item.metadata.get("production")
-    return not isinstance(production, Mapping) or production.get("answered") is not False

@@ -51,6 +51,7 @@ class DrawRequest:
     """A person's request for a draw. source: a file, or CAPTURES.
 
     days: None for the days of the route's policy. max_items: None for no limit.
+    judge_anyway: why the judge may be of a compared model's maker.
     """
 
     suite: str
@@ -61,6 +62,7 @@ class DrawRequest:
     max_items: int | None = None
     criteria: str = DEFAULT_CRITERIA
     judge_anyway: str = ""
+    ask_again: bool = False  # both models answer every record now
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,14 @@ def draw_suite(
     for drawn in draw.records:
         own_settings = logged.settings.get(drawn.record.id, request_settings({}))
         try:
-            items.append(build_item(drawn, own_settings, answers_of=incumbent.name))
+            items.append(
+                build_item(
+                    drawn,
+                    own_settings,
+                    answers_of=incumbent.name,
+                    ask_again=request.ask_again,
+                )
+            )
         except InputError:
             left_out[_NO_CHAT] += 1
     if not items:
@@ -306,7 +315,7 @@ def _build_manifest(
         "callers": draw.callers,
         "callers_by_conversation": draw.split_callers,
         "without_caller": draw.unnamed,
-        "asked_again": draw.failed,
+        "asked_again": len(items) if request.ask_again else draw.failed,
         "dated": sum(item["metadata"]["dated"] == "yes" for item in items),
         "not_drawn": [
             f"{count} {reason}" for reason, count in sorted(left_out.items()) if count

@@ -274,6 +274,8 @@ def _read_hashes(stored: str) -> frozenset[bytes]:
 
 # The scorer of a suite of traffic: a judge compares each answer with the answer of the log.
 TRAFFIC_SCORER: Final = "preference"
+# The rule of a score whose judge preferred one answer in one order, the other in the other.
+ORDERS_DISAGREE: Final = "orders_disagree"
 JUDGE_SEPARATOR: Final = "+judge:"  # in a suite's pin, between the scorer and its judge
 
 

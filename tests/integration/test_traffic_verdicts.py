@@ -103,7 +103,7 @@ def test_the_verdict_names_its_judge_first_and_its_replay_is_the_same(
 
     assert isinstance(verdict, Passed)
     assert verdict.reason.startswith(
-        f"By the judge sim/judge (in spite of its family: {WHY}): "
+        f"By the judge sim/judge (in spite of its maker: {WHY}), against "
     )
     assert "Weighted by requests, the difference is +" in verdict.reason
     assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)

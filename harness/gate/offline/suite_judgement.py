@@ -46,7 +46,7 @@ from harness.gate.sentences import (
     slices_reason,
     slices_wait_reason,
 )
-from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.gate.suite_plan import ORDERS_DISAGREE, Claim, SuitePlan, SuiteRole
 from harness.gate.verdict import LenientFigures, SuiteFigures, SuiteReport
 
 SUITE_OUTCOMES = {
@@ -98,8 +98,30 @@ def judge_pairs(
     """Judges a suite as `_judge_pairs`. For a suite of traffic, the reason begins with the
     judge, and the estimate that is weighted by requests must agree (statistics.md §1.22).
     """
-    judged = _judge_pairs(plan, paired, stopped)
-    return judge_traffic(plan, paired, judged) if plan.judged_by else judged
+    if not plan.judged_by:
+        return _judge_pairs(plan, paired, stopped)
+    paired = _count_contrary_pairs(plan, paired)
+    return judge_traffic(plan, paired, _judge_pairs(plan, paired, stopped))
+
+
+def _count_contrary_pairs(plan: SuitePlan, paired: PairedSuite) -> PairedSuite:
+    """Counts each pair whose orders disagree as the null hypothesis, which it cannot refute.
+
+    As ties, such pairs would move a worse candidate's difference towards 0, and a judge that
+    follows the position alone would show that any candidate is not inferior.
+    """
+    theta0 = design_from_plan(plan).theta0
+
+    def count(item: PairedItem) -> PairedItem:
+        share = item.rules.count(ORDERS_DISAGREE) / plan.epochs
+        if not (share and theta0):
+            return item
+        candidate = max(0.0, item.pair.candidate + share * theta0)
+        lenient = max(0.0, item.pair.lenient_candidate + share * theta0)
+        pair = replace(item.pair, candidate=candidate, lenient_candidate=lenient)
+        return replace(item, pair=pair)
+
+    return replace(paired, items=tuple(map(count, paired.items)))
 
 
 def _judge_pairs(

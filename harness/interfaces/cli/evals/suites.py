@@ -216,6 +216,7 @@ def draw_suite(
         metavar="WHY",
         default="",
     ),
+    ask_again: bool = opt("Ask the incumbent every record again, instead of its answers then."),
     replace_: bool = opt("Replace the suite of this name, with its settings."),
 ) -> None:
     """Draw a suite from a route's traffic: the answers that users got are its targets.
@@ -227,7 +228,15 @@ def draw_suite(
 
     criteria = {} if rubric is None else {"criteria": rubric.read_text(encoding="utf-8")}
     request = traffic_suite.DrawRequest(
-        suite, route, from_, judge, days, items, judge_anyway=judge_anyway, **criteria
+        suite,
+        route,
+        from_,
+        judge,
+        days,
+        items,
+        judge_anyway=judge_anyway,
+        ask_again=ask_again,
+        **criteria,
     )
     drawn = traffic_suite.draw_suite(
         session.installation, session.actor, request, replace_=replace_
