@@ -15,7 +15,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from evals.suites.request_log import FAILED, OK, LoggedRequest, RequestLog
+from evals.suites.request_log import (
+    FAILED,
+    OK,
+    LoggedRequest,
+    RequestLog,
+    count_tokens,
+    name_error,
+    read_number,
+)
 from evals.suites.source_records import SourceFile
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
@@ -55,6 +63,7 @@ _EVENT: Final = "gen_ai."
 def read_spans(source: SourceFile) -> RequestLog:
     """Raises InputError as `file:line: …` for a file that is not OTLP JSON."""
     requests: list[LoggedRequest] = []
+    without_content: list[LoggedRequest] = []
     keys: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     events = _read_log_events(source)
@@ -82,8 +91,8 @@ def read_spans(source: SourceFile) -> RequestLog:
         keys.update({name for name, _ in all_events if name.startswith(_EVENT)})
         if content is None:
             lost[_NO_CONTENT] += 1
-        else:
-            requests.append(_build_request(place, resource, span, attributes, content))
+        request = _build_request(place, resource, span, attributes, content or ({}, {}))
+        (without_content if content is None else requests).append(request)
     # The log records whose span is in another file.
     for (trace, span_id), span_log_events in events.items():
         if (content := _read_content({}, span_log_events)) is not None:
@@ -96,6 +105,7 @@ def read_spans(source: SourceFile) -> RequestLog:
         requests,
         {key: _describe_key(key, n) for key, n in keys.items()},
         lost,
+        without_content,
     )
 
 
@@ -118,6 +128,14 @@ _CONTENT_KEYS: Final = (
     "gen_ai.provider.name",
     "gen_ai.choice",
     "gen_ai.conversation.id",
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.output_tokens",
+    "gen_ai.usage.prompt_tokens",
+    "gen_ai.usage.completion_tokens",
+    "gen_ai.usage.cost",
+    "llm.token_count.prompt",
+    "llm.token_count.completion",
+    "llm.cost.total",
 )
 
 
@@ -254,6 +272,7 @@ def _build_request(
     model = _find_text(attributes, names)
     span_status = span.get("status")
     status = span_status if isinstance(span_status, dict) else {}
+    failed = status.get("code") in _ERROR
     try:
         at = datetime.fromtimestamp(int(span.get("startTimeUnixNano") or 0) / 1e9, UTC)
     except (ValueError, OverflowError, TypeError):
@@ -267,10 +286,42 @@ def _build_request(
         source=str(resource.get("service.name") or ""),
         body=content[0],
         answer=content[1],
-        outcome=FAILED if status.get("code") in _ERROR else OK,
+        outcome=FAILED if failed else OK,
         caller=_find_text(attributes, _CALLERS),
         conversation=_find_text(attributes, _CONVERSATIONS),
+        provider=str(provider or "").lower(),
+        served_model=model,
+        input_tokens=count_tokens(_find_text(attributes, _INPUT_TOKENS)),
+        output_tokens=count_tokens(_find_text(attributes, _OUTPUT_TOKENS)),
+        cost_usd=read_number(_find_text(attributes, _COSTS)),
+        duration_s=_find_duration(span),
+        error=name_error(_find_text(attributes, ("error.type",))) if failed else "",
     )
+
+
+# Sources: OpenTelemetry's registry of attributes, now and before 1.27; OpenInference; OpenLIT.
+_INPUT_TOKENS: Final = (
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.prompt_tokens",
+    "llm.token_count.prompt",
+    "llm.usage.prompt_tokens",
+)
+_OUTPUT_TOKENS: Final = (
+    "gen_ai.usage.output_tokens",
+    "gen_ai.usage.completion_tokens",
+    "llm.token_count.completion",
+    "llm.usage.completion_tokens",
+)
+_COSTS: Final = ("gen_ai.usage.cost", "llm.cost.total")
+
+
+def _find_duration(span: Json) -> float | None:
+    """Returns a span's duration in seconds; None without its end."""
+    start_ns = read_number(span.get("startTimeUnixNano"))
+    end_ns = read_number(span.get("endTimeUnixNano"))
+    if not start_ns or not end_ns or end_ns < start_ns:
+        return None
+    return (end_ns - start_ns) / 1e9
 
 
 def _find_text(attributes: Json, names: Sequence[str]) -> str:

@@ -87,7 +87,7 @@ SPELLINGS: Final[Mapping[str, str]] = {
     "actualOutput": "actual_output",
 }
 CAPTURES: Final = "captures"
-REQUESTS: Final = ("otel", "litellm")  # logs of requests, without labels
+REQUESTS: Final = ("otel", "litellm", "phoenix")  # logs of requests, without labels
 _TITLES: Final[Mapping[str, str]] = {
     "promptfoo": "a promptfoo configuration",
     "langfuse": "an export of Langfuse (fields input, expectedOutput)",
@@ -101,6 +101,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "json": "a JSON file",
     "otel": "OTLP JSON with spans",
     "litellm": "LiteLLM's spend logs (fields request_id, call_type)",
+    "phoenix": "an export of Phoenix's spans (fields span_kind, attributes)",
     CAPTURES: "labelled captures of Swapgate",
 }
 # Fields that identify a file as a tool's results. Results contain scores, but no items.
@@ -125,6 +126,8 @@ def recognise(source: SourceFile) -> str:
         return "otel"
     if {"request_id", "call_type"} <= names:
         return "litellm"
+    if "span_kind" in names:
+        return "phoenix"
     if len(source.records) == 1 and promptfoo.is_promptfoo(source.records[0].fields):
         return "promptfoo"
     return next(

@@ -87,12 +87,10 @@ def read_source(path: Path) -> SourceFile:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    for start, kind in _BINARY.items():
-        if data.startswith(start):
-            raise InputError(f"{path}: is {kind}, then import that file")
+    check_text_file(data, path)
     text = decode_text(data, str(path))
     if not text.strip():
-        raise InputError(f"{path}: is empty; a suite needs at least one item")
+        raise _say_empty(path)
     if path.suffix.lower() == ".py":
         raise InputError(
             f"{path}: is Python code; a task of Inspect runs as it is: write `task: {path}` "
@@ -113,6 +111,19 @@ def read_source(path: Path) -> SourceFile:
     return replace(source, form=form, replaced=repaired != document)
 
 
+def check_text_file(data: bytes, path: Path) -> None:
+    """Raises InputError for an empty file, and for a binary file. data: its beginning."""
+    for start, kind in _BINARY.items():
+        if data.startswith(start):
+            raise InputError(f"{path}: is {kind}, then import that file")
+    if not data.strip():
+        raise _say_empty(path)
+
+
+def _say_empty(path: Path) -> InputError:
+    return InputError(f"{path}: is empty; a suite needs at least one item")
+
+
 def _starts_with_object(text: str) -> bool:
     """Returns whether line 1 alone is a JSON object, so that a later line has the fault."""
     try:
@@ -123,7 +134,8 @@ def _starts_with_object(text: str) -> bool:
 
 def _read_lines(path: Path, text: str) -> SourceFile:
     records = [
-        SourceRecord(f"{path}:{line}", _nest(fields)) for line, fields in json_lines(path)
+        SourceRecord(f"{path}:{line}", nest_columns(fields))
+        for line, fields in json_lines(path)
     ]
     return SourceFile(path, "jsonl", records, {}, bool(_LONE_SURROGATE.search(text)))
 
@@ -141,7 +153,7 @@ def _read_document(path: Path, document: Any) -> SourceFile:
             return SourceFile(
                 path,
                 "json",
-                [SourceRecord(f"{path}:1", _nest(document))],
+                [SourceRecord(f"{path}:1", nest_columns(document))],
                 {},
             )
     for number, record in enumerate(entries, start=1):
@@ -150,13 +162,13 @@ def _read_document(path: Path, document: Any) -> SourceFile:
                 f"{path}:1: entry {number} of the list must be an object, one for each item"
             )
     records = [
-        SourceRecord(f"{path}:{number}", _nest(fields))
+        SourceRecord(f"{path}:{number}", nest_columns(fields))
         for number, fields in enumerate(entries, start=1)
     ]
     return SourceFile(path, "json", records, outer)
 
 
-def _nest(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+def nest_columns(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """Builds objects from columns such as `inputs.question`, as tables have them."""
     if not any(name.startswith(_NESTED_PREFIXES) for name in fields):
         return fields
@@ -181,7 +193,7 @@ def _read_csv(path: Path, text: str) -> SourceFile:
     records = [
         SourceRecord(
             f"{path}:{line}",
-            _nest({name: value for name, value in row.items() if name and value}),
+            nest_columns({name: value for name, value in row.items() if name and value}),
         )
         for line, row in csv_records(text, fault)
     ]

@@ -44,6 +44,10 @@ class DrawRule:
     def days(self) -> int:
         return (self.last - self.first).days + 1
 
+    def includes(self, at: datetime) -> bool:
+        """Tells whether a time is within the days of the draw."""
+        return self.first <= at.astimezone(UTC).date() <= self.last
+
 
 @dataclass(frozen=True, slots=True)
 class DrawnRecord:
@@ -101,7 +105,7 @@ def draw_records(
     left_out: Counter[str] = Counter()
     dated = []
     for record in sorted(records, key=lambda record: (record.at, record.id)):
-        if rule.first <= record.at.astimezone(UTC).date() <= rule.last:
+        if rule.includes(record.at):
             dated.append(record)
         else:
             left_out[OUTSIDE] += 1

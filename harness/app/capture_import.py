@@ -1,6 +1,6 @@
 """Turns another tool's logged requests into a file to label, as `capture export` writes it.
 
-The readers of the logs are in `evals.suites`. Each request passes the same redaction as a
+The readers of the logs are in `evals.suites.logs`. Each request passes the same redaction as a
 captured request. Equal and nearly equal requests become one request, so that people do not
 label the same request twice.
 """
@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from evals.suites.litellm_logs import read_spend_logs
-from evals.suites.otel_spans import read_spans
+from evals.suites.logs.log_formats import LOG_READERS
 from evals.suites.request_log import LoggedRequest, RequestLog
 from evals.suites.source_records import SourceFile
 from evals.suites.suite_import import FOLDER, NAME
@@ -43,7 +42,6 @@ from harness.routing.similar_texts import find_near_duplicates
 from router.protocols.caller_names import body_callers
 from router.protocols.transcript import build_question, build_transcript
 
-LOG_READERS: Final = {"otel": read_spans, "litellm": read_spend_logs}
 _UNREADABLE: Final = (
     ValueError,
     TypeError,

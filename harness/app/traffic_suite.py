@@ -15,12 +15,20 @@ from typing import Any, Final
 
 from evals.scorers.preference import DEFAULT_CRITERIA, PREFERENCE
 from evals.suites.items import file_sha256
-from evals.suites.source_formats import REQUESTS, check_source
-from evals.suites.source_records import read_source
+from evals.suites.logs.log_formats import LOG_READERS, find_kind
+from evals.suites.logs.log_stream import stream_source
+from evals.suites.request_log import LoggedRequest
 from evals.suites.suite_import import ImportedSuite, SuiteItems
-from evals.traffic.draw import Draw, DrawRule, describe_draw, draw_dates, draw_records
+from evals.traffic.draw import (
+    OUTSIDE,
+    Draw,
+    DrawRule,
+    describe_draw,
+    draw_dates,
+    draw_records,
+)
 from evals.traffic.items import CLUSTER, build_item, request_settings
-from harness.app.capture_import import LOG_READERS, build_capture
+from harness.app.capture_import import build_capture
 from harness.app.installation import Installation
 from harness.app.suite_import import SuiteImport, add_suites
 from harness.evals.settings import JudgeSettings, SuiteSettings
@@ -225,29 +233,23 @@ def _load_records(
 ) -> _LoggedRecords:
     if request.source == CAPTURES:
         return _load_captures(installation, request.route, data_class, rule)
-    return _read_log(installation, request, data_class)
+    return _read_log(installation, request, data_class, rule)
 
 
 def _read_log(
-    installation: Installation, request: DrawRequest, data_class: str
+    installation: Installation, request: DrawRequest, data_class: str, rule: DrawRule
 ) -> _LoggedRecords:
     """Reads and redacts the requests of a file that a copy cannot harm. Raises InputError."""
     path = Path(request.source)
-    source = read_source(path)
-    kind = check_source(source, "")
-    if kind not in REQUESTS:
-        raise InputError(
-            f"{path}: is no log of requests: draw from LiteLLM's spend logs, OpenTelemetry "
-            f"spans, or `--from {CAPTURES}`"
-        )
-    log = LOG_READERS[kind](source)
     redactor = Redactor(installation.settings.capture.rules, installation.settings.capture.off)
-    left_out = Counter(log.lost)
+    left_out: Counter[str] = Counter()
     records: list[CapturedRequest] = []
     settings = {}
-    for logged in log.requests:
-        own_class = getattr(logged, "data_class", "")
-        if reason := _find_obstacle(logged.body, own_class, data_class):
+    for logged in _stream_requests(path, left_out):
+        if not rule.includes(logged.at):
+            left_out[OUTSIDE] += 1
+            continue
+        if reason := _find_obstacle(logged.body, logged.data_class, data_class):
             left_out[reason] += 1
             continue
         capture = build_capture(installation, logged, redactor, request.route, data_class)
@@ -256,10 +258,23 @@ def _read_log(
             continue
         # Equal requests stay apart: each is one of the population.
         identity = key_hash(f"drawn:{logged.place}:{logged.id}", installation.secret)
-        record = replace(capture, id=f"drw_{identity[:24]}")
+        served = logged.served_model or logged.model
+        record = replace(capture, id=f"drw_{identity[:24]}", target=served)
         records.append(record)
         settings[record.id] = request_settings(logged.body)
     return _LoggedRecords(records, settings, left_out, file_sha256(path))
+
+
+def _stream_requests(path: Path, left_out: Counter[str]) -> Iterator[LoggedRequest]:
+    """Yields the requests of a log with their contents, and counts the others. Reads a large
+    file in parts. Raises InputError.
+    """
+    kind = ""
+    for part in stream_source(path):
+        kind = find_kind(part, kind)
+        log = LOG_READERS[kind](part)
+        left_out.update(log.lost)
+        yield from log.requests
 
 
 def _find_obstacle(body: Mapping[str, Any], own_class: str, data_class: str) -> str:

@@ -95,7 +95,7 @@ def csv_rows(
     """
     # Encoded, because StringIO needs four bytes for each character.
     lines = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", newline="")
-    reader = csv.reader(lines, strict=True, delimiter=_detect_separator(text))
+    reader = csv.reader(lines, strict=True, delimiter=detect_separator(text))
     while True:
         line = reader.line_num + 1
         try:
@@ -126,7 +126,8 @@ def csv_records(
         yield line, dict(zip(names, cells, strict=False))
 
 
-def _detect_separator(text: str) -> str:
+def detect_separator(text: str) -> str:
+    """Returns the separator of a table's cells, by its header."""
     header = next((line for _, line in text_lines(text)), "")
     unquoted = _QUOTED.sub("", header)
     return max(_SEPARATORS, key=unquoted.count)

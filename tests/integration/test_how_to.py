@@ -87,8 +87,13 @@ def text_of(page: str) -> str:
     return (DOCS / page).read_text(encoding="utf-8")
 
 
+LOGGED = (
+    f"cp {DOCS.parent}/tests/support/evals/sources/litellm_spend_logs.jsonl spend-logs.jsonl"
+)
+
 # What each page takes to be there. Pages with a test of their own are below.
 SQLITE = {
+    "attach": LOGGED,
     "own-suites": INSTALLED,
     "candidates": INSTALLED,
     "approvals-in-chat": INSTALLED,

@@ -21,8 +21,9 @@ from harness.providers.models.catalogue import (
     build_catalogue,
     package_file,
 )
+from harness.providers.models.successors import ALERT_AHEAD, find_successor
 from harness.providers.target import Price, Provider, Target, find_price
-from harness.routing.control.deprecations import ALERT_AHEAD, find_deprecations, find_successor
+from harness.routing.control.deprecations import find_deprecations
 
 
 def table(folder: Path, **rows: dict[str, object]) -> LitellmTable:

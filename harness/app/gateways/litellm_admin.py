@@ -8,23 +8,17 @@ and the split.
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
-from http import HTTPStatus
-from http.client import HTTPException
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
+from harness.app.gateways.litellm_api import LiteLLMApi
 from harness.canary.split import DrivenTargets, Outcome, Split
 from harness.frame.errors import UpstreamError
 from harness.frame.failures import FailureClass, name_failure
-from harness.providers.calls.guarded_http import GuardedHttpClient
-from harness.providers.calls.probe import error_message
 from harness.providers.target import Target
 from harness.routing.table import BUCKETS
 
-TIMEOUT_S: Final = 30.0
-PAGE_ROWS: Final = 500
 # The error statuses that a caller's mistake causes. Other error statuses count against the
 # deployment.
 CALLER_FAULT_STATUSES: Final = frozenset({"400", "413", "422"})
@@ -52,9 +46,7 @@ class LiteLLMAdmin:
         key: str,
         allowed: Collection[str] = (),
     ) -> None:
-        self._url = url.rstrip("/")
-        self._key = key
-        self._client = GuardedHttpClient(allowed)
+        self._api = LiteLLMApi(url, key, allowed)
         self._deployments: Sequence[Deployment] = ()
 
     def begin_look(self) -> None:
@@ -62,7 +54,7 @@ class LiteLLMAdmin:
         UpstreamError.
         """
         try:
-            entries = self._call("/v1/model/info")["data"]
+            entries = self._api.call("/v1/model/info")["data"]
             self._deployments = [_read_deployment(entry) for entry in entries]
         except _UNREADABLE as error:
             raise UpstreamError(f"LiteLLM's list of models is unreadable: {error!r}") from None
@@ -122,7 +114,7 @@ class LiteLLMAdmin:
                     "litellm_params": {"weight": weight},
                     "blocked": not weight,
                 }
-                self._call(
+                self._api.call(
                     f"/model/{quote(deployment.id)}/update",
                     body,
                     method="PATCH",
@@ -136,7 +128,7 @@ class LiteLLMAdmin:
         deployments = [d for d in self._deployments if d.group in driven]
         target_by_deployment = {d.id: _find_target(d, driven[d.group]) for d in deployments}
         fault: Exception | None = None
-        for row in self._read_spend_logs(since):
+        for row in self._read_rows(since):
             try:
                 outcome = read_row(row, target_by_deployment)
             except _UNREADABLE as error:
@@ -147,61 +139,9 @@ class LiteLLMAdmin:
         if fault is not None:
             raise UpstreamError(f"a row of LiteLLM's logs is unreadable: {fault!r}")
 
-    def _read_spend_logs(self, since: datetime) -> Iterator[Mapping[str, Any]]:
-        parameters = {
-            "start_date": f"{since.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
-            "end_date": "2999-12-31 00:00:00",
-            "page_size": PAGE_ROWS,
-            "sort_by": "startTime",
-            "sort_order": "asc",
-            "exclude_internal_health_checks": "true",
-        }
-        page = 1
-        pages = 1
-        while page <= pages:
-            answer = self._call(f"/spend/logs/v2?{urlencode({**parameters, 'page': page})}")
-            try:
-                yield from answer["data"]
-                page = page + 1
-                pages = int(answer["total_pages"])
-            except _UNREADABLE as error:
-                raise UpstreamError(f"LiteLLM's logs are unreadable: {error!r}") from None
-
-    def _call(
-        self,
-        path: str,
-        body: object = None,
-        *,
-        method: str | None = None,
-    ) -> Any:
-        """Calls the API and returns the JSON of its answer. Raises UpstreamError, without the
-        key.
-        """
-        headers = {
-            "authorization": f"Bearer {self._key}",
-            "content-type": "application/json",
-        }
-        payload = None if body is None else json.dumps(body).encode()
-        description = f"LiteLLM at {self._url}"
-        try:
-            with self._client.send(
-                f"{self._url}{path}",
-                headers,
-                payload,
-                timeout_s=TIMEOUT_S,
-                method=method,
-            ) as answer:
-                text = answer.read()
-                status = answer.status
-        except (OSError, HTTPException, ValueError) as error:
-            raise UpstreamError(f"{description} does not answer: {error}") from None
-        with suppress(ValueError, RecursionError):
-            if status == HTTPStatus.OK:
-                return json.loads(text)
-        message = error_message(text, [self._key])
-        raise UpstreamError(
-            f"{description} answers {path.partition('?')[0]} with {status}: {message}"
-        )
+    def _read_rows(self, since: datetime) -> Iterator[Mapping[str, Any]]:
+        for page in self._api.read_spend_logs(since):
+            yield from page.rows
 
 
 def _read_deployment(entry: Mapping[str, Any]) -> Deployment:

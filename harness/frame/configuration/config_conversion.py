@@ -25,6 +25,7 @@ SUITE_SOURCES: Final = (
     "jsonl",
     "otel",
     "litellm",
+    "phoenix",
 )
 # How a value of LiteLLM's file names an environment variable.
 ENVIRONMENT_MARK: Final = "os.environ/"

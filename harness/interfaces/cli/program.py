@@ -146,6 +146,10 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             ".evals.try_command:try_",
             "Give a first answer about a candidate, from results or questions that you have.",
         ),
+        "attach": (
+            ".attach:attach_",
+            "Read the traffic that you have logged, and say what a swap would save and need.",
+        ),
         "init": (".operations.init", "Set up Swapgate in this folder."),
         "serve": (".operations.serve", "Run Swapgate's processes."),
         "worker": (

@@ -83,7 +83,7 @@ def _print_version(
 
 @click.command(
     cls=TryRoot,
-    lazy={"try": VERBS["try"]},
+    lazy={"try": VERBS["try"], "attach": VERBS["attach"]},
     invoke_without_command=True,
     context_settings={
         "help_option_names": ["-h", "--help"],

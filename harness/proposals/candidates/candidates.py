@@ -30,6 +30,7 @@ from harness.proposals.candidates.setbacks import (
 from harness.proposals.context import ProposalsContext
 from harness.proposals.submission import MAX_CANDIDATES, ProposalRequest
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.providers.models.successors import ALERT_AHEAD
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import named_models
 from harness.providers.target import Price, Target
@@ -42,7 +43,6 @@ from harness.routing.candidate_schedule import (
     round_alpha,
 )
 from harness.routing.control import data_class_checks, routes, vector_checks
-from harness.routing.control.deprecations import ALERT_AHEAD
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import Route

@@ -7,15 +7,14 @@ that could take a model's place.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
-from typing import Final
+from datetime import date
 
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.records.transaction import Transaction
-from harness.providers.models.catalogue import Catalogue, CatalogueEntry
+from harness.providers.models.catalogue import Catalogue
 from harness.providers.models.model_match import DiscoveredModel
-from harness.providers.models.model_names import parse_model_name
+from harness.providers.models.successors import ALERT_AHEAD, find_successor
 from harness.providers.records import DiscoveredModels, Providers, Targets
 from harness.providers.target import Price, Provider, Target, format_price
 from harness.providers.target_price import describe_missing, read_price
@@ -23,8 +22,6 @@ from harness.routing.context import RoutingContext
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import find_rollback_target
 from harness.routing.table import Route, RoutingTable
-
-ALERT_AHEAD: Final = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,28 +118,6 @@ def find_deprecations(
         )
         deprecations.append(deprecation)
     return tuple(sorted(deprecations, key=lambda ending: (ending.end_date, ending.name)))
-
-
-def find_successor(
-    entry: CatalogueEntry,
-    entries: Iterable[CatalogueEntry],
-    today: date,
-) -> CatalogueEntry | None:
-    """Finds the newest model of the family with the same abilities that ends later."""
-    # A successor that ends within ALERT_AHEAD would soon need a successor itself.
-    last = max(today + ALERT_AHEAD, entry.end_date or today)
-    rank = parse_model_name(entry.model).rank
-    candidates = [
-        (parse_model_name(other.model).rank, other.model, other)
-        for other in entries
-        if other.kind == entry.kind
-        and other.family == entry.family
-        and parse_model_name(other.model).rank > rank
-        and entry.has <= other.has
-        and (entry.context_window or 0) <= (other.context_window or 0)
-        and (other.end_date is None or other.end_date > last)
-    ]
-    return max(candidates, key=lambda fit: fit[:2])[2] if candidates else None
 
 
 ENDS = AlertKind.MODEL_ENDS

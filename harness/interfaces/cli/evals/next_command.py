@@ -81,8 +81,7 @@ def find_next_step(trial: Trial, verdict: str, *, is_loss: bool) -> NextStep:
     look = trial.terms.look
     match verdict:
         case "passed":
-            is_small = name_command() == [_SMALL_PROGRAM]
-            need = "; this command needs the package swapgate" if is_small else ""
+            need = "; this command needs the package swapgate" if is_small_program() else ""
             if source := _find_suite_source(trial):
                 return NextStep(f"{_STEPS['suite']}{need}", _import_command(source, trial))
             return NextStep(f"{_STEPS['observe']}{need}", _OBSERVE)
@@ -95,9 +94,13 @@ def find_next_step(trial: Trial, verdict: str, *, is_loss: bool) -> NextStep:
 
 def name_command() -> list[str]:
     """Returns the words that run `try` in the running program."""
+    return [_SMALL_PROGRAM] if is_small_program() else ["swapgate", "try"]
+
+
+def is_small_program() -> bool:
+    """Tells whether the running program is `swapgate-try`."""
     ctx = click.get_current_context(silent=True)
-    root = ctx.find_root().info_name if ctx is not None else None
-    return [_SMALL_PROGRAM] if root == _SMALL_PROGRAM else ["swapgate", "try"]
+    return ctx is not None and ctx.find_root().info_name == _SMALL_PROGRAM
 
 
 def name_suite(file: Path) -> str:

@@ -1,0 +1,1 @@
+"""Logs of requests, from the tools that record them: recognised, read whole or as a stream."""

@@ -1,0 +1,111 @@
+"""`swapgate attach` on the spend log that a real LiteLLM proxy writes: by its API with a
+viewer's key, and from an export of the table. Only Prisma is a stand-in.
+"""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import openai
+import psycopg
+import pytest
+
+from harness.app.attach.attach import AttachRequest, attach
+from harness.app.attach.attach_blocks import write_json
+from tests.acceptance.installation import eventually
+from tests.integration.test_beside_litellm import (
+    MASTER_KEY,
+    installed_litellm,
+    running_litellm,
+)
+from tests.support.providers.scripted_upstream import completion, running_upstream
+
+STAND_IN = Path(__file__).parents[1] / "support" / "litellm"
+REQUESTS = 6
+CONFIG = """
+model_list:
+  - model_name: support
+    litellm_params: {model: openai/gpt-4.1, api_base: UPSTREAM, api_key: none}
+general_settings:
+  store_prompts_in_spend_logs: true
+  proxy_batch_write_at: 1
+"""
+
+pytestmark = [
+    pytest.mark.verify,
+    pytest.mark.req("F1"),
+    pytest.mark.timeout(900),
+]
+
+
+def test_a_real_spend_log_gives_the_same_facts_by_the_api_and_as_a_file(
+    tmp_path: Path, empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = empty_postgres_url.replace("+psycopg", "")
+    programs = installed_litellm(tmp_path)
+    tables = [str(programs / "python"), str(STAND_IN / "tables.py"), database]
+    subprocess.run(tables, check=True)  # noqa: S603 - our own script
+    own = {
+        "DATABASE_URL": database.replace("@/", "@localhost/"),
+        "DISABLE_SCHEMA_UPDATE": "true",
+        "LITELLM_SALT_KEY": MASTER_KEY,
+        "PYTHONPATH": str(STAND_IN),
+    }
+    with running_upstream() as upstream:
+        upstream.turns = {"gpt-4.1": completion("On its way.", model="gpt-4.1")}
+        config = CONFIG.replace("UPSTREAM", f"{upstream.url}/v1")
+        (tmp_path / "attach.yaml").write_text(config, encoding="utf-8")
+        with running_litellm("attach.yaml", "", tmp_path, programs, **own) as proxy:
+            ask(proxy)
+            url = proxy.removesuffix("/v1")
+            monkeypatch.setenv("LITELLM_API_KEY", make_viewer_key(url))
+            eventually(lambda: count_rows(database) >= REQUESTS)
+            began_s = time.monotonic()
+            by_api = write_json(attach(AttachRequest([url])))
+            assert time.monotonic() - began_s < 120
+            file = export(database, tmp_path / "spend.jsonl")
+            by_file = write_json(attach(AttachRequest([str(file)])))
+
+    for found in (by_api, by_file):
+        (model,) = found["models"]
+        assert (model["model"], model["requests"]) == ("openai/gpt-4.1", REQUESTS)
+        assert (model["input_tokens"], model["output_tokens"]) == (7 * REQUESTS, 5 * REQUESTS)
+        assert (model["with_cost"], model["with_duration"]) == (REQUESTS, REQUESTS)
+        assert found["callers"] == REQUESTS
+    assert by_file["obstacles"] == [
+        "all requests are of one day: a draw takes whole days, so log several"
+    ]
+    assert "no request has its messages" in by_api["obstacles"][0]
+
+
+def ask(proxy: str) -> None:
+    with openai.OpenAI(base_url=proxy, api_key=MASTER_KEY, max_retries=0) as client:
+        for number in range(REQUESTS):
+            client.chat.completions.create(
+                model="support",
+                messages=[{"role": "user", "content": f"Where is parcel {number}?"}],
+                user=f"caller-{number}",
+            )
+
+
+def make_viewer_key(url: str) -> str:
+    """Makes the key of a person who may only look."""
+    headers = {"authorization": f"Bearer {MASTER_KEY}"}
+    body = {"user_id": "viewer", "user_role": "proxy_admin_viewer"}
+    answer = httpx.post(f"{url}/user/new", headers=headers, json=body, timeout=60)
+    return str(answer.raise_for_status().json()["key"])
+
+
+def count_rows(database: str) -> int:
+    with psycopg.connect(database) as db:
+        row = db.execute('select count(*) from "LiteLLM_SpendLogs"').fetchone()
+    return int(row[0]) if row else 0
+
+
+def export(database: str, file: Path) -> Path:
+    with psycopg.connect(database) as db:
+        rows = db.execute('select row_to_json(t) from "LiteLLM_SpendLogs" t').fetchall()
+    file.write_text("".join(f"{json.dumps(row[0])}\n" for row in rows), encoding="utf-8")
+    return file
