@@ -27,7 +27,7 @@ from harness.gate.verdict import ScorePair
 Floats = NDArray[np.float64]
 
 PAIRS: Final = 200
-RUNS: Final = 800
+RUNS: Final = 400
 MARGIN: Final = 0.05
 ALPHA: Final = 0.05
 TIES: Final = 0.3  # share of the pairs
