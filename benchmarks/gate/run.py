@@ -34,6 +34,8 @@ from benchmarks.gate.score_matrix import (
     load_epochs,
     load_matrix,
 )
+from benchmarks.gate.traffic_cells import RUNS as TRAFFIC_RUNS
+from benchmarks.gate.traffic_cells import measure_traffic_cells
 from benchmarks.gate.worst_null import (
     MOST_FOUND,
     TWO_ERRORS,
@@ -98,7 +100,10 @@ def main() -> int:
     unsafe = (row for row in missing.result() if max(row.passed, row.failed) > MOST_FALSE_WORST)
     levels = measure_file_levels(RUNS)
     print_rows("files and seeds: useless candidates that pass, before and now", levels)
+    cells = [*measure_traffic_cells(min(TRAFFIC_RUNS, plan.replications))]
+    print_rows("suites of traffic: useless candidates that pass", cells)
     missed: list[object] = [*missed_goals(lines), *unsafe]
+    missed += [cell for cell in cells if cell.missed]
     missed += [row for row in levels if row.missed]
     missed += print_label_cells(LABEL_RUNS)
     missed += [row for row in quarters if row.worst_pair > QUARTER_ALPHA]

@@ -24,10 +24,12 @@ from collections.abc import (
     Collection,
     Iterator,
     Mapping,
+    Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,15 +61,20 @@ from evals.runner.judge_calibration import (
 )
 from evals.runner.provider_client import EvalProviderClient, ModelSpending
 from evals.runner.questions import (
+    Question,
+    given_samples,
     labelled_questions,
     open_questions,
     suite_settings,
     unlabelled_samples,
 )
 from evals.runner.rate_gate import RateGate, RateGates
+from evals.runner.record_check import AskedIncumbent, RecordCheck, check_record
+from evals.scorers import NotJudged
 from harness.evals.ports import CallSpending, EvalJob
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import JudgeUnfit, ProviderAway
+from harness.gate.pins import ServedModel
 from harness.gate.run import JudgeCalibration, RunState, Sample
 from harness.providers.ports import ProviderCallsFactory
 from harness.providers.target import Provider, Target
@@ -170,8 +177,10 @@ class InspectRunner:
         self._full_disk = ""
         self._away = {}
         plain = inspect_suite(suite_settings(self._suites, job))
-        suite = self._attach_judge(job, plain)
+        suite = self._attach_incumbent(job, self._attach_judge(job, plain))
         questions = open_questions(job, suite)
+        if isinstance(suite, DataSuite) and suite.suite.answers_of == job.target.name:
+            return self._give_answers(job, suite, questions, on_sample)
         if not all(map(on_sample, unlabelled_samples(job, suite, questions))):
             return RunState.OVER_BUDGET
         questions = labelled_questions(suite, questions)
@@ -239,8 +248,10 @@ class InspectRunner:
         finally:
             _collector = None
             await client.close()
-            if isinstance(suite, DataSuite) and suite.judging is not None:
-                await suite.judging.close()
+            if isinstance(suite, DataSuite):
+                for opened in (suite.judging, suite.incumbent):
+                    if opened is not None:
+                        await opened.close()
 
     def _attach_judge(self, job: EvalJob, suite: InspectSuite) -> InspectSuite:
         """Adds the judge's client to a suite with a judge. Raises JudgeUnfit if its provider is
@@ -267,6 +278,60 @@ class InspectRunner:
             suite,
             judging=Judge(settings, provider, client, calls=len(job.stored)),
         )
+
+    def _attach_incumbent(self, job: EvalJob, suite: InspectSuite) -> InspectSuite:
+        """Adds the client of the incumbent to a suite of traffic, if this run has its
+        provider.
+        """
+        if not isinstance(suite, DataSuite) or not suite.suite.is_traffic:
+            return suite
+        target, provider, api_key = job.incumbent, job.incumbent_provider, job.incumbent_api_key
+        if target is None or provider is None:
+            return suite
+        client = self._build_client(job, provider, api_key, target, job.spending)
+        asked = AskedIncumbent(provider.as_sent(target), client, suite.suite)
+        return replace(suite, incumbent=asked)
+
+    def _give_answers(
+        self,
+        job: EvalJob,
+        suite: DataSuite,
+        questions: Sequence[Question],
+        on_sample: Callable[[Sample], bool],
+    ) -> RunState:
+        """Passes on the logged answers as the incumbent's samples, once the record is checked.
+
+        Raises RecordStale, JudgeUnfit, ProviderAway.
+        """
+        try:
+            check = asyncio.run(self._check_record(job, suite))
+        except NotJudged as error:
+            for text in self._away:
+                raise self._build_away_error(text) from None
+            self.remark = f"the record could not be checked: {error}"
+            return RunState.FAILED
+        self.remark = check.text
+        answers = {item.id: str(item.target) for item in suite.suite.items.values()}
+        served = ServedModel(check.served, check.build)
+        samples = given_samples(job, suite, questions, answers, served)
+        open_samples = chain(unlabelled_samples(job, suite, questions), samples)
+        return RunState.DONE if all(map(on_sample, open_samples)) else RunState.OVER_BUDGET
+
+    async def _check_record(self, job: EvalJob, suite: DataSuite) -> RecordCheck:
+        assert suite.judging is not None  # noqa: S101 - load_suite requires a judge
+        if suite.incumbent is None:
+            raise NotJudged(f"there is no provider of the incumbent {suite.suite.answers_of}")
+        try:
+            return await check_record(
+                suite.suite,
+                suite.incumbent,
+                suite.judging,
+                checks=self._checks,
+                connections=job.max_connections,
+            )
+        finally:
+            await suite.incumbent.close()
+            await suite.judging.close()
 
     def _build_client(
         self,

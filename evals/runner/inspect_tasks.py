@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType
 from typing import Any
@@ -44,11 +44,12 @@ from evals.runner.code_sandbox import find_sandbox, run_program
 from evals.runner.inspect_model import CALLS, parse_tool_call
 from evals.runner.judge_calibration import track_judge_bill
 from evals.runner.questions import Question, answer_text
+from evals.runner.record_check import AskedIncumbent
 from evals.scorers import AnswerJudge, AnswerToolCall, NotJudged, ScoreResult
 from evals.scorers.interface import UNSCORED
 from evals.suites.conversation import message_text
 from evals.suites.item_clusters import cluster_items, item_owners
-from evals.suites.items import file_sha256
+from evals.suites.items import Item, file_sha256, is_answered
 from evals.suites.suite import Suite, grouping, load_suite, task_file
 from harness.evals.settings import SuiteSettings
 from harness.frame.canonical_text import canonical
@@ -154,6 +155,7 @@ class DataSuite:
 
     suite: Suite
     judging: AnswerJudge | None = None
+    incumbent: AskedIncumbent | None = None  # for a suite of traffic
 
     @property
     def pin(self) -> SuitePin:
@@ -245,7 +247,7 @@ class DataSuite:
         if self.judging is not None:
             return await self.suite.judge_answer(
                 answer_text(state.output.completion, calls),
-                self.suite.items[item],
+                await self._find_reference(self.suite.items[item]),
                 self.judging,
             )
         if self.suite.scorer.sandboxed is not None:
@@ -256,6 +258,16 @@ class DataSuite:
                 run_program,
             )
         return self.suite.score(state.output.completion, item, calls)
+
+    async def _find_reference(self, item: Item) -> Item:
+        """Returns the item with the answer to compare with: the incumbent's of now, if the log
+        has none. Raises NotJudged if the incumbent does not answer either.
+        """
+        if not self.suite.is_traffic or is_answered(item):
+            return item
+        if self.incumbent is None:
+            raise NotJudged(f"there is no provider of the incumbent {self.suite.answers_of}")
+        return replace(item, target=await self.incumbent.answer(item))
 
     def judges(self, sample: EvalSample) -> tuple[str, str]:
         model, build = notes_of(sample).get(JUDGES, ("", ""))

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from evals.runner.chat_completions import ChatReply, request_body
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
@@ -32,6 +32,11 @@ from harness.frame.ports import Clock
 from harness.gate.pins import ServedModel
 from harness.gate.run import CUT
 from harness.providers.target import Price, Provider
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Measured = TypeVar("Measured")
 
 
 @dataclass
@@ -205,30 +210,30 @@ ABSTAINED = -1  # a category that people never use
 
 @dataclass(frozen=True, slots=True)
 class CalibrationCache:
-    """Keeps judges' agreement with people, in a file of this machine for each pin."""
+    """Keeps measurements, such as judges' agreement with people, in a file of this machine for
+    each pin.
+    """
 
     folder: Path
     clock: Clock
 
-    def recent(self, key: str, max_age_s: float) -> RaterAgreement | None:
-        """Returns the agreement that was measured within `max_age_s` seconds; None
-        without one.
-        """
+    def recent(self, key: str, max_age_s: float, kind: type[Measured]) -> Measured | None:
+        """Returns the measurement of the last `max_age_s` seconds; None without one."""
         now = self.clock.now().timestamp()
         try:
             content = json.loads(self._file(key).read_text(encoding="utf-8"))
             # If the clock is set back, an old measurement must not stay valid forever.
             is_fresh = now - max_age_s < content.pop("at") <= now
-            return RaterAgreement(**content) if is_fresh else None
+            return kind(**content) if is_fresh else None
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
-    def keep(self, key: str, agreement: RaterAgreement) -> None:
-        """Stores an agreement as measured now. The new agreement replaces an older one."""
+    def keep(self, key: str, measured: "DataclassInstance") -> None:
+        """Stores a measurement as measured now. It replaces an older one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         # Another worker may write the same file at this moment.
         part = self._file(key).with_suffix(f".{os.getpid()}.part")
-        content = {**asdict(agreement), "at": self.clock.now().timestamp()}
+        content = {**asdict(measured), "at": self.clock.now().timestamp()}
         part.write_text(json.dumps(content), encoding="utf-8")
         part.replace(self._file(key))
 
@@ -257,7 +262,9 @@ async def measure_judge(
     judge = suite.settings.judge
     if judge is None or judge.references is None:
         return None
-    agreement = checks.recent(_cache_key(suite), judge.recheck_s) if checks else None
+    agreement = (
+        checks.recent(_cache_key(suite), judge.recheck_s, RaterAgreement) if checks else None
+    )
     if agreement is None:
         try:
             agreement = await _rate_references(suite, judging, judge, connections)

@@ -13,10 +13,12 @@ from evals.scorers import AnswerToolCall, ScoreResult
 from harness.evals.ports import EvalJob
 from harness.evals.settings import SuiteSettings, find_suite
 from harness.frame.errors import NotFound, StaleEvidence
+from harness.gate.pins import ServedModel
 from harness.gate.run import NO_LABEL, Sample, SampleError
 from harness.gate.suite_plan import ItemGroups, SuitePin
 
 GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row
+EVEN: Final = 0.5  # the win share of an answer against itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,35 @@ def unlabelled_samples(
             sample = unscored_sample(job, question, AnswerUsage(), prompt="")
             text = f"{NO_LABEL}: {reason}"
             yield replace(sample, error=SampleError.UNLABELLED, error_text=text, cost_usd=0.0)
+
+
+def given_samples(
+    job: EvalJob,
+    suite: RunSuite,
+    questions: Sequence[Question],
+    answers: Mapping[str, str],
+    served: ServedModel,
+) -> Iterator[Sample]:
+    """Yields the incumbent's samples in a suite of traffic, whose answers are given.
+
+    Each answer is compared with itself, so its win share is ½. The run pays nothing for it.
+    answers: item → the logged answer; an item without one is asked beside the candidate.
+    """
+    for question in questions:
+        if question.item in suite.unlabelled:
+            continue
+        sample = unscored_sample(job, question, AnswerUsage(), prompt="")
+        yield replace(
+            sample,
+            answer=answers.get(question.item, ""),
+            strict=EVEN,
+            lenient=EVEN,
+            cost_usd=None,
+            error=None,
+            error_text="",
+            served_model=served.model,
+            served_build=served.build,
+        )
 
 
 def labelled_questions(

@@ -20,6 +20,7 @@ from evals.scorers.interface import (
 )
 from evals.scorers.json_fields import JSON_FIELDS, JSON_SCHEMA
 from evals.scorers.judged import PAIRWISE, RUBRIC
+from evals.scorers.preference import PREFERENCE
 from evals.scorers.short_answers import CHOICE, EXACT, LABEL, NUMERIC, REGEX
 from evals.scorers.tool_calls import TOOL_CALL
 from harness.frame.errors import NotFound
@@ -44,7 +45,7 @@ SCORERS: Final[Mapping[str, Scorer]] = {
     scorer.name: scorer
     for scorer in (
         *(EXACT, NUMERIC, CHOICE, LABEL, REGEX, JSON_FIELDS, JSON_SCHEMA, TOOL_CALL),
-        *(INSTRUCTIONS, CODE, RUBRIC, PAIRWISE, ASSERTIONS, JUDGED_ASSERTIONS),
+        *(INSTRUCTIONS, CODE, RUBRIC, PAIRWISE, PREFERENCE, ASSERTIONS, JUDGED_ASSERTIONS),
     )
 }
 

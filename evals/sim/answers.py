@@ -137,7 +137,7 @@ def judge_data(data: dict[str, Any]) -> tuple[str, object] | None:
             for part in ("answer", "reference")
         )
         return "score", int(reference in text if reference else bool(DIGIT.search(text)))
-    if {"task", "A", "B"} <= data.keys():
+    if {"A", "B"} <= data.keys() and {"task", "conversation"} & data.keys():
         words_a, words_b = (
             len(set(WORD.findall(str(data[key]).casefold()))) for key in ("A", "B")
         )

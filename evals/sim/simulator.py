@@ -59,14 +59,15 @@ class EncodedAnswer(NamedTuple):
 
 @dataclass(slots=True)
 class Stats:
-    """Counts of one model's requests. faults: by kind."""
+    """Counts of one model's requests. faults: by kind. tools: offered tools by type."""
 
     requests: int = 0
     client_gone: int = 0  # clients that left before the end
     faults: Counter[str] = field(default_factory=Counter)
+    tools: Counter[str] = field(default_factory=Counter)
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "faults": dict(self.faults)}
+        return {**asdict(self), "faults": dict(self.faults), "tools": dict(self.tools)}
 
 
 class Simulator:
@@ -115,6 +116,7 @@ class Simulator:
         data = chat_completions.decoded(await exchange.body())
         name = chat_completions.model_name(data)
         model = self.model(name)
+        self.stats.setdefault(name, Stats()).tools.update(_list_tool_types(data))
         request = dialect.parse(data)
 
         def write_answer() -> EncodedAnswer:
@@ -286,6 +288,16 @@ async def _apply_mid_answer(
         case _:
             await exchange.write(b"", last=True)
     return False
+
+
+def _list_tool_types(data: Mapping[str, Any]) -> list[str]:
+    """Lists the types of a request's tools, such as `function`."""
+    tools = data.get("tools")
+    return [
+        str(tool.get("type") or "function")
+        for tool in (tools if isinstance(tools, list) else ())
+        if isinstance(tool, dict)
+    ]
 
 
 def _list_prices(price: Price) -> dict[str, str]:

@@ -5,9 +5,11 @@ methods raise NotFound for an unknown suite and InputError for a broken file.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from evals.scorers.interface import written
+from evals.scorers.preference import PREFERENCE
 from evals.suites.item_clusters import describe_dependence
 from evals.suites.suite import (
     REPLACED,
@@ -132,6 +134,24 @@ class ConfiguredSuites:
         if data := self._load_data(suite):
             return data.dependence
         return describe_dependence(self._load_task(suite)[1], {})
+
+    def answers_of(self, suite: str) -> str:
+        return self._traffic_option(suite, "answers_of")
+
+    def oldest_record(self, suite: str) -> datetime | None:
+        if not self.answers_of(suite):
+            return None
+        items = self.suite(suite).items.values()
+        return min(datetime.fromisoformat(item.metadata["provenance"]["at"]) for item in items)
+
+    def judge_reason(self, suite: str) -> str:
+        return self._traffic_option(suite, "judge_anyway")
+
+    def _traffic_option(self, suite: str, name: str) -> str:
+        """Returns an option of a suite of traffic; empty for any other suite."""
+        settings = self.settings(suite)
+        is_traffic = settings.scorer == PREFERENCE.name
+        return str(settings.scorer_options.get(name, "")) if is_traffic else ""
 
     def guess_tokens(self, suite: str) -> tuple[float, float] | None:
         """Returns the estimated mean tokens of question and answer; None for a task."""

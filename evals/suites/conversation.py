@@ -113,9 +113,18 @@ def _is_tool(tool: object) -> bool:
 
 
 def merge_fields(suite: Mapping[str, object], item: Item) -> dict[str, object]:
-    """Returns the suite's fields; the item's own fields replace them. Raises InputError."""
+    """Returns the suite's fields; the item's own fields replace them, also the settings of a
+    request that was drawn from traffic. Raises InputError.
+    """
     item_fields = {
         name: item.metadata[name] for name in FIELDS if item.metadata.get(name) is not None
     }
     check_fields(item_fields, f"item {item.id!r}: metadata")
-    return {**suite, **item_fields}
+    return {**suite, **item_fields, **_drawn_settings(item)}
+
+
+def _drawn_settings(item: Item) -> Mapping[str, object]:
+    """Returns the own settings of a request that was drawn from traffic; empty without any."""
+    production = item.metadata.get("production")
+    settings = production.get("settings") if isinstance(production, Mapping) else None
+    return settings if isinstance(settings, Mapping) else {}

@@ -61,6 +61,14 @@ class Item:
         return str(self.metadata.get(UNLABELLED, "")) if self.target is None else ""
 
 
+def is_answered(item: Item) -> bool:
+    """Tells whether the log has the answer to an item that was drawn from traffic. True for any
+    other item.
+    """
+    production = item.metadata.get("production")
+    return not isinstance(production, Mapping) or production.get("answered") is not False
+
+
 def load_items(
     path: Path,
     *,

@@ -8,7 +8,7 @@ that are code.
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -26,6 +26,7 @@ from evals.scorers import (
 )
 from evals.scorers.code import CODE
 from evals.scorers.interface import written
+from evals.scorers.preference import PREFERENCE
 from evals.suites.conversation import (
     check_fields,
     conversation,
@@ -43,6 +44,7 @@ from evals.suites.items import (
     Item,
     file_sha256,
     find_line,
+    is_answered,
     load_items,
     load_references,
 )
@@ -147,7 +149,7 @@ class Suite:
             for index, name in enumerate(self.settings.slices)
         }
         items = tuple(self.items)
-        return cluster_items(
+        found = cluster_items(
             items,
             {item.id: canonical_text(item) for item in self.items.values()},
             item_owners(
@@ -159,6 +161,40 @@ class Suite:
             ),
             ItemGroups(items, cluster_by_item, self.settings.cluster, slices),
         )
+        return replace(found, **self._describe_traffic(found)) if self.is_traffic else found
+
+    @property
+    def is_traffic(self) -> bool:
+        """Tells whether the targets are logged answers, and a judge compares with them."""
+        return self.scorer.name == PREFERENCE.name
+
+    @property
+    def answers_of(self) -> str:
+        """The model whose logged answers are the targets; empty for other suites."""
+        return str(self.options["answers_of"]) if self.is_traffic else ""
+
+    def _describe_traffic(self, groups: ItemGroups) -> dict[str, Any]:
+        """Returns the judge's name, and the requests of each cluster in the log.
+
+        Callers with similar texts may share a cluster, which then has the requests of all.
+        """
+        requests: dict[str, dict[str, int]] = {}
+        for item in self.items.values():
+            cluster = groups.clusters.get(item.id, "")
+            count = item.metadata.get("requests")
+            requests.setdefault(cluster, {})[item.cluster] = count or 1
+        judge = self.settings.judge
+        name = judge.target.name if judge else ""
+        is_logged = any(map(is_answered, self.items.values()))
+        answers = "logged answers" if is_logged else "answers of now"
+        reason = str(self.options["judge_anyway"]).strip().rstrip(".")
+        why = f" (in spite of its maker: {reason})" if reason else ""
+        return {
+            "judged_by": f"{name}{why}, against {answers}",
+            "requests": {cluster: sum(counts.values()) for cluster, counts in requests.items()}
+            if groups.clusters
+            else {},
+        }
 
     @cached_property
     def unlabelled(self) -> Mapping[str, str]:
@@ -307,7 +343,9 @@ def load_suite(settings: SuiteSettings) -> Suite:
         raise InputError(f"{settings.path}: {error}") from None
     uncontained = scorer.name == CODE.name and settings.code_uncontained
     left_out = _check_items(settings, settings.path, loaded, scorer, options)
-    repeats = find_repeats(loaded, settings.path, settings.input_field)
+    # Each drawn request is one of the population, also if it repeats another caller's.
+    is_drawn = scorer.name == PREFERENCE.name
+    repeats = {} if is_drawn else find_repeats(loaded, settings.path, settings.input_field)
     items = {
         item.id: item
         for item in loaded

@@ -133,46 +133,58 @@ def _build_captures(
     """
     captures: dict[str, CapturedRequest] = {}
     for request in sorted(log.requests, key=lambda request: request.at):
-        try:
-            content, outcome = _build_transcript(request)
-        except _UNREADABLE:
-            log.lost["that are no conversation"] += 1
-            continue
-        if not user_text(content).strip():
-            log.lost["whose messages of users have no text"] += 1
-            continue
-        try:
-            redacted = redactor.redact(content)
-        except PatternTooSlow:
-            log.lost["that a rule of `capture.redact` does not read in time"] += 1
-            continue
         name = route or request.source or kind
-        id_ = capture_id(name, redacted.value, installation.secret)
-        if id_ in captures:
-            captures[id_] = replace(captures[id_], seen=captures[id_].seen + 1)
-            continue
-        captures[id_] = CapturedRequest(
-            id=id_,
-            at=request.at,
-            expires_at=request.at,
-            route=name,
-            request=request.id,
-            endpoint=request.endpoint,
-            stream=False,
-            arm="",
-            target=request.model,
-            revision=0,
-            data_class=data_class,
-            user_hash="",
-            share_bps=0,
-            rules=redactor.digest,
-            redactions=dict(sorted(redacted.counts.items())),
-            content=redacted.value,
-            outcome=outcome,
-            caller=_hash_caller(request, installation.secret),
-            conversation=_hash_conversation(request, installation.secret),
-        )
+        capture = build_capture(installation, request, redactor, name, data_class)
+        if isinstance(capture, str):
+            log.lost[capture] += 1
+        elif capture.id in captures:
+            captures[capture.id] = replace(
+                captures[capture.id], seen=captures[capture.id].seen + 1
+            )
+        else:
+            captures[capture.id] = capture
     return [*captures.values()]
+
+
+def build_capture(
+    installation: Installation,
+    request: LoggedRequest,
+    redactor: Redactor,
+    route: str,
+    data_class: str,
+) -> CapturedRequest | str:
+    """Builds a redacted capture of a logged request, or returns the reason why it cannot."""
+    try:
+        content, outcome = _build_transcript(request)
+    except _UNREADABLE:
+        return "that are no conversation"
+    if not user_text(content).strip():
+        return "whose messages of users have no text"
+    try:
+        redacted = redactor.redact(content)
+    except PatternTooSlow:
+        return "that a rule of `capture.redact` does not read in time"
+    return CapturedRequest(
+        id=capture_id(route, redacted.value, installation.secret),
+        at=request.at,
+        expires_at=request.at,
+        route=route,
+        request=request.id,
+        endpoint=request.endpoint,
+        stream=False,
+        arm="",
+        target=request.model,
+        revision=0,
+        data_class=data_class,
+        user_hash="",
+        share_bps=0,
+        rules=redactor.digest,
+        redactions=dict(sorted(redacted.counts.items())),
+        content=redacted.value,
+        outcome=outcome,
+        caller=_hash_caller(request, installation.secret),
+        conversation=_hash_conversation(request, installation.secret),
+    )
 
 
 def _hash_caller(request: LoggedRequest, secret: bytes) -> str:

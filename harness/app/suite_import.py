@@ -10,7 +10,7 @@ import fcntl
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,7 +189,6 @@ def import_file(
     config_file = installation.settings.source
     if config_file is None:
         raise ConfigError("there is no swapgate.yaml to write the suite to: `swapgate init`")
-    configured = True
     # Reads uploads as data only, because `file://` in promptfoo's configuration would read
     # files of this machine.
     kind, source = ("", None) if uploaded else _open_source(file, choice.format)
@@ -214,6 +213,48 @@ def import_file(
         suite_settings,
         choice.human_score,
     )
+
+    def audit(imported: Sequence[ImportedSuite]) -> AbstractContextManager[None]:
+        if not uploaded:
+            return nullcontext()
+        return _record_addition(installation, actor, imported[0], suite_settings)
+
+    try:
+        added = add_suites(
+            installation,
+            actor,
+            suites,
+            replace_=replace_,
+            audit=audit,
+            must_configure=uploaded,
+        )
+    except InputError as error:
+        # The written file is gone, so the message names the source.
+        folder = re.escape(f"{config_file.resolve().parent / FOLDER}")
+        written_place = folder + r"/[\w-]+\.\w+(:\d+)?"
+        raise InputError(re.sub(written_place, lambda _: str(file), str(error))) from None
+    return replace(added, notes=notes)
+
+
+def add_suites(
+    installation: Installation,
+    actor: Actor,
+    suites: Sequence[SuiteItems],
+    *,
+    replace_: bool = False,
+    audit: Callable[[Sequence[ImportedSuite]], AbstractContextManager[None]],
+    must_configure: bool = False,
+) -> SuiteImport:
+    """Writes suites beside swapgate.yaml, and their settings into swapgate.yaml.
+
+    audit: returns the context that records the addition in the audit log.
+    must_configure: refuses a swapgate.yaml that Swapgate cannot extend. Raises, without a
+    change, InputError, Conflict for an existing name, ConfigError.
+    """
+    config_file = installation.settings.source
+    if config_file is None:
+        raise ConfigError("there is no swapgate.yaml to write the suite to: `swapgate init`")
+    configured = True
     with lock_suites(installation.settings):
         # Reads the file again, because another import may have changed it.
         configured_suites = load_settings(config_file).suites
@@ -221,40 +262,31 @@ def import_file(
             suite.settings.name for suite in suites if suite.settings.name in configured_suites
         ]
         if existing_names and not replace_:
-            hint = "" if uploaded else ", or --replace"
+            hint = "" if must_configure else ", or --replace"
             raise Conflict(
                 f"there is already a suite {existing_names[0]!r}: use another name{hint}"
             )
 
         def configure(imported: Sequence[ImportedSuite]) -> None:
             nonlocal configured
-            audit: AbstractContextManager[None] = nullcontext()
-            if uploaded:
-                audit = _record_addition(installation, actor, imported[0], suite_settings)
             # Restores the configuration if the audit log is not writable.
-            with writing(config_file, config_file.read_bytes()), audit:
+            with writing(config_file, config_file.read_bytes()), audit(imported):
                 configured = write_suites(config_file, imported)
-                if uploaded and not configured:
+                if must_configure and not configured:
                     raise ConfigError(
                         f"{config_file} has `suites:` in a form that Swapgate cannot extend: "
                         "write the suite into it by hand"
                     )
 
-        base = config_file.resolve().parent
-        try:
-            imported = import_suites(
-                suites,
-                base=base,
-                actor=actor.name,
-                now=installation.clock.now(),
-                replace_=replace_,
-                configure=configure,
-            )
-        except InputError as error:
-            # The written file is gone, so the message names the source.
-            written_place = re.escape(f"{base / FOLDER}") + r"/[\w-]+\.\w+(:\d+)?"
-            raise InputError(re.sub(written_place, lambda _: str(file), str(error))) from None
-    return SuiteImport(imported, notes, configured, replaced=existing_names)
+        imported = import_suites(
+            suites,
+            base=config_file.resolve().parent,
+            actor=actor.name,
+            now=installation.clock.now(),
+            replace_=replace_,
+            configure=configure,
+        )
+    return SuiteImport(imported, (), configured, replaced=existing_names)
 
 
 @contextmanager

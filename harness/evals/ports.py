@@ -7,6 +7,7 @@ files. `harness.app` joins them with `evals.runner`, `evals.suites` and the job 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from harness.gate.run import EvalRun, JudgeCalibration, RunState, Sample
@@ -99,6 +100,11 @@ class EvalJob:
     # spending, judge_spending: None without a cap.
     spending: CallSpending | None = None
     judge_spending: CallSpending | None = None
+    # incumbent, incumbent_provider, incumbent_api_key: of a suite of traffic, whose incumbent
+    # is asked again; None for other suites.
+    incumbent: Target | None = None
+    incumbent_provider: Provider | None = None
+    incumbent_api_key: str | None = field(default=None, repr=False)
 
 
 class EvalRunner(Protocol):
@@ -181,6 +187,24 @@ class SuiteCatalog(PinnedSuites, Protocol):
     def describe_sample(self, suite: str) -> str:
         """Describes the requests that a suite's sample excludes. Raises NotFound,
         InputError.
+        """
+        ...
+
+    def answers_of(self, suite: str) -> str:
+        """Returns the name of the target whose logged answers a suite of traffic has; empty for
+        any other suite. Raises NotFound.
+        """
+        ...
+
+    def oldest_record(self, suite: str) -> datetime | None:
+        """Returns the time of the oldest record of a suite of traffic; None for any other
+        suite. Raises NotFound, InputError.
+        """
+        ...
+
+    def judge_reason(self, suite: str) -> str:
+        """Returns why a suite's judge may be of a compared model's maker; empty without a
+        reason. Raises NotFound.
         """
         ...
 

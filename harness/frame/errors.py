@@ -231,6 +231,10 @@ class JudgeUnfit(SwapgateError):
     docs_page = "reference/suites"
 
 
+class RecordStale(SwapgateError):
+    docs_page = "how-to/traffic-suite"
+
+
 class SignatureInvalid(SwapgateError):
     docs_page = "reference/database"
     exit_code = 7

@@ -73,6 +73,13 @@ class Retirement(StrEnum):
     AUTO = "auto"  # Swapgate; verdict, approval and freezes decide as for any proposal
 
 
+class TrafficProof(StrEnum):
+    """Says whose verdict about a suite of traffic may open a canary."""
+
+    JUDGE = "judge"  # the judge's alone
+    PEOPLE = "people"  # only with people's labels besides
+
+
 @dataclass(frozen=True, slots=True)
 class GatePolicy:
     """Sets the thresholds of the offline gate (statistics.md §1)."""
@@ -141,6 +148,13 @@ class GatePolicy:
     # The claim is about all items like the suite's, or about these items only. `these` needs
     # `epochs` above 1 (statistics §1.15).
     population: ClaimPopulation = ClaimPopulation.LIKE_THESE
+    draw_days: int = number(
+        7,
+        "Whole days, ending yesterday, from which `swapgate suite draw` draws a suite of "
+        "traffic.",
+        Range(1, 14),
+        unit="days",
+    )
 
     @property
     def allowed_claims(self) -> tuple[Claim, ...]:
@@ -408,6 +422,8 @@ class PolicyFields:
     )
     # Whether the proposer may approve, and whether one person may create both people's keys.
     self_approval: bool = False
+    # Whose verdict about a suite of traffic may open a canary.
+    proof: TrafficProof = TrafficProof.PEOPLE
     # Whether a swap must name its change request.
     change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
     # auto: Swapgate proposes a proven spare before the route's model ends.

@@ -64,6 +64,9 @@ class ItemGroups:
     cluster_field: str = ""  # the metadata field that contains the cluster's name
     # Slice field → item → the item's value.
     slices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # For a suite of traffic: who judges, and cluster → its requests in the log; else empty.
+    judged_by: str = ""
+    requests: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def units(self) -> int:
@@ -80,6 +83,13 @@ class ItemGroups:
             return ()
         ordered = map(self.clusters.__getitem__, self.order(order_seed))
         return tuple(len(list(members)) for _, members in groupby(ordered))
+
+    def unit_requests(self, order_seed: int) -> tuple[int, ...]:
+        """Returns the clusters' requests in this order; empty for other suites."""
+        if not self.requests:
+            return ()
+        ordered = map(self.clusters.__getitem__, self.order(order_seed))
+        return tuple(self.requests[cluster] for cluster, _ in groupby(ordered))
 
     @property
     def largest(self) -> tuple[str, int]:
@@ -262,6 +272,10 @@ def _read_hashes(stored: str) -> frozenset[bytes]:
     return frozenset(raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES))
 
 
+# The scorer of a suite of traffic: a judge compares each answer with the answer of the log.
+TRAFFIC_SCORER: Final = "preference"
+# The rule of a score whose judge preferred one answer in one order, the other in the other.
+ORDERS_DISAGREE: Final = "orders_disagree"
 JUDGE_SEPARATOR: Final = "+judge:"  # in a suite's pin, between the scorer and its judge
 
 
@@ -335,6 +349,11 @@ class SuitePin:
     def judge_subject(self) -> str:
         """Names the subject of the judge's calibration; it covers the whole scorer pin."""
         return f"judge {digest([self.name, self.scorer])[:24]}"
+
+    @property
+    def is_traffic(self) -> bool:
+        """Tells whether the items are a draw from traffic, and the targets logged answers."""
+        return self.scorer.startswith(f"{TRAFFIC_SCORER}@")
 
     @property
     def scorer_alone(self) -> str:
@@ -415,6 +434,10 @@ class SuitePlan:
     futility: float = 0.0
     looks: Looks = Looks.PLANNED
     seed_origin: SeedOrigin = SeedOrigin.DIGEST
+    # judged_by, unit_requests: for a suite of traffic, as `ItemGroups` has them, in the
+    # registered order; else empty.
+    judged_by: str = ""
+    unit_requests: tuple[int, ...] = ()
     # Only for a slice's own route: `alpha` is the level before any other slice has passed.
     slice_terms: SliceTerms | None = None
 
@@ -481,6 +504,11 @@ class SuitePlan:
             more |= {
                 "population": self.population.value,
                 "suite_items": self.suite_items,
+            }
+        if self.judged_by:
+            more |= {
+                "judged_by": self.judged_by,
+                "unit_requests": list(self.unit_requests),
             }
         if self.slices:
             more |= {"slices": [asdict(slice_) for slice_ in self.slices]}

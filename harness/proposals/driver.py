@@ -52,6 +52,7 @@ from harness.proposals import (
     registration,
     route_rules,
     slice_attempts,
+    traffic_suites,
 )
 from harness.proposals.candidates import cost_ratio, leaderboard
 from harness.proposals.candidates.setbacks import (
@@ -378,7 +379,8 @@ def _continue_passed(
     setbacks = _find_setbacks(ctx, tx, proposal)
     # No canary opens without a person for a model that was withdrawn from callers before.
     was_withdrawn = any(setback.served for setback in setbacks)
-    if proposal.needs_approval or cost.ends_canary or was_withdrawn:
+    missing_labels = traffic_suites.find_missing_labels(proposal)
+    if proposal.needs_approval or cost.ends_canary or was_withdrawn or missing_labels:
         now = ctx.clock.now()
         waiting = Proposals(tx).save(
             apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
@@ -387,6 +389,7 @@ def _continue_passed(
         details = f" It differs from the route's rules: {widening}." if widening else ""
         details += f" {cost.text}"
         details += f" {describe_setbacks(setbacks)}." if setbacks else ""
+        details += f" Its canary waits: {missing_labels}." if missing_labels else ""
         alerts.raise_alert(
             tx,
             AlertKind.AWAITING_APPROVAL,
@@ -607,6 +610,7 @@ def _open_approved(
     """Opens the canary. Raises ProofRefused if the approval belongs to another verdict."""
     if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
         raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
+    traffic_suites.require_people(proposal)
     with ctx.store.write() as tx:
         if Proposals(tx).get(proposal.id).version != proposal.version:
             return []  # another process was faster

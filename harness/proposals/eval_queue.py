@@ -231,8 +231,13 @@ def check_data_class(ctx: ProposalsContext, run: EvalRun) -> None:
     A provider may lose the permission for a class while a run waits.
     """
     with ctx.store.read() as tx:
-        target = Targets(tx).all()[run.target]
-    data_class_checks.check_suite(ctx, run.suite, [target])
+        targets = Targets(tx).all()
+    receivers = [targets[run.target]]
+    if answers_of := ctx.suites.answers_of(run.suite):
+        # The judge and the incumbent get the contents of a suite of traffic, too.
+        receivers += [target for target in targets.values() if target.name == answers_of]
+        receivers.append(ctx.judges[run.suite])
+    data_class_checks.check_suite(ctx, run.suite, receivers)
 
 
 def _list_waiting_runs(ctx: ProposalsContext) -> Sequence[EvalRun]:

@@ -237,18 +237,20 @@ def spend_look_alpha(
     gate: GatePolicy,
     candidate: str,
     lineage: Collection[str],
+    route: str,
 ) -> SuitePlan:
     """Returns the plan with its look's number and the alpha that this look spends.
 
     A proposal on any route is a look once an answer of the candidate has a score, because a
     person may choose by seen scores. An open proposal is a look too, because it will have
     scores. So is a manual run of another target of the lineage. Only new items restart the
-    number; a new name, version, prompt, scorer or spelling of the same items does not.
+    number; a new name, version, prompt, scorer or spelling of the same items does not. Each
+    draw from a route's traffic is a look at the same items, whatever it has drawn.
 
     pin: the plan's suite. candidate: its id. lineage: result of `find_lineage`.
     Source: `budget.spend_alpha` (docs/explanation/statistics.md §1.8).
     """
-    look = 1 + _count_looks(tx, pin, candidate, lineage)[0]
+    look = 1 + _count_looks(tx, pin, candidate, lineage, route)[0]
     return replace(
         plan,
         alpha=spend_alpha(gate.alpha, look),
@@ -272,6 +274,7 @@ def describe_uncounted_looks(tx: Transaction, proposal: Proposal) -> str:
             pin,
             proposal.candidate,
             lineage,
+            proposal.route,
             until=proposal,
         )
         if looks >= plan.look:
@@ -290,22 +293,28 @@ def _count_looks(
     pin: SuitePin,
     candidate: str,
     lineage: Collection[str],
+    route: str,
     until: Proposal | None = None,
 ) -> tuple[int, list[Proposal]]:
-    """Counts the looks, and lists their proposals, newest first. until: a proposal; later looks
-    do not count.
+    """Counts the looks, and lists their proposals, newest first. route: of the comparison.
+    until: a proposal; later looks do not count.
     """
+
+    def is_look(earlier: SuitePlan, earlier_route: str) -> bool:
+        is_fresh_draw = pin.is_traffic and bool(earlier.judged_by) and earlier_route == route
+        return is_fresh_draw or _same_items(tx, pin, earlier)
+
     proposals = [
         proposal
         for proposal in Proposals(tx).of_candidates(lineage)
         if (until is None or proposal.created_at < until.created_at)
-        and any(_same_items(tx, pin, plan) for plan in proposal.plans)
+        and any(is_look(plan, proposal.route) for plan in proposal.plans)
         and has_looked(tx, proposal)
         and not _showed_no_score(tx, proposal, candidate)
     ]
     # The slices of one proposal share their alpha, so they are one look.
     look_numbers = [
-        max(plan.look for plan in proposal.plans if _same_items(tx, pin, plan))
+        max(plan.look for plan in proposal.plans if is_look(plan, proposal.route))
         for proposal in slice_attempts.list_attempts(proposals)
     ]
     # The looks of proposed targets are counted above, so their manual runs add no look.
@@ -358,6 +367,9 @@ def _same_items(
         return earlier.suite == pin.name
     if earlier_pin.data_sha256 == pin.data_sha256:
         return True
+    if isinstance(earlier, EvalRun) and earlier_pin.is_traffic and pin.is_traffic:
+        # A manual run has no route, so any draw may be of this route.
+        return True
     if not (earlier_pin.texts and pin.texts):
         # Older pins have no texts.
         return earlier.suite == pin.name
@@ -406,7 +418,7 @@ def charge_alpha(
     """
     charged = [
         budget.share_alpha(
-            spend_look_alpha(tx, pin, plan, gate, candidate, lineage),
+            spend_look_alpha(tx, pin, plan, gate, candidate, lineage, route.name),
             place.candidates,
         )
         for pin, plan in registered
@@ -576,4 +588,6 @@ def _plan_suite(
         suite_items=pin.items if is_about_suite_items else 0,
         slices=suite_groups.guarded_slices(order_seed, n_max),
         seed_origin=seed.origin,
+        judged_by=suite_groups.judged_by,
+        unit_requests=suite_groups.unit_requests(order_seed)[:n_max],
     )

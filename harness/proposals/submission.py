@@ -24,7 +24,13 @@ from harness.gate.policy import (
     parse_change_reference,
 )
 from harness.gate.suite_plan import Claim, SuitePlan
-from harness.proposals import eval_queue, registration, route_rules, slice_routes
+from harness.proposals import (
+    eval_queue,
+    registration,
+    route_rules,
+    slice_routes,
+    traffic_suites,
+)
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.context import ProposalsContext
@@ -296,6 +302,7 @@ def _register(
     vector_checks.check_vectors(ctx, tx, route.name, route.settings, incumbent, [candidate])
     for suite in route.settings.suites:
         data_class_checks.check_suite(ctx, suite.suite, [incumbent, candidate])
+    traffic_suites.check_traffic_suites(ctx, route.settings, incumbent, candidate)
     policy = _build_policy(ctx, route.settings, request)
     _check_reason(policy.gate, request)
     route_rules.check_judge(ctx, tx, route, policy)

@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from harness.app.installation import (
     open_installation,
 )
 from harness.evals.ports import EvalWorkers
+from harness.evals.settings import SuiteSettings
 from harness.frame.configuration import source_locations
 from harness.frame.errors import ConfigError, InputError, NotFound
 from harness.frame.imports import (
@@ -56,7 +57,12 @@ def build_workers(installation: Installation) -> EvalWorkers:
         SubprocessWorkers,
         worker_command,
     )
-    from harness.app.eval_workers.worker import JUDGE, TARGET  # noqa: PLC0415
+    from harness.app.eval_workers.worker import (  # noqa: PLC0415
+        INCUMBENT,
+        JUDGE,
+        TARGET,
+        find_named,
+    )
     from harness.providers.registry import provider_secrets  # noqa: PLC0415 - only where workers start
 
     source = installation.settings.source
@@ -70,13 +76,17 @@ def build_workers(installation: Installation) -> EvalWorkers:
     def variables_of(run: str) -> dict[str, str]:
         with installation.store.read() as tx:
             eval_run = EvalRuns(tx).get(run)
-            target = Targets(tx).all()[eval_run.target]
+            targets = Targets(tx).all()
+            target = targets[eval_run.target]
             providers = Providers(tx).all()
         provider = providers.get(target.provider)
         if provider is None:
             raise NotFound(f"run {run}: provider {target.provider!r} no longer exists")
         judge_target = installation.context.judges.get(eval_run.suite)
         judge = providers.get(judge_target.provider) if judge_target is not None else None
+        answers_of = installation.context.suites.answers_of(eval_run.suite)
+        answered = find_named(targets.values(), answers_of)
+        incumbent = providers.get(answered.provider) if answered is not None else None
         names = (
             *own_variables,
             secret_files.SECRET_VARIABLE,
@@ -84,7 +94,11 @@ def build_workers(installation: Installation) -> EvalWorkers:
             *secret_files.WORKER_VARIABLES,
         )
         variables = {name: os.environ[name] for name in names if name in os.environ}
-        for role_variables, role_target in ((TARGET, provider), (JUDGE, judge)):
+        for role_variables, role_target in (
+            (TARGET, provider),
+            (JUDGE, judge),
+            (INCUMBENT, incumbent),
+        ):
             if role_target is None:
                 continue
             keys = provider_secrets.keys_of_provider(installation.context, role_target)
@@ -103,6 +117,15 @@ def build_workers(installation: Installation) -> EvalWorkers:
         variables_of=variables_of,
         cwd=Path.cwd(),
     )
+
+
+def list_answers_of(suites: Mapping[str, SuiteSettings]) -> Mapping[str, str]:
+    """Maps each suite of traffic to the name of the target whose logged answers it has."""
+    return {
+        name: str(suite.scorer_options["answers_of"])
+        for name, suite in suites.items()
+        if suite.scorer_options.get("answers_of")
+    }
 
 
 def run_worker_template(config_path: Path | None) -> None:
@@ -142,7 +165,12 @@ def run_worker(
     freeze_modules()
     from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
     from evals.runner.rate_gate import RateGates  # noqa: PLC0415
-    from harness.app.eval_workers.worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
+    from harness.app.eval_workers.worker import (  # noqa: PLC0415
+        INCUMBENT,
+        JUDGE,
+        TARGET,
+        EvalWorker,
+    )
     from harness.evals.account_meter import AccountMeter, StoredLoads  # noqa: PLC0415
     from router.access.rate_limits import SharedRates  # noqa: PLC0415
     from router.upstream.transports import ProviderClient  # noqa: PLC0415
@@ -153,8 +181,9 @@ def run_worker(
     shared_folder = home / "evals"  # for all workers of this machine
     secrets = dict(os.environ)
     # A run's child processes, such as a model's code, must not inherit these variables.
-    for variable in (TARGET.key, TARGET.headers, JUDGE.key, JUDGE.headers):
-        os.environ.pop(variable, None)
+    for role in (TARGET, JUDGE, INCUMBENT):
+        os.environ.pop(role.key, None)
+        os.environ.pop(role.headers, None)
     try:
         EvalWorker(
             store=installation.store,
@@ -181,6 +210,7 @@ def run_worker(
                 for name, suite in settings.suites.items()
                 if suite.judge is not None
             },
+            answers_of=list_answers_of(settings.suites),
         ).work(run)
     finally:
         installation.close()

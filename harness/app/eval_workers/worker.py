@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
@@ -26,6 +26,7 @@ from harness.frame.errors import (
     LeaseLost,
     NotFound,
     ProviderAway,
+    RecordStale,
     SpendingPaused,
     StoreUnavailable,
     SwapgateError,
@@ -48,7 +49,7 @@ from harness.gate.run import (
 )
 from harness.proposals.eval_queue import list_needed_runs
 from harness.providers.records import Providers, Sightings, Targets
-from harness.providers.target import Provider
+from harness.providers.target import Provider, Target
 from harness.providers.target_price import describe_missing
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns, Suites
@@ -66,6 +67,7 @@ class WorkerEnv:
 
 TARGET = WorkerEnv("SWAPGATE_RUN_TARGET_KEY", "SWAPGATE_RUN_TARGET_HEADERS")
 JUDGE = WorkerEnv("SWAPGATE_RUN_JUDGE_KEY", "SWAPGATE_RUN_JUDGE_HEADERS")
+INCUMBENT = WorkerEnv("SWAPGATE_RUN_INCUMBENT_KEY", "SWAPGATE_RUN_INCUMBENT_HEADERS")
 STORE_ATTEMPTS = 30
 STORE_PAUSE_S = 1.0
 NOTE_EVERY = timedelta(seconds=5)
@@ -86,6 +88,8 @@ class EvalWorker:
     connections: int = 8
     # Maps a suite to its judge's provider.
     judges: Mapping[str, str] = field(default_factory=dict)
+    # Maps a suite of traffic to the name of the target whose logged answers it has.
+    answers_of: Mapping[str, str] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _noted_at: dict[tuple[str, ServedModel], datetime] = field(default_factory=dict)
     _stored_here: set[tuple[str, int]] = field(default_factory=set)
@@ -117,7 +121,7 @@ class EvalWorker:
             if not meter.over:
                 state = self.runner.run(job, self._build_keeper(meter), stopping)
                 remark = self.runner.remark
-        except JudgeUnfit as error:
+        except (JudgeUnfit, RecordStale) as error:
             # Fails the run, because the next worker would meet the same fault.
             state = RunState.FAILED
             remark = str(error)
@@ -157,11 +161,15 @@ class EvalWorker:
                 former.message if former.waits_since else "",
             )
             eval_run = EvalRuns(tx).get(run)
-            target = Targets(tx).all()[eval_run.target]
+            targets = Targets(tx).all()
+            target = targets[eval_run.target]
             provider = Providers(tx).all().get(target.provider)
             if provider is None:
                 raise NotFound(f"run {run}: provider {target.provider!r} no longer exists")
-            judge = Providers(tx).all().get(self.judges.get(whole_suite(eval_run.suite), ""))
+            suite = whole_suite(eval_run.suite)
+            judge = Providers(tx).all().get(self.judges.get(suite, ""))
+            incumbent = find_named(targets.values(), self.answers_of.get(suite, ""))
+            asked = Providers(tx).all().get(incumbent.provider) if incumbent else None
             purpose = spending_purpose(tx, run)
             run_meter = SpendingMeter(StoredSpending(self.store), self.clock, purpose)
             judge_meter = SpendingMeter(
@@ -182,6 +190,9 @@ class EvalWorker:
                 judge_api_key=self._find_provider_key(JUDGE, judge) if judge else None,
                 spending=run_meter,
                 judge_spending=judge_meter,
+                incumbent=incumbent,
+                incumbent_provider=self._restore_headers(INCUMBENT, asked) if asked else None,
+                incumbent_api_key=self._find_provider_key(INCUMBENT, asked) if asked else None,
             )
 
     def _find_provider_key(self, passed: WorkerEnv, provider: Provider) -> str | None:
@@ -357,6 +368,11 @@ class EvalWorker:
         recorded = AuditLog(tx).for_subject(subject, since=EVER, limit=1)
         if not recorded or recorded[0].details != details:
             AuditLog(tx).append(SYSTEM, CALIBRATED, subject, details)
+
+
+def find_named(targets: Iterable[Target], name: str) -> Target | None:
+    """Finds a target by its name, such as `openai/gpt-4o`; None without one."""
+    return next((target for target in targets if target.name == name), None)
 
 
 def _load_judge(tx: Transaction, run: EvalRun) -> str:

@@ -107,6 +107,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "signing_key.rotate": "rotated {}",
     "spending.cap": "changed the monthly cap of {}",
     "suite.add": "added {}",
+    "suite.draw": "drew {}",
     "switch.lift": "lifted {}",
     "switch.throw": "threw {}",
     "user.delete": "deleted the data of {}",

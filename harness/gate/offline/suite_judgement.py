@@ -9,6 +9,7 @@ in `harness.gate.offline.sequential`.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import fsum
 from statistics import fmean
 
 from harness.frame.formatting import format_points
@@ -45,7 +46,7 @@ from harness.gate.sentences import (
     slices_reason,
     slices_wait_reason,
 )
-from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.gate.suite_plan import ORDERS_DISAGREE, Claim, SuitePlan, SuiteRole
 from harness.gate.verdict import LenientFigures, SuiteFigures, SuiteReport
 
 SUITE_OUTCOMES = {
@@ -93,6 +94,40 @@ def judge_pairs(
     paired: PairedSuite,
     *,
     stopped: StoppedRun | None = None,
+) -> SuiteJudgement:
+    """Judges a suite as `_judge_pairs`. For a suite of traffic, the reason begins with the
+    judge, and the estimate that is weighted by requests must agree (statistics.md §1.22).
+    """
+    if not plan.judged_by:
+        return _judge_pairs(plan, paired, stopped)
+    paired = _count_contrary_pairs(plan, paired)
+    return judge_traffic(plan, paired, _judge_pairs(plan, paired, stopped))
+
+
+def _count_contrary_pairs(plan: SuitePlan, paired: PairedSuite) -> PairedSuite:
+    """Counts each pair whose orders disagree as the null hypothesis, which it cannot refute.
+
+    As ties, such pairs would move a worse candidate's difference towards 0, and a judge that
+    follows the position alone would show that any candidate is not inferior.
+    """
+    theta0 = design_from_plan(plan).theta0
+
+    def count(item: PairedItem) -> PairedItem:
+        share = item.rules.count(ORDERS_DISAGREE) / plan.epochs
+        if not (share and theta0):
+            return item
+        candidate = max(0.0, item.pair.candidate + share * theta0)
+        lenient = max(0.0, item.pair.lenient_candidate + share * theta0)
+        pair = replace(item.pair, candidate=candidate, lenient_candidate=lenient)
+        return replace(item, pair=pair)
+
+    return replace(paired, items=tuple(map(count, paired.items)))
+
+
+def _judge_pairs(
+    plan: SuitePlan,
+    paired: PairedSuite,
+    stopped: StoppedRun | None,
 ) -> SuiteJudgement:
     """Judges a suite and its slices from existing pairs, without costs (statistics.md §1.6,
     §1.13).
@@ -142,6 +177,35 @@ def judge_pairs(
 def count_for_candidate(paired: PairedSuite) -> PairedSuite:
     """Counts the missing scores for the candidate, as a rejection needs it."""
     return replace(paired, items=tuple(item.in_favour for item in paired.items))
+def judge_traffic(
+    plan: SuitePlan, paired: PairedSuite, judged: SuiteJudgement
+) -> SuiteJudgement:
+    """Adds the judge's name and the estimate that is weighted by requests to a report.
+
+    If that estimate lies on the other side of θ0, the callers and the requests disagree, and
+    the outcome is inconclusive.
+    """
+    report = judged.report
+    by = f"By the judge {plan.judged_by}: "
+    units = merge_clusters(plan, paired.items[: plan.items_in(report.n_used)])
+    weights = plan.unit_requests[: len(units)]
+    if not units or not sum(weights):
+        return replace(judged, report=replace(report, reason=by + report.reason))
+    differences = _differences(units)
+    pairs = zip(weights, differences, strict=True)
+    weighted = fsum(weight * d for weight, d in pairs) / sum(weights)
+    shown = f"Weighted by requests, the difference is {format_points(weighted)} points."
+    theta0 = design_from_plan(plan).theta0
+    outcome = report.outcome
+    reason = f"{by}{report.reason} {shown}"
+    if outcome in ("passed", "failed") and (weighted > theta0) != (outcome == "passed"):
+        outcome = "inconclusive"
+        reason = (
+            f"{by}{format_points(fmean(differences))} points in the mean over callers, but "
+            f"{format_points(weighted)} points weighted by requests: callers with many "
+            "requests and the others disagree, so neither is shown."
+        )
+    return replace(judged, report=replace(report, outcome=outcome, reason=reason))
 
 
 def _unlabelled_share(plan: SuitePlan, items: Sequence[PairedItem]) -> float:

@@ -180,11 +180,13 @@ class SmallInstallation:
 
     def context(self, store: Store | None = None) -> Context:
         chosen = store or self.store
+        suites = ConfiguredSuites(self.suites)
         return Context(
             store=chosen,
             clock=self.clock,
             chance=self.chance,
-            suites=ConfiguredSuites(self.suites),
+            suites=suites,
+            judges=suites.judges,
             policies={**self.policies, self.policy.name: self.policy},
             sinks=self.sinks,
             drift=self.drift,

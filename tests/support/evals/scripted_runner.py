@@ -8,6 +8,7 @@ from evals.runner.questions import (
     GIVE_UP_AFTER,
     AnswerUsage,
     Question,
+    given_samples,
     labelled_questions,
     open_questions,
     scored_sample,
@@ -16,6 +17,7 @@ from evals.runner.questions import (
     unscored_sample,
 )
 from evals.scorers import NotJudged
+from evals.scorers.interface import score_result
 from evals.suites.items import Item
 from evals.suites.suite import Suite, load_suite
 from harness.evals.ports import EvalJob
@@ -50,7 +52,9 @@ def right_answers(
 
 
 class ScriptedRunner:
-    """Suites must have a data file and no judge: these need the real runner."""
+    """Suites must have a data file and no judge, which needs the real runner. In a suite of
+    traffic, the script's answer is the win share that a judge would give.
+    """
 
     def __init__(
         self,
@@ -73,14 +77,19 @@ class ScriptedRunner:
         stop: Callable[[], bool],
     ) -> RunState:
         suite = load_suite(suite_settings(self._suites, job))
-        if suite.settings.judge is not None:
+        if suite.settings.judge is not None and not suite.is_traffic:
             raise InputError(f"suite {suite.settings.name!r}: a judge needs the real runner")
         failed_in_a_row = 0
         first: list[Sample] = []
         self.remark = ""
         under_way = job.max_connections
         questions = open_questions(job, suite)
-        if not all(map(on_sample, unlabelled_samples(job, suite, questions))):
+        given = [*unlabelled_samples(job, suite, questions)]
+        if suite.answers_of == job.target.name:
+            served = ServedModel(job.target.model)
+            given += given_samples(job, suite, questions, {}, served)
+            questions = ()
+        if not all(map(on_sample, given)):
             return RunState.OVER_BUDGET
         for question in labelled_questions(suite, questions):
             if stop():
@@ -129,6 +138,8 @@ class ScriptedRunner:
             served_model=served.model,
             served_build=served.build,
         )
+        if suite.is_traffic:
+            return scored_sample(came, score_result(float(answer), float(answer)))
         try:
             return scored_sample(came, suite.score(answer, question.item))
         except NotJudged as error:

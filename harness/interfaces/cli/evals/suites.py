@@ -187,6 +187,95 @@ def import_suite(
     _show_settings(result, session.settings.source)
 
 
+@command(
+    suite,
+    "draw",
+    example="swapgate suite draw support-traffic --route support --from spend.jsonl "
+    "--judge anthropic/claude-sonnet-4-5",
+)
+def draw_suite(
+    session: Session,
+    suite: str = arg("NAME"),
+    *,
+    route: str = opt("Route whose incumbent answered.", metavar="ROUTE"),
+    from_: str = opt(
+        "Log of requests (LiteLLM, OpenTelemetry), or `captures`.", "--from", metavar="SOURCE"
+    ),
+    judge: str = opt(
+        "Model that compares the answers, of another maker than both models.",
+        metavar="PROVIDER/MODEL",
+    ),
+    days: int | None = opt(
+        "Whole days, ending yesterday; at most the policy's `draw_days`, its default.",
+        type=click.IntRange(min=1),
+    ),
+    items: int | None = opt("Maximum of drawn records.", type=click.IntRange(min=1)),
+    rubric: Path | None = opt("File with the judge's rubric.", type=FILE),
+    judge_anyway: str = opt(
+        "Why the judge may be of a compared model's maker; each verdict shows it.",
+        metavar="WHY",
+        default="",
+    ),
+    ask_again: bool = opt("Ask the incumbent every record again, instead of its answers then."),
+    replace_: bool = opt("Replace the suite of this name, with its settings."),
+) -> None:
+    """Draw a suite from a route's traffic: the answers that users got are its targets.
+
+    Sends nothing. A later `swapgate propose` sends the contents to the providers that the
+    command names. Requests that would act at the provider are left out, and counted.
+    """
+    from harness.app import traffic_suite  # noqa: PLC0415 - only this command needs it
+
+    criteria = {} if rubric is None else {"criteria": rubric.read_text(encoding="utf-8")}
+    request = traffic_suite.DrawRequest(
+        suite,
+        route,
+        from_,
+        judge,
+        days,
+        items,
+        judge_anyway=judge_anyway,
+        ask_again=ask_again,
+        **criteria,
+    )
+    drawn = traffic_suite.draw_suite(
+        session.installation, session.actor, request, replace_=replace_
+    )
+    if session.json:
+        output.document(
+            {
+                "suite": suite,
+                "items": drawn.added.suites[0].items,
+                "data": str(drawn.added.suites[0].data),
+                "manifest": str(drawn.added.suites[0].manifest),
+                "summary": drawn.summary,
+                "not_drawn": drawn.left_out,
+                "dated": drawn.dated,
+                "receivers": drawn.receivers,
+                "configured": drawn.added.configured,
+            }
+        )
+        return
+    click.echo(f"suite {suite}: {drawn.summary}")
+    for reason, count in sorted(drawn.left_out.items()):
+        output.note(f"not drawn: {format_quantity(count, 'record')} {reason}")
+    if drawn.dated:
+        output.note(
+            f"{format_quantity(drawn.dated, 'prompt')} with a date or a tool's result, which "
+            "may have expired"
+        )
+    _show_settings(drawn.added, session.settings.source)
+    receivers = ", ".join(f"{target} ({part})" for part, target in drawn.receivers.items())
+    output.note(
+        f"this draw sent nothing; a comparison sends its contents to {receivers} and to each "
+        "candidate"
+    )
+    output.note(
+        f"next: `swapgate route settings {route} --suite {suite}`, then `swapgate propose "
+        f"{route} PROVIDER/MODEL`"
+    )
+
+
 def _show_settings(result: "SuiteImport", config_file: Path | None) -> None:
     from harness.app.config_entries import format_entry  # noqa: PLC0415 - only one command needs it
 

@@ -33,7 +33,7 @@ from harness.interfaces.cli.frame.command import (
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.proposals import comparison, verdict_wait
 from harness.operations.context import Context
-from harness.proposals import route_rules, submission
+from harness.proposals import route_rules, submission, traffic_suites
 from harness.proposals.candidates.estimate import SuiteEstimate
 from harness.proposals.candidates.outlook import (
     CandidateOutlook,
@@ -206,7 +206,7 @@ def create_proposal(
     outlook = forecast_proposal(context, session.actor, request, effect)
     ramp = duration_estimate.estimate_for_proposal(context, outlook.candidates[0].planned)
     risk = {"risk": outlook.risk}
-    _note_freeze(context, route)
+    _note_before(context, route, candidates)
     if not session.json:
         print_plans = _print_outlook if explains else _print_brief_outlook
         print_plans(outlook, ramp)
@@ -238,7 +238,10 @@ def create_proposal(
     return code
 
 
-def _note_freeze(ctx: Context, route: str) -> None:
+def _note_before(ctx: Context, route: str, candidates: Sequence[str]) -> None:
+    """Names who gets users' contents, and a freeze that keeps the canary closed."""
+    for receivers in traffic_suites.describe_receivers(ctx, route, candidates):
+        output.note(receivers)
     for freeze in freezes.list_freeze_notices(ctx, route):
         output.note(
             f"the evals run, but {freeze.describe(route)}: no canary opens. `swapgate switch "

@@ -1,0 +1,125 @@
+"""Writes drawn records as the items of a suite. Pure.
+
+An item's target is the answer that the user got, in the form in which a run stores answers
+(`evals.runner.questions.answer_text`). The item asks with the request's own settings.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from evals.runner.questions import answer_text
+from evals.scorers import AnswerToolCall
+from evals.suites.conversation import FIELDS, check_fields, check_messages, find_input_text
+from evals.traffic.draw import DrawnRecord, has_answer
+from harness.frame.errors import InputError
+from harness.routing.capture import CapturedRequest, message_text
+
+CLUSTER: Final = "caller"  # the metadata field of the unit
+# A key of an item's `production`: the request's own settings.
+SETTINGS: Final = "settings"
+# Members of a request's body that decide an answer, by the name that a chat has for them.
+_SETTINGS: Final[Mapping[str, str]] = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "max_tokens": "max_tokens",
+    "max_completion_tokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "stop": "stop",
+    "stop_sequences": "stop",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "parallel_tool_calls": "parallel_tool_calls",
+    "reasoning_effort": "reasoning_effort",
+    "seed": "seed",
+}
+# Without these members, a request in production has the provider's defaults.
+_UNSET: Final[Mapping[str, object]] = {"temperature": None, "max_tokens": None}
+_DATED: Final = re.compile(
+    r"\b(?:19|20)\d\d-[01]\d-[0-3]\d\b|\b[0-3]?\d[./][01]?\d[./](?:19|20)\d\d\b|\btoday is\b|"
+    r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]* \d{1,2}(?:st|nd|rd|th)?,? "
+    r"(?:19|20)\d\d\b",
+    re.IGNORECASE,
+)
+
+
+def request_settings(body: Mapping[str, Any]) -> Mapping[str, object]:
+    """Returns the settings of a logged body that a copy of the request must have."""
+    found = {
+        chat_name: body[name]
+        for name, chat_name in _SETTINGS.items()
+        if body.get(name) is not None
+    }
+    return {**_UNSET, **found}
+
+
+def is_dated(record: CapturedRequest) -> bool:
+    """Tells whether a prompt contains a date, or a tool's result that may have expired."""
+    return any(
+        message.get("role") == "tool" or _DATED.search(message_text(message.get("content")))
+        for message in record.content.get("messages", ())
+    )
+
+
+def build_item(
+    drawn: DrawnRecord,
+    settings: Mapping[str, object],
+    *,
+    answers_of: str,
+    ask_again: bool = False,
+) -> dict[str, Any]:
+    """Builds a line of the suite's data file.
+
+    settings: result of `request_settings`. answers_of: the incumbent's name. ask_again: leaves
+    the logged answer out, so that both models answer now. Raises InputError for a request that
+    Swapgate cannot ask as a chat.
+    """
+    record = drawn.record
+    has_target = has_answer(record) and not ask_again
+    place = f"record {record.request or record.id}"
+    messages = check_messages(record.content.get("messages"), place)
+    fields = {name: record.content[name] for name in FIELDS if record.content.get(name)}
+    check_fields(fields, place)
+    question = find_input_text(messages)
+    if not question.strip():
+        raise InputError(f"{place}: the messages have no text")
+    return {
+        "id": record.id,
+        "input": question,
+        "target": logged_answer(record.content.get("answer")) if has_target else "",
+        "metadata": {
+            "messages": list(messages),
+            **fields,
+            CLUSTER: drawn.unit,
+            "requests": drawn.requests,
+            "dated": "yes" if is_dated(record) else "no",
+            "production": {
+                "model": record.target,
+                "answers_of": answers_of,
+                "answered": has_target,
+                SETTINGS: dict(settings),
+            },
+            "provenance": {
+                "route": record.route,
+                "at": record.at.isoformat(),
+                "data_class": record.data_class,
+                "outcome": record.outcome,
+            },
+        },
+    }
+
+
+def logged_answer(answer: object) -> str:
+    """Returns a logged answer as a run would store it: its text, or JSON with its tool calls.
+
+    A refusal in a member of its own is the answer's text.
+    """
+    if not isinstance(answer, Mapping):
+        return message_text(answer)
+    text = message_text(answer.get("content")) or str(answer.get("refusal") or "")
+    calls = [
+        AnswerToolCall(str(function.get("name")), str(function.get("arguments") or ""))
+        for call in answer.get("tool_calls") or ()
+        if isinstance(function := call.get("function"), Mapping)
+    ]
+    return answer_text(text, calls)

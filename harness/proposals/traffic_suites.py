@@ -1,0 +1,114 @@
+"""Rules for routes with a suite of traffic: who may judge, how old its records may be, who gets
+its contents, and whose verdict opens a canary.
+
+`evals.traffic` draws such a suite. Its targets are the answers that users got.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Final
+
+from harness.frame.errors import InputError, ProofRefused, StaleEvidence
+from harness.gate.policy import TrafficProof
+from harness.gate.suite_plan import SuiteRole
+from harness.proposals.context import ProposalsContext
+from harness.providers.models.makers import find_shared_maker
+from harness.providers.target import Target
+from harness.routing.control import data_class_checks
+from harness.routing.control.routes import require_route
+from harness.routing.proposal import Proposal
+from harness.routing.route_settings import RouteSettings
+
+MAX_AGE_DAYS: Final = 14  # of a record, when a comparison with it begins
+
+
+def list_traffic_suites(ctx: ProposalsContext, settings: RouteSettings) -> Sequence[str]:
+    """Lists the route's suites of traffic."""
+    names = [suite.suite for suite in settings.suites]
+    return [name for name in names if ctx.suites.answers_of(name)]
+
+
+def check_traffic_suites(
+    ctx: ProposalsContext,
+    settings: RouteSettings,
+    incumbent: Target,
+    candidate: Target,
+) -> None:
+    """Checks a route's suites of traffic before a comparison.
+
+    Raises StaleEvidence for a draw of another incumbent or with old records, InputError for a
+    judge that is a compared model or of its maker, and NotAllowed or NotFound for a judge that
+    may not see the suite's data.
+    """
+    for suite in list_traffic_suites(ctx, settings):
+        judge = ctx.judges[suite]
+        _check_draw(ctx, suite, incumbent)
+        if judge.name in (incumbent.name, candidate.name):
+            raise InputError(
+                f"suite {suite!r}: {judge.name} cannot judge its own answers: draw the suite "
+                "again with another --judge"
+            )
+        fault = find_shared_maker(judge.model, [incumbent.model, candidate.model])
+        if fault and not ctx.suites.judge_reason(suite).strip():
+            raise InputError(
+                f"suite {suite!r}: {fault}: draw the suite again with a --judge of another "
+                "maker, or give a reason by --judge-anyway, which the verdict shows"
+            )
+        data_class_checks.check_suite(ctx, suite, [judge])
+
+
+def _check_draw(ctx: ProposalsContext, suite: str, incumbent: Target) -> None:
+    answers_of = ctx.suites.answers_of(suite)
+    again = f"draw it again by `swapgate suite draw {suite} … --replace`"
+    if answers_of != incumbent.name:
+        raise StaleEvidence(
+            f"suite {suite!r} has answers of {answers_of}, but the route's incumbent is "
+            f"{incumbent.name}: {again}"
+        )
+    oldest = ctx.suites.oldest_record(suite)
+    # Whole days: a record of the first day of a draw counts until that day's end.
+    if oldest is not None and ctx.clock.now() - oldest > timedelta(days=MAX_AGE_DAYS + 1):
+        raise StaleEvidence(
+            f"suite {suite!r} has records of {oldest:%Y-%m-%d}, older than {MAX_AGE_DAYS} "
+            f"days: {again}"
+        )
+
+
+def describe_receivers(
+    ctx: ProposalsContext, route: str, candidates: Sequence[str]
+) -> Iterator[str]:
+    """Yields a sentence for each suite of traffic that names who gets its contents."""
+    with ctx.store.read() as tx:
+        settings = require_route(tx, route).settings
+    for suite in list_traffic_suites(ctx, settings):
+        receivers = [
+            *(f"{name} (candidate)" for name in candidates),
+            f"{ctx.judges[suite].name} (judge)",
+            f"{ctx.suites.answers_of(suite)} (incumbent, asked again)",
+        ]
+        yield f"suite {suite!r} sends users' contents to {', '.join(receivers)}"
+
+
+def find_missing_labels(proposal: Proposal) -> str:
+    """Returns why a passed proposal needs people's labels before its canary, with the next
+    command; empty if it needs none.
+    """
+    if proposal.policy.proof is TrafficProof.JUDGE:
+        return ""
+    suites = [
+        plan.suite
+        for plan in proposal.plans
+        if plan.judged_by and plan.role is not SuiteRole.GUARD
+    ]
+    if not suites:
+        return ""
+    return (
+        f"the verdict is a judge's, and the policy {proposal.policy.name!r} asks for people "
+        f"(`proof: people`): `swapgate label {suites[0]}`, or let an admin set `proof: judge`"
+    )
+
+
+def require_people(proposal: Proposal) -> None:
+    """Raises ProofRefused if the proposal's canary must wait for people's labels."""
+    if reason := find_missing_labels(proposal):
+        raise ProofRefused(f"{proposal.id}: {reason}")

@@ -1,0 +1,94 @@
+"""A team without evals proves a swap by its spend log, and no logged write happens again."""
+
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from harness.frame.runtime.clock import SystemClock
+from tests.acceptance.conftest import Installing
+from tests.acceptance.installation import Document, Installation, eventually
+from tests.acceptance.providers import Simulator
+from tests.acceptance.swaps import SHORT, await_phase, await_up, before_simulator, propose
+
+CALLERS: Final = 120
+WRITE: Final = "Send every customer the mail 4711"
+POLICY: Final[Document] = {
+    **SHORT,
+    "proof": "judge",
+    "gate": {**SHORT["gate"], "claim": "non_inferior", "margin": 0.1},
+}
+
+
+def spend_log(place: Installation, file: Path) -> None:
+    """What a gateway stored: the real answers of the incumbent, and a request that would send
+    mail by a remote server.
+    """
+    midnight = SystemClock().now().replace(hour=0, minute=0, second=0, microsecond=0)
+    rows = []
+    for number in range(CALLERS):
+        text = f"Customer {number} wants to know where parcel {number * 37 % 1009} is."
+        answer = place.chat("support", text).json()
+        rows.append(row(number, midnight - timedelta(days=1 + number % 4), text, answer))
+    mail = {"type": "mcp", "server_label": "mail", "server_url": "https://mail.example/mcp"}
+    rows.append(
+        row(CALLERS, midnight - timedelta(days=1), WRITE, rows[0]["response"], tools=[mail])
+    )
+    file.write_text("".join(f"{json.dumps(one)}\n" for one in rows), encoding="utf-8")
+
+
+def row(number: int, at: datetime, text: str, answer: object, **body: object) -> Document:
+    messages = [{"role": "user", "content": text}]
+    return {
+        "request_id": f"r{number}",
+        "call_type": "acompletion",
+        "startTime": at.isoformat(),
+        "model": "openai/sim-base",
+        "messages": {},
+        "response": answer,
+        "proxy_server_request": {"model": "sim-base", "messages": messages, **body},
+        "status": "success",
+        "end_user": f"customer-{number}",
+        "session_id": "",
+    }
+
+
+@pytest.mark.req("F2", "F9", "D8")
+def test_a_spend_log_proves_a_swap_and_a_logged_write_is_never_sent_again(
+    installing: Installing,
+) -> None:
+    made: list[Simulator] = []
+
+    def settings(place: Installation) -> Document:
+        made.append(Simulator(place))
+        plain = before_simulator(made[0], support={})
+        return {**plain, "policies": {**plain["policies"], "short": POLICY}}
+
+    place = installing(settings)
+    await_up(place, "router", "control")
+    spend_log(place, place.folder / "spend.jsonl")
+    drawn = place.json(
+        *("suite", "draw", "traffic", "--route", "support", "--from", "spend.jsonl"),
+        *("--judge", "sim/sim-judge", "--judge-anyway", "a simulated model has no maker"),
+    )
+    assert drawn["items"] == CALLERS
+    assert drawn["not_drawn"] == {"with a tool that the provider runs": 1}
+    place.cli("route", "settings", "support", "--suite", "traffic", "--reason", "our traffic")
+    made[0].reset_stats()
+
+    swap = propose(place, "support", "sim/sim-better")
+    await_phase(place, swap, "canary")
+
+    (verdict,) = place.database.rows("SELECT * FROM verdict WHERE proposal = :id", id=swap)
+    assert verdict["outcome"] == "passed"
+    assert verdict["reason"].startswith("By the judge sim/sim-judge ")
+    # The incumbent answered only the check of the record; its arm is the log.
+    counted = eventually(lambda: made[0].stats()["models"])
+    assert counted["sim-base"]["requests"] == 60
+    assert counted["sim-better"]["requests"] <= CALLERS
+    assert all(not model["tools"] for model in counted.values())
+    prompts = place.database.rows("SELECT prompt FROM sample")
+    assert not [one for one in prompts if WRITE in str(one["prompt"])]
+    assert WRITE not in (place.folder / "suites/traffic.jsonl").read_text(encoding="utf-8")

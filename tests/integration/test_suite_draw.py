@@ -1,0 +1,106 @@
+"""`swapgate suite draw` writes a suite from a log, registers the draw, and sends nothing."""
+
+import json
+from typing import Any
+
+import pytest
+
+from harness.frame.runtime.clock import SystemClock
+from tests.support.evals.spend_log import spend_row, spend_rows, write_spend_log
+from tests.support.site.command_line import CommandLine
+
+pytestmark = pytest.mark.req("F9", "D8")
+
+NOW = SystemClock().now()
+WHY = "a simulated model has no maker"
+
+
+@pytest.fixture
+def cli(cli: CommandLine) -> CommandLine:
+    cli.run("route", "settings", "chat", "--data-class", "personal", "--reason", "people")
+    return cli
+
+
+def draw(cli: CommandLine, *words: str, **given: Any) -> Any:
+    return cli.json(
+        *("suite", "draw", "traffic", "--route", "chat", "--from", "spend.jsonl"),
+        *("--judge", "sim/judge", "--judge-anyway", WHY, *words),
+        **given,
+    )
+
+
+def test_a_drawn_suite_has_the_users_answers_and_its_registration(cli: CommandLine) -> None:
+    hosted = spend_row(900, NOW, tools=[{"type": "mcp", "server_url": "https://mail.example"}])
+    rows = [*spend_rows(NOW, 80), {**hosted, "startTime": spend_rows(NOW, 1)[0]["startTime"]}]
+    write_spend_log(cli.folder / "spend.jsonl", rows)
+
+    drawn = draw(cli)
+
+    assert drawn["items"] == 80
+    assert drawn["not_drawn"] == {"with a tool that the provider runs": 1}
+    assert drawn["receivers"]["the incumbent, asked again"] == "sim/base"
+    lines = (cli.folder / "suites/traffic.jsonl").read_text(encoding="utf-8").splitlines()
+    assert "mail.example" not in "".join(lines)
+    item = json.loads(lines[0])
+    assert item["target"].startswith("Order ")
+    assert item["metadata"]["production"]["settings"] == {
+        "temperature": None,
+        "max_tokens": None,
+    }
+    manifest = (cli.folder / "suites/manifest.toml").read_text(encoding="utf-8")
+    for name in ("source_sha256", "seed", "first_day", "last_day", "per_day", "not_drawn"):
+        assert f"{name} = " in manifest
+    settings = (cli.folder / "swapgate.yaml").read_text(encoding="utf-8")
+    assert '"judge_anyway"' in settings
+    assert WHY in settings
+    (event,) = [event for event in cli.json("audit", "tail") if event["action"] == "suite.draw"]
+    assert event["subject"] == "suite traffic"
+
+
+def test_the_same_dates_give_the_same_draw_whatever_else_the_file_has(cli: CommandLine) -> None:
+    rows = spend_rows(NOW, 80)
+    write_spend_log(cli.folder / "spend.jsonl", rows)
+    first = draw(cli, "--items", "40")
+    content = (cli.folder / "suites/traffic.jsonl").read_bytes()
+
+    write_spend_log(cli.folder / "spend.jsonl", [*rows, spend_row(500, NOW)])
+    second = draw(cli, "--items", "40", "--replace")
+
+    assert (first["items"], second["items"]) == (40, 40)
+    assert (cli.folder / "suites/traffic.jsonl").read_bytes() == content
+
+
+def test_a_record_whose_class_nobody_knows_is_not_drawn(cli: CommandLine) -> None:
+    cli.run("route", "settings", "chat", "--data-class", "", "--reason", "test")
+    write_spend_log(cli.folder / "spend.jsonl", spend_rows(NOW, 30))
+
+    done = cli.run(
+        *("suite", "draw", "traffic", "--route", "chat", "--from", "spend.jsonl"),
+        *("--judge", "sim/judge", "--judge-anyway", WHY),
+        exits=7,
+    )
+
+    assert "cannot tell who may see its records" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("--judge-anyway", ""), 2, "does not show who made the judge"),
+        (("--judge", "sim/base"), 2, "is the incumbent"),
+        (("--days", "9"), 2, "draws from 7 whole days"),
+    ],
+)
+def test_a_judge_of_the_family_and_days_beyond_the_policy_are_refused(
+    cli: CommandLine, words: tuple[str, ...], code: int, sentence: str
+) -> None:
+    write_spend_log(cli.folder / "spend.jsonl", spend_rows(NOW, 30))
+
+    done = cli.run(
+        *("suite", "draw", "traffic", "--route", "chat", "--from", "spend.jsonl"),
+        *("--judge", "sim/judge", "--judge-anyway", WHY, *words),
+        exits=code,
+    )
+
+    assert sentence in " ".join(done.stderr.split())
+    assert not (cli.folder / "suites").exists()
