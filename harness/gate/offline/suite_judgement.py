@@ -177,6 +177,8 @@ def _judge_pairs(
 def count_for_candidate(paired: PairedSuite) -> PairedSuite:
     """Counts the missing scores for the candidate, as a rejection needs it."""
     return replace(paired, items=tuple(item.in_favour for item in paired.items))
+
+
 def judge_traffic(
     plan: SuitePlan, paired: PairedSuite, judged: SuiteJudgement
 ) -> SuiteJudgement:

@@ -42,7 +42,6 @@ class ModelUse(NamedTuple):
         return f"{self.role} {preposition}{self.route}"
 
 
-
 @dataclass(frozen=True, slots=True)
 class Successor:
     """A newer model of the same family that could take an ending model's place.
