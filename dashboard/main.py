@@ -32,47 +32,39 @@ st.set_page_config(
 st.html(theme.css(st.context.theme.type))
 st.logo(str(FOLDER / "wordmark.svg"), size="large")
 
+# By menu: each page's file in `views`, which is its address too, and its title. The bar shows
+# the pages on which people decide; two menus hold the other pages.
+TITLES = {
+    "": {
+        "overview": "Overview",
+        "compare": "Compare",
+        "proposals": "Proposals",
+        "canary": "Canary",
+    },
+    "Watch": {
+        "traffic": "Traffic & failovers",
+        "shadows": "Shadows",
+        "sessions": "Sessions",
+        "audit": "Audit",
+    },
+    "Set up": {
+        "routes": "Routes & policies",
+        "providers": "Providers",
+        "suites": "Suites & captures",
+        "keys": "Keys & spending",
+    },
+}
 PAGES = {
-    # The bar shows the pages on which people decide; two menus hold the other pages.
-    "": [
+    section: [
         st.Page(
-            "views/overview.py",
-            title="Overview",
-            url_path="overview",
-            default=True,
-        ),
-        st.Page("views/compare.py", title="Compare", url_path="compare"),
-        st.Page("views/proposals.py", title="Proposals", url_path="proposals"),
-        st.Page(
-            "views/canary.py",
-            title="Canary",
-            url_path="canary",
-        ),
-    ],
-    "Watch": [
-        st.Page(
-            "views/traffic.py",
-            title="Traffic & failovers",
-            url_path="traffic",
-        ),
-        st.Page("views/shadows.py", title="Shadows", url_path="shadows"),
-        st.Page("views/sessions.py", title="Sessions", url_path="sessions"),
-        st.Page("views/audit.py", title="Audit", url_path="audit"),
-    ],
-    "Set up": [
-        st.Page(
-            "views/routes.py",
-            title="Routes & policies",
-            url_path="routes",
-        ),
-        st.Page("views/providers.py", title="Providers", url_path="providers"),
-        st.Page(
-            "views/suites.py",
-            title="Suites & captures",
-            url_path="suites",
-        ),
-        st.Page("views/keys.py", title="Keys & spending", url_path="keys"),
-    ],
+            f"views/{name}.py",
+            title=title,
+            url_path=name,
+            default=name == "overview",
+        )
+        for name, title in titles.items()
+    ]
+    for section, titles in TITLES.items()
 }
 page = st.navigation(PAGES, position="top")
 # The bar shows neither the page of a menu nor, on a phone, any page.

@@ -74,25 +74,13 @@ def forest(
             labelPadding=8,
         ),
     )
-    outcome_labels = {
-        outcome: LABELS[outcome] for outcome in SHAPES if outcome in set(frame["outcome"])
+    present = set(frame["outcome"])
+    states = {
+        _write_state(label): (label, SHAPES[outcome])
+        for outcome, label in LABELS.items()
+        if outcome in present
     }
-    names = {
-        outcome: f"{label.symbol} {label.words.lower()}"
-        for outcome, label in outcome_labels.items()
-    }
-    legend = top_legend(symbolSize=110)
-    tones = {
-        names[outcome]: palette.colour_for(label.tone)
-        for outcome, label in outcome_labels.items()
-    }
-    colour = named(alt.Color, "verdict:N", tones, legend)
-    shape = named(
-        alt.Shape,
-        "verdict:N",
-        {names[outcome]: SHAPES[outcome] for outcome in outcome_labels},
-        legend,
-    )
+    colour, shape = _tell_apart("verdict:N", states, palette)
     base = alt.Chart(frame)
     scale = _build_scale(frame if scale_rows is None else scale_rows)
     axis = alt.Axis(
@@ -146,6 +134,25 @@ def forest(
     return dressed(figure, palette, ROW_HEIGHT_PX * len(frame) + EDGES_PX)
 
 
+def _write_state(label: Label) -> str:
+    return f"{label.symbol} {label.words.lower()}"
+
+
+def _tell_apart(
+    field: str,
+    states: Mapping[str, tuple[Label, str]],
+    palette: Palette,
+) -> tuple[alt.Color, alt.Shape]:
+    """Encodes a field of states by colour and by shape. states: label and shape, by name."""
+    legend = top_legend(symbolSize=110)
+    colours = {name: palette.colour_for(label.tone) for name, (label, _) in states.items()}
+    shapes = {name: shape for name, (_, shape) in states.items()}
+    return (
+        named(alt.Color, field, colours, legend),
+        named(alt.Shape, field, shapes, legend),
+    )
+
+
 def quality_against_cost(
     frame: pd.DataFrame,
     standings: Iterable[tuple[Label, str]],
@@ -158,16 +165,10 @@ def quality_against_cost(
     (whether the model is on the line). standings: labels and shapes.
     """
     present = set(frame["standing"])
-    shapes = [(label, shape) for label, shape in standings if label.words in present]
-    legend = top_legend(symbolSize=110)
-    tones = {label.words: palette.colour_for(label.tone) for label, _ in shapes}
-    colour = named(alt.Color, "standing:N", tones, legend)
-    shape = named(
-        alt.Shape,
-        "standing:N",
-        {label.words: shape for label, shape in shapes},
-        legend,
-    )
+    states = {
+        label.words: (label, shape) for label, shape in standings if label.words in present
+    }
+    colour, shape = _tell_apart("standing:N", states, palette)
     x = alt.X(
         "usd:Q",
         title="US dollars for 1,000 answers",
@@ -371,53 +372,33 @@ def suite_frame(
     """Builds one row per measured suite, in points. low, high: the ends of the interval that
     decides; NaN if the suite counts only in the mean.
     """
-    rows: list[dict[str, Any]] = []
+    rows = []
     for report in reports:
         if report.is_unscored:
             continue
         decides = basis.decides(report)
-        outcome = report.outcome if decides else "member"
-        label = {**labels.VERDICT_LABELS, **labels.MEMBER_LABELS}[outcome]
-        title = titles.get(report.suite, report.suite)
         interval = intervals.get(report.suite)
-        limit = report.limit if decides else None
-        row = _build_row(
-            [title],
-            outcome,
-            label.words.lower(),
-            (
-                report.delta,
-                interval.low if interval else None,
-                interval.high if interval else None,
-                limit,
-            ),
-        )
+        low, high = (interval.low, interval.high) if interval else (None, None)
         rows.append(
-            {
-                "suite": report.suite,
-                "title": title,
-                **row,
-            }
+            _build_row(
+                [titles.get(report.suite, report.suite)],
+                report.outcome if decides else "member",
+                (report.delta, low, high, report.limit if decides else None),
+            )
         )
-    return _build_frame(rows, ["suite", "title"])
+    return _build_frame(rows)
 
 
 def _build_row(
     name: Sequence[str],
     outcome: str,
-    words: str,
     figures: Sequence[float | None],
 ) -> dict[str, Any]:
     """Builds a row of a forest plot. name: lines of its label. figures: shares."""
-    label = {
-        **labels.VERDICT_LABELS,
-        **labels.MEMBER_LABELS,
-        **labels.SLICE_LABELS,
-    }[outcome]
     return {
         "row": "|".join([*textwrap.wrap(name[0], 18), *name[1:]]),
         "outcome": outcome,
-        "verdict": f"{label.symbol} {words}",
+        "verdict": _write_state(LABELS[outcome]),
         "label": labels.points(figures[0]),
         **{
             field: None if figure is None else figure * 100
@@ -426,13 +407,10 @@ def _build_row(
     }
 
 
-def _build_frame(rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> pd.DataFrame:
-    """Builds a frame with the forest plot's columns, even without rows. first: the names of
-    further columns.
-    """
-    columns = [*first, "row", "outcome", "verdict", "label", *FIGURES]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype(dict.fromkeys(FIGURES, "float64"))
+def _build_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Builds a frame with the forest plot's columns, even without rows."""
+    columns = ["row", "outcome", "verdict", "label", *FIGURES]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(FIGURES, "float64"))
 
 
 def slice_frames(report: SuiteReport) -> Mapping[str, pd.DataFrame]:
@@ -446,9 +424,8 @@ def slice_frames(report: SuiteReport) -> Mapping[str, pd.DataFrame]:
         outcome = (
             "worse" if slice_report.worse else "untested" if slice_report.p is None else "kept"
         )
-        words = labels.SLICE_LABELS[outcome].words
         item_count = labels.plural(slice_report.n_used, report.figures.unit)
         figures = (slice_report.delta, slice_report.ci_low, slice_report.ci_high, None)
-        row = _build_row([slice_report.value, item_count], outcome, words, figures)
+        row = _build_row([slice_report.value, item_count], outcome, figures)
         rows_by_field.setdefault(slice_report.field, []).append(row)
     return {name: _build_frame(rows) for name, rows in rows_by_field.items()}

@@ -23,16 +23,20 @@ def describe_serving(status: RouteStatus) -> tuple[str, str]:
     return escape(incumbent), ""
 
 
-def serving_line(status: RouteStatus) -> str:
-    """Renders the model that answers now for the line below a page's title."""
+def serving_line(status: RouteStatus | None) -> str:
+    """Renders the model that answers now for the line below a page's title. status: None for a
+    deleted route.
+    """
+    if status is None:
+        return "deleted since"
     model, words = describe_serving(status)
     predicate = " serves now" if status.serves else ""
     return f"<b>{model}</b>{predicate} {escape(words)}".rstrip()
 
 
-def outage_banner(status: RouteStatus) -> str:
+def outage_banner(status: RouteStatus | None) -> str:
     """Renders a warning if the route's own model does not answer; empty if it does."""
-    if status.outage is None:
+    if status is None or status.outage is None:
         return ""
     is_down = status.state is RouteState.DOWN
     return markup.banner(

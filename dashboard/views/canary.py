@@ -200,12 +200,9 @@ def show_controls(status: CanaryStatus) -> None:
         key="harmed" if is_harm_visible else "unharmed",  # styles.css selects this key
     ):
         for signal, obstacle in obstacles.items():
-            label, icon = BUTTONS[signal]
-            if signal is RolloutSignal.ABORT and status.rollout.baking:
-                label = RESTORE_LABEL
             if st.button(
-                label,
-                icon=icon,
+                label_signal(status, signal),
+                icon=BUTTONS[signal][1],
                 disabled=bool(obstacle),
                 key=f"hand-{signal.value}",
             ):
@@ -214,6 +211,11 @@ def show_controls(status: CanaryStatus) -> None:
             st.html(markup.note(" ".join(reasons)), width="content")
     if not obstacles:
         st.html(markup.note(ENDED))
+
+
+def label_signal(status: CanaryStatus, signal: RolloutSignal) -> str:
+    is_end_of_bake = signal is RolloutSignal.ABORT and status.rollout.baking
+    return RESTORE_LABEL if is_end_of_bake else BUTTONS[signal][0]
 
 
 def list_buttons(status: CanaryStatus) -> dict[RolloutSignal, str]:
@@ -243,11 +245,8 @@ def ask(status: CanaryStatus, signal: RolloutSignal) -> None:
     """Opens the dialog that confirms a signal. Its keys contain the rollout's version, so that
     the dialog does not show a text that was typed for an earlier version.
     """
-    label = BUTTONS[signal][0]
-    if signal is RolloutSignal.ABORT and status.rollout.baking:
-        label = RESTORE_LABEL
     rollout = status.rollout
-    title = f"{label}: route {rollout.route}"
+    title = f"{label_signal(status, signal)}: route {rollout.route}"
     dialog_subject = f"{rollout.id}-{rollout.version}"
     dialog(title, Role.APPROVER, signal.value)(confirm)(dialog_subject, status, signal)
 

@@ -102,12 +102,11 @@ def headline(view: CanaryView, status: CanaryStatus) -> str:
     rollout = status.rollout
     state = status.state
     quiet_since = view.quiet_since
-    serving = serving_line(view.serving) if view.serving else "deleted"
     note = (
-        f"Route {strong(rollout.route)} · {serving} · "
+        f"Route {strong(rollout.route)} · {serving_line(view.serving)} · "
         f"started {escape(labels.age(rollout.started_at, view.now))}"
     )
-    banners = outage_banner(view.serving) if view.serving else ""
+    banners = outage_banner(view.serving)
     if quiet_since is not None:
         text = (
             f"No request has arrived since {labels.date_time(quiet_since)}. Check that clients "
@@ -124,8 +123,6 @@ def headline(view: CanaryView, status: CanaryStatus) -> str:
 def no_canary(view: CanaryView, route: str) -> str:
     """Renders the title of a route that never had a canary."""
     heading = f"No canary on {strong(route)}"
-    if view.serving is None:
-        return markup.title(heading)
     return markup.title(heading, serving_line(view.serving)) + outage_banner(view.serving)
 
 

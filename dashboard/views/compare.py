@@ -86,12 +86,11 @@ def _show_header(view: ComparisonView) -> None:
     ]
     route = markup.link("routes", strong(proposal.route), route=proposal.route)
     serving = load_serving(page_frame.context(), proposal.route)
-    serving_text = f" · {serving_line(serving)}" if serving else ""
     heading = f"{strong(comparison.candidate.name)} instead of "
     heading += strong(comparison.incumbent.name)
-    note = f"Route {route}{serving_text} · {rich(' · '.join(facts))}"
+    note = f"Route {route} · {serving_line(serving)} · {rich(' · '.join(facts))}"
     st.html(markup.title(heading, note))
-    page_frame.show_html(outage_banner(serving) if serving else "")
+    page_frame.show_html(outage_banner(serving))
 
 
 def show_banners(view: ComparisonView) -> bool:

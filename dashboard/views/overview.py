@@ -239,23 +239,13 @@ def _build_alert_row(alert: AlertView) -> markup.Row:
     }
 
 
+# The states that are no canary's; `labels.CANARY_SIGNS` has a canary's.
 ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
     RouteState.DOWN: ("✕", Tone.WORSE),
     RouteState.UNPROVED: ("▲", Tone.WORSE),
-    RouteState.HARM: ("✕", Tone.WORSE),
     RouteState.ON_FALLBACK: ("▲", Tone.UNDECIDED),
-    RouteState.HELD: ("?", Tone.UNDECIDED),
-    RouteState.BAKE_HELD: ("?", Tone.UNDECIDED),
-    RouteState.UNCOMPARED: ("?", Tone.UNDECIDED),
-    RouteState.PAUSED: ("?", Tone.UNDECIDED),
     RouteState.APPROVAL: ("?", Tone.UNDECIDED),
-    RouteState.SUSPECT: ("▲", Tone.UNDECIDED),
-    RouteState.ROLLED_BACK: ("✕", Tone.WORSE),
-    RouteState.ABORTED: ("✕", Tone.NEUTRAL),
-    RouteState.PROMOTION_ROLLED_BACK: ("✕", Tone.NEUTRAL),
     RouteState.APPROVED: ("◷", Tone.NEUTRAL),
-    RouteState.CANARY: ("◐", Tone.BETTER),
-    RouteState.BAKING: ("◐", Tone.BETTER),
     RouteState.EVALUATING: ("◷", Tone.NEUTRAL),
     RouteState.NO_ROUTER: ("?", Tone.UNDECIDED),
     RouteState.STEADY: ("=", Tone.NEUTRAL),
@@ -350,7 +340,11 @@ def _render_share(status: RouteStatus) -> str:
 
 
 def _render_state(status: RouteStatus, now: datetime) -> str:
-    symbol, tone = ROUTE_SIGNS[status.state]
+    canary = status.canary_state
+    if status.state in ROUTE_SIGNS or canary is None:
+        symbol, tone = ROUTE_SIGNS[status.state]
+    else:
+        symbol, tone = labels.CANARY_SIGNS[canary.kind]
     age = f" {escape(status.ended_ago(now))}" if status.state in ENDED_STATES else ""
     return f"{markup.state(Label(symbol, status.state_text, tone))}{age}"
 

@@ -17,7 +17,6 @@ from dashboard.labels import Label
 from dashboard.markup import escape, strong
 from dashboard.resource_page import Cards, ResourceList, ResourcePage
 from dashboard.views import decisions, verdict_text
-from dashboard.views.decisions import ProposalRow
 from harness.canary import duration_estimate, status
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_score
@@ -25,6 +24,7 @@ from harness.frame.pagination import Page
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.gate.verdict_sentences import describe_reason
 from harness.operations.context import Context
+from harness.operations.proposal_rows import ProposalRow, list_rows
 from harness.proposals import route_rules, submission
 from harness.proposals.candidates import estimate
 from harness.proposals.context import dry_run_context
@@ -67,7 +67,7 @@ class ProposalsView:
 
 def load(ctx: Context, _: None) -> ProposalsView:
     """Loads the proposals, with the states of their canaries."""
-    page = decisions.list_rows(ctx, st.query_params.get("after"))
+    page = list_rows(ctx, st.query_params.get("after"))
     return ProposalsView(
         page,
         page_frame.route_names(ctx),

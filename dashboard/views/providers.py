@@ -128,8 +128,13 @@ def _list_openers(row: MatrixRow) -> list[Opener]:
 
 def list_unpriced_models(row: MatrixRow) -> Sequence[str]:
     """Lists a provider's models without a price, models of routes first."""
-    ordered = sorted(row.models, key=lambda model: (not model.routes, model.model))
-    return [f"{row.provider}/{model.model}" for model in ordered if model.price is None]
+    models = _sort_models(row)
+    return [f"{row.provider}/{model.model}" for model in models if model.price is None]
+
+
+def _sort_models(row: MatrixRow) -> Sequence[MatrixModel]:
+    """Sorts a provider's models: models of routes first."""
+    return sorted(row.models, key=lambda model: (not model.routes, model.model))
 
 
 def _build_kind_row(_: ProvidersView, row: MatrixRow) -> markup.Row:
@@ -212,7 +217,7 @@ def _render_models(row: MatrixRow) -> Sequence[str]:
     """Renders the models of a provider, models of routes first. Folds the rest if there are
     many.
     """
-    ordered = sorted(row.models, key=lambda model: (not model.routes, model.model))
+    ordered = _sort_models(row)
     if not ordered:
         return [markup.note("No model is known yet. Add the model that a route should use.")]
     parts = [markup.table(map(_build_model_row, ordered[:MOST_MODELS]), stacked=True)]

@@ -288,9 +288,7 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
     facts = list_facts(view.measured, lambda at: labels.age(at, view.now), titles)
     rows = [(name[:1].upper() + name[1:], escape(fact or DASH)) for name, fact in facts]
     note = f"{view.name(view.route.incumbent)}, with {traffic}. Latency covers the last day."
-    return markup.section("Measured", note) + markup.facts(
-        (name, escape(fact)) for name, fact in rows
-    )
+    return markup.section("Measured", note) + markup.facts(rows)
 
 
 def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:

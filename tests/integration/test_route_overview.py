@@ -7,13 +7,12 @@ import pytest
 import sqlalchemy as sa
 
 from dashboard import markup
-from dashboard.views import decisions as proposal_rows
 from harness.canary.status import list_canaries
 from harness.frame.errors import NotFound, SignatureInvalid
 from harness.frame.pagination import INVALID_ROWS_HINT, Page, PageRequest
 from harness.frame.people.access import SYSTEM
 from harness.interfaces.api.app import PREFIX, documented_answers
-from harness.operations import queries, route_queries
+from harness.operations import proposal_rows, queries, route_queries
 from harness.operations.route_status import describe_needs
 from harness.proposals import (
     decisions,

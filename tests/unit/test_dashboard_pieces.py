@@ -264,7 +264,7 @@ def test_the_plotted_whisker_is_the_interval_that_decides(
     assert row["limit"] == verdict.suites[0].limit * 100
     assert (row["low"] >= row["limit"]) is (verdict.outcome == "passed")
     assert (row["high"] <= row["limit"]) is (verdict.outcome == "failed")
-    assert row["title"] == "Sums"
+    assert row["row"] == "Sums"
 
 
 def test_a_suite_of_a_mean_has_a_point_alone_and_the_primary_suites_come_first() -> None:
