@@ -39,10 +39,10 @@ def in_days(place: Installation, days: int) -> date:
 
 def ask(place: Installation) -> dict[str, str]:
     """The headers that the official client gets."""
-    client = openai.OpenAI(
+    with openai.OpenAI(
         base_url=f"{place.url('router')}/v1", api_key=place.data_key, max_retries=0
-    )
-    raw = client.chat.completions.with_raw_response.create(model="support", messages=ASKED)
+    ) as client:
+        raw = client.chat.completions.with_raw_response.create(model="support", messages=ASKED)
     return {name.lower(): value for name, value in raw.headers.items()}
 
 
@@ -122,7 +122,8 @@ def test_overview_counts_the_model_down(installing: Installing, browser: Browser
     ending = eventually(lambda: countdown(place))
 
     page = signed_in(browser, place, place.management_key("ann", "admin"), "/")
-    row = page.locator("tr", has_text="support")
+    link = page.get_by_role("link", name="support", exact=True)
+    row = page.get_by_role("row").filter(has=link)
     expect(row).to_contain_text(ending["text"])
     expect(row).to_contain_text(ending["next"])
 
