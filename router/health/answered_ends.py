@@ -8,6 +8,7 @@ statements, and gives all stored ones to the snapshot's holder, which sends them
 import math
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -20,9 +21,8 @@ from harness.providers.models.model_ends import (
     EndSource,
     EndStatement,
 )
-from router.health.account_watch import RawHeaders
 from router.snapshot.compiled import CompiledTarget
-from router.snapshot.holder import SnapshotHolder
+from router.snapshot.end_headers import Statements
 
 # How often a worker exchanges statements with the database.
 SHARE_EVERY_S: Final = 5.0
@@ -31,17 +31,27 @@ RENEW_AFTER: Final = timedelta(minutes=10)
 
 
 class AnsweredEnds:
-    """The statements in the answers of one worker's targets. Thread-safe."""
+    """The statements in the answers of one worker's targets. Thread-safe.
 
-    def __init__(self, holder: SnapshotHolder, counters: Counter[str], clock: Clock) -> None:
-        self._holder = holder
+    on_statements: gets all stored statements, of all sources.
+    """
+
+    def __init__(
+        self,
+        on_statements: Callable[[Statements], None],
+        counters: Counter[str],
+        clock: Clock,
+    ) -> None:
+        self._on_statements = on_statements
         self._counters = counters
         self._clock = clock
         self._lock = threading.Lock()
         self._new: dict[str, EndStatement] = {}  # by the target's id
         self._shared_at_s = -math.inf
 
-    def note_answer(self, upstream: CompiledTarget, headers: RawHeaders) -> None:
+    def note_answer(
+        self, upstream: CompiledTarget, headers: Iterable[tuple[bytes, bytes]]
+    ) -> None:
         """Reads a good answer's headers. Only a provider writes them, so no caller can."""
         dates, malformed = parse_end_headers(headers)
         if malformed:
@@ -83,7 +93,7 @@ class AnsweredEnds:
                 for target, statement in self._new.items()
                 if statement is not new.get(target)
             }
-        self._holder.note_ends(stored)
+        self._on_statements(stored)
 
 
 def merge_answer(stored: EndStatement | None, answer: EndStatement) -> EndStatement | None:

@@ -301,7 +301,7 @@ class RouterParts:
         return accounts
 
     def _watch_ends(self, clock: Clock) -> AnsweredEnds:
-        ends = AnsweredEnds(self._holder, self._recorder.counters, clock)
+        ends = AnsweredEnds(self._holder.note_ends, self._recorder.counters, clock)
         self._holder.add_follower(ends.share)
         return ends
 

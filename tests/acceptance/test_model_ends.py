@@ -10,7 +10,6 @@ import openai
 import pytest
 from playwright.sync_api import Browser, expect
 
-from harness.frame.runtime.clock import SystemClock
 from tests.acceptance.conftest import Installing
 from tests.acceptance.installation import Document, Installation, eventually
 from tests.acceptance.pages import signed_in
@@ -27,21 +26,23 @@ def retire(made: Installation, sims: list[Simulator]) -> Document:
     sims.append(Simulator(made))
     return {
         **before_simulator(sims[0], support={}),
-        "catalogue": {"sim/sim-base": {"end_date": in_days(30)}},
+        "catalogue": {"sim/sim-base": {"end_date": in_days(made, 30)}},
         "control": {"reconcile_interval_s": 0.5, "housekeeping_interval_s": 0.5},
     }
 
 
-def in_days(days: int) -> date:
-    return SystemClock().now().date() + timedelta(days=days)
+def in_days(place: Installation, days: int) -> date:
+    """The day so long after the installation was configured."""
+    configured = datetime.fromtimestamp(place.config.stat().st_mtime, UTC)
+    return configured.date() + timedelta(days=days)
 
 
 def ask(place: Installation) -> dict[str, str]:
     """The headers that the official client gets."""
-    client = openai.OpenAI(
+    with openai.OpenAI(
         base_url=f"{place.url('router')}/v1", api_key=place.data_key, max_retries=0
-    )
-    raw = client.chat.completions.with_raw_response.create(model="support", messages=ASKED)
+    ) as client:
+        raw = client.chat.completions.with_raw_response.create(model="support", messages=ASKED)
     return {name.lower(): value for name, value in raw.headers.items()}
 
 
@@ -89,7 +90,7 @@ def test_a_model_that_ends_is_counted_down_wherever_people_and_clients_look(
     assert re.fullmatch(r"@\d+", headers["deprecation"])
 
     # The provider's answers state an earlier day: it governs, and the other one stays visible.
-    stated = format_datetime(datetime.combine(in_days(20), time(), UTC), usegmt=True)
+    stated = format_datetime(datetime.combine(in_days(place, 20), time(), UTC), usegmt=True)
     sim.fault("sim-base", "hang", delay_s=0, headers={"Sunset": stated})
 
     def earlier() -> Document:
@@ -121,7 +122,8 @@ def test_overview_counts_the_model_down(installing: Installing, browser: Browser
     ending = eventually(lambda: countdown(place))
 
     page = signed_in(browser, place, place.management_key("ann", "admin"), "/")
-    row = page.locator("tr", has_text="support")
+    link = page.get_by_role("link", name="support", exact=True)
+    row = page.get_by_role("row").filter(has=link)
     expect(row).to_contain_text(ending["text"])
     expect(row).to_contain_text(ending["next"])
 

@@ -1,5 +1,6 @@
 """How a router learns ends from answers' headers, and tells clients (F11)."""
 
+import asyncio
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place, Script
-from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT
+from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT, QUICK
 
 pytestmark = pytest.mark.req("F11")
 
@@ -252,3 +253,20 @@ def test_an_unchanged_statement_is_stored_again_only_after_some_time() -> None:
     absent = merge_answer(first, replace(soon, dates=EndDates()))
     assert absent == replace(first, checked_at=soon.checked_at)
     assert merge_answer(None, replace(soon, dates=EndDates())) is None
+
+
+async def test_a_health_check_learns_the_end_of_a_fallback_without_traffic(
+    tmp_path: Path,
+) -> None:
+    settings = replace(QUICK, health_check_interval_s=10.0)
+    scripted: Script = {INCUMBENT: completion(), FALLBACK: stating(sunset=SUNSET)}
+    place = Place(tmp_path, scripted, settings, fallback=True)
+    share(place)
+
+    place.clock.advance(11)
+    place.app._alerts.evaluate()
+    place.app._checks.run_due()
+    await asyncio.gather(*place.app._checks._running.values())
+    share(place)
+
+    assert stated(place, Target("up", FALLBACK).id) == EndDates(DAY)

@@ -1,4 +1,4 @@
-"""When a target's model ends, by each source that states it. Pure.
+"""Describes when a target's model ends, by each source that states it. Pure.
 
 Three kinds of source state an end: the catalogue, the provider's list of models, and the
 headers of the model's answers. If sources disagree, the earliest day governs, and the others

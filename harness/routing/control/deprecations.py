@@ -142,10 +142,11 @@ def _find_deprecation(
     today = now.date()
     statements = facts.state(target, now)
     end = find_end(statements)
-    if end is not None and end.day - today > ALERT_AHEAD:
-        end = None
-    unlisted_since = facts.find_unlisted_since(target)
     deprecated = next((one for one in statements if one.dates.is_deprecated), None)
+    unlisted_since = facts.find_unlisted_since(target)
+    if end is not None and end.day - today > ALERT_AHEAD:
+        # A deprecation whose end is known and far begins no countdown either.
+        end = deprecated = None
     if end is None and unlisted_since is None and deprecated is None:
         return None
     end_date = end.day if end is not None else unlisted_since
