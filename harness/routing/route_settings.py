@@ -121,7 +121,7 @@ class Stakes(StrEnum):
     HIGH = "high"
 
 
-class Failover(StrEnum):
+class FailoverOrder(StrEnum):
     """The order in which the router tries a route's fallbacks."""
 
     DECLARED = "declared"
@@ -210,8 +210,8 @@ class RouteSettings:
             composite=True,
         ),
     )
-    failover: Failover = setting(
-        Failover.DECLARED,
+    failover: FailoverOrder = setting(
+        FailoverOrder.DECLARED,
         Declaration(
             meaning="Order of the fallbacks: as declared, or proven fallbacks first.",
             caption="failover",
@@ -219,8 +219,8 @@ class RouteSettings:
                 label="When the model fails, callers get",
                 row=3,
                 words={
-                    Failover.DECLARED: "the fallbacks in the declared order",
-                    Failover.PROVEN_FIRST: "proven fallbacks first",
+                    FailoverOrder.DECLARED: "the fallbacks in the declared order",
+                    FailoverOrder.PROVEN_FIRST: "proven fallbacks first",
                 },
             ),
         ),

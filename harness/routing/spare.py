@@ -30,7 +30,7 @@ class ProvenSpare:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class SpareComparison:
     """The newest decided comparison of a model with a route's incumbent."""
 
     proposal: str
@@ -54,7 +54,7 @@ class SpareProof:
 
 
 def judge_spare(
-    newest: Comparison | None,
+    newest: SpareComparison | None,
     suites: Mapping[str, str],
     now: datetime,
 ) -> SpareProof:
@@ -71,7 +71,7 @@ def judge_spare(
     return SpareProof(not why, why, verdict.id, newest.proposal, verdict.decided_at, until)
 
 
-def _find_fault(newest: Comparison, suites: Mapping[str, str], now: datetime) -> str:
+def _find_fault(newest: SpareComparison, suites: Mapping[str, str], now: datetime) -> str:
     """Returns the first reason why the comparison proves nothing now; empty without one."""
     verdict = newest.verdict
     day = f"{verdict.decided_at:%Y-%m-%d}"

@@ -48,7 +48,7 @@ from harness.providers.target import (
 from harness.routing.agent import AgentGrant
 from harness.routing.route_settings import (
     DEFAULT_ROUTE_SETTINGS,
-    Failover,
+    FailoverOrder,
     Overrides,
     RequestKind,
     RequestTrait,
@@ -287,7 +287,7 @@ class Route(ShowsMore):
         `failover: proven_first` know the proofs.
         """
         arms = {self.incumbent, self.experiment.target if self.experiment else ""}
-        knows_proofs = self.settings.failover is Failover.PROVEN_FIRST
+        knows_proofs = self.settings.failover is FailoverOrder.PROVEN_FIRST
         if not knows_proofs or target not in self.fallbacks or target in arms:
             return False
         return all(spare.target != target for spare in self.settings.proven)
@@ -310,13 +310,13 @@ def order_fallbacks(route: Route, now: datetime) -> Route:
     With `failover: proven_first`, proven fallbacks precede the others. Each group keeps the
     declared order.
     """
-    if not route.settings.proven and route.settings.failover is Failover.DECLARED:
+    if not route.settings.proven and route.settings.failover is FailoverOrder.DECLARED:
         return route
     proven = tuple(
         spare for spare in route.settings.proven if spare.holds(route.incumbent, now)
     )
     ordered = route.fallbacks
-    if route.settings.failover is Failover.PROVEN_FIRST:
+    if route.settings.failover is FailoverOrder.PROVEN_FIRST:
         ids = {spare.target for spare in proven}
         ordered = tuple(sorted(route.fallbacks, key=lambda fallback: fallback not in ids))
     return replace(route, fallbacks=ordered, settings=replace(route.settings, proven=proven))

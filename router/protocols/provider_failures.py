@@ -47,6 +47,7 @@ BY_STATUS: Final[Mapping[int, Refusal]] = {
     404: Refusal(_F.FOREIGN_STATE),
     405: Refusal(_F.ENDPOINT_MISSING),
     408: Refusal(_F.TIMEOUT),
+    410: Refusal(_F.MODEL_UNKNOWN),  # a retired model
     424: Refusal(_F.ABORTED),  # TGI and Bedrock: the model failed
     429: Refusal(_F.RATE_LIMITED),
     498: Refusal(_F.OVERLOADED),  # Groq
@@ -61,6 +62,7 @@ WITHOUT_WORDS: Final[Mapping[int, FailureClass]] = {
     403: _F.BLOCKED,
     404: _F.ENDPOINT_MISSING,
     406: _F.BLOCKED,
+    410: _F.MODEL_UNKNOWN,
 }
 # The statuses that tell a client to try again later. The client gets the provider's status if
 # it is listed, else the first listed one.

@@ -19,7 +19,7 @@ from harness.routing.control import routes
 from harness.routing.evidence import EvidenceKind
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
-from harness.routing.route_settings import Failover
+from harness.routing.route_settings import FailoverOrder
 from harness.routing.spare import Spare
 from router.snapshot.compiler import UNPROVEN, compile_snapshot
 from tests.integration.test_candidates import (
@@ -82,9 +82,9 @@ def shown(world: SmallInstallation) -> dict[str, Spare]:
     return {spare.name: spare for spare in spares.list_spares(world.context(), "chat")}
 
 
-def prefer_proven(world: SmallInstallation, failover: Failover = Failover.PROVEN_FIRST) -> None:
+def set_failover(world: SmallInstallation, order: FailoverOrder) -> None:
     routes.change_settings(
-        world.context(), SYSTEM, "chat", lambda before: replace(before, failover=failover)
+        world.context(), SYSTEM, "chat", lambda before: replace(before, failover=order)
     )
     spares.run_once(world.context())
 
@@ -180,7 +180,7 @@ def test_routers_try_proven_fallbacks_first_only_if_the_route_says_so(
     measure(world)
     assert tried(world) == ["worse", "equal"]
 
-    prefer_proven(world)
+    set_failover(world, FailoverOrder.PROVEN_FIRST)
     assert tried(world) == ["equal", "worse"]
     assert world.route().fallbacks == (Target.from_name("sim/worse").id, EQUAL)
     version = world.route().version
@@ -190,7 +190,7 @@ def test_routers_try_proven_fallbacks_first_only_if_the_route_says_so(
     unproven = {up.name for up in compiled.upstreams.values() if UNPROVEN in up.headers}
     assert unproven == {"sim/worse"}
 
-    prefer_proven(world, Failover.DECLARED)
+    set_failover(world, FailoverOrder.DECLARED)
     assert tried(world) == ["worse", "equal"]
     assert not world.route().settings.proven
 
@@ -199,7 +199,7 @@ def test_a_proof_that_lapses_is_withdrawn_from_the_routers(world: SmallInstallat
     add_fallbacks(world, "sim/worse", "sim/equal")
     schedule(world, SPARES)
     measure(world)
-    prefer_proven(world)
+    set_failover(world, FailoverOrder.PROVEN_FIRST)
     schedule(world, replace(SPARES, models=("sim/good",)))
 
     world.clock.advance(timedelta(days=30).total_seconds())

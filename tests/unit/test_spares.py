@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.gate.verdict import Failed, HarnessMismatch, Inconclusive, Passed, Verdict
-from harness.routing.route_settings import Failover, RouteSettings
+from harness.routing.route_settings import FailoverOrder, RouteSettings
 from harness.routing.spare import (
     SPARE_FOR,
-    Comparison,
     ProvenSpare,
+    SpareComparison,
     build_spare,
     judge_spare,
 )
@@ -39,8 +39,8 @@ def decide(kind: type[Verdict] = Passed, days_ago: float = 1.0) -> Verdict:
 
 
 def test_a_passed_verdict_proves_a_spare_for_30_days_and_no_longer() -> None:
-    before = Comparison("p_1", decide(days_ago=29.99), SUITES)
-    after = Comparison("p_1", decide(days_ago=30.0), SUITES)
+    before = SpareComparison("p_1", decide(days_ago=29.99), SUITES)
+    after = SpareComparison("p_1", decide(days_ago=30.0), SUITES)
 
     assert judge_spare(before, SUITES, NOW).proven  # although its swap expired after 14 days
     lapsed = judge_spare(after, SUITES, NOW)
@@ -53,17 +53,17 @@ def test_a_passed_verdict_proves_a_spare_for_30_days_and_no_longer() -> None:
     [
         (None, "no verdict compares it with the route's incumbent"),
         (
-            Comparison("p", decide(Failed), SUITES),
+            SpareComparison("p", decide(Failed), SUITES),
             "its newest verdict, of 2026-05-31, is FAILED",
         ),
-        (Comparison("p", decide(Inconclusive), SUITES), "is NOT ENOUGH EVIDENCE"),
-        (Comparison("p", decide(HarnessMismatch), SUITES), "is FORMAT MISMATCH"),
-        (Comparison("p", decide(), {"colours": "d0"}), "suite colours has changed"),
-        (Comparison("p", decide(), {"tickets": "d1"}), "the route has other suites"),
-        (Comparison("p", decide(), SUITES, "it was rolled back"), "it was rolled back"),
+        (SpareComparison("p", decide(Inconclusive), SUITES), "is NOT ENOUGH EVIDENCE"),
+        (SpareComparison("p", decide(HarnessMismatch), SUITES), "is FORMAT MISMATCH"),
+        (SpareComparison("p", decide(), {"colours": "d0"}), "suite colours has changed"),
+        (SpareComparison("p", decide(), {"tickets": "d1"}), "the route has other suites"),
+        (SpareComparison("p", decide(), SUITES, "it was rolled back"), "it was rolled back"),
     ],
 )
-def test_a_spare_without_proof_says_why(newest: Comparison | None, why: str) -> None:
+def test_a_spare_without_proof_says_why(newest: SpareComparison | None, why: str) -> None:
     proof = judge_spare(newest, SUITES, NOW)
 
     assert not proof.proven
@@ -72,7 +72,7 @@ def test_a_spare_without_proof_says_why(newest: Comparison | None, why: str) -> 
 
 
 def test_a_proven_spare_names_its_age_its_verdict_and_its_end() -> None:
-    proof = judge_spare(Comparison("p_1", decide(days_ago=3), SUITES), SUITES, NOW)
+    proof = judge_spare(SpareComparison("p_1", decide(days_ago=3), SUITES), SUITES, NOW)
 
     text = build_spare("t_spare", "sim/spare", 1, proof, NOW).text
     assert text == "sim/spare: proven 3 d ago by v_1, until 2026-06-28"
@@ -83,7 +83,7 @@ ROUTE = Route("chat", 1, "t_base", fallbacks=("a", "b", "c", "d"))
 
 def prove(*targets: str, incumbent: str = "t_base", until: datetime = NOW + SPARE_FOR) -> Route:
     proven = tuple(ProvenSpare(target, incumbent, "v_1", until) for target in targets)
-    settings = RouteSettings(failover=Failover.PROVEN_FIRST, proven=proven)
+    settings = RouteSettings(failover=FailoverOrder.PROVEN_FIRST, proven=proven)
     return replace(ROUTE, settings=settings)
 
 
@@ -101,7 +101,7 @@ def test_proven_fallbacks_come_first_and_each_group_keeps_its_order(proven: set[
     [
         prove("c", until=NOW),
         prove("c", incumbent="t_former"),
-        replace(ROUTE, settings=replace(prove("c").settings, failover=Failover.DECLARED)),
+        replace(ROUTE, settings=replace(prove("c").settings, failover=FailoverOrder.DECLARED)),
         prove("unknown"),
     ],
     ids=["lapsed", "another incumbent", "declared", "not in the chain"],

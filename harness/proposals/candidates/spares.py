@@ -25,11 +25,11 @@ from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import ChangeSettings
-from harness.routing.route_settings import Failover
+from harness.routing.route_settings import FailoverOrder
 from harness.routing.spare import (
-    Comparison,
     ProvenSpare,
     Spare,
+    SpareComparison,
     SpareProof,
     build_spare,
     judge_spare,
@@ -111,7 +111,7 @@ def _judge(
 
 def find_newest(
     ctx: ProposalsContext, tx: Transaction, route: Route, target: str
-) -> Comparison | None:
+) -> SpareComparison | None:
     """Finds the newest decided comparison of a target with the route's incumbent.
 
     A comparison that measured nothing decides nothing, so an older verdict still counts.
@@ -128,7 +128,7 @@ def find_newest(
     verdict, proposal = max(comparisons, key=lambda pair: (pair[0].decided_at, pair[0].id))
     fault = _find_fault(ctx, tx, verdict, proposal) if isinstance(verdict, Passed) else ""
     digests = {plan.suite: plan.suite_digest for plan in proposal.plans}
-    return Comparison(proposal.id, verdict, digests, fault)
+    return SpareComparison(proposal.id, verdict, digests, fault)
 
 
 def _find_fault(
@@ -163,14 +163,14 @@ def run_once(ctx: ProposalsContext) -> list[str]:
         routes_ = [
             route
             for _, route in sorted(Routing(tx).table().routes.items())
-            if route.settings.proven or route.settings.failover is Failover.PROVEN_FIRST
+            if route.settings.proven or route.settings.failover is FailoverOrder.PROVEN_FIRST
         ]
     return [line for route in routes_ for line in _publish(ctx, route)]
 
 
 def _publish(ctx: ProposalsContext, route: Route) -> list[str]:
     """Writes the route's proven fallbacks, if they differ from the stored ones."""
-    is_wanted = route.settings.failover is Failover.PROVEN_FIRST
+    is_wanted = route.settings.failover is FailoverOrder.PROVEN_FIRST
     spares = list_spares(ctx, route.name) if is_wanted else ()
     with ctx.store.write() as tx:
         current = routes.require_route(tx, route.name)
