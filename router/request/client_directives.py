@@ -228,11 +228,14 @@ def conversation_keys(request: ClientRequest) -> Iterator[str]:
         yield f"{OPENING}{digest_opening(opening)}"
 
 
-def read_claims(scope: Scope, request: ClientRequest, key_name: str) -> CallerClaims:
+def read_claims(
+    scope: Scope, sticky: bytes | None, request: ClientRequest, key_name: str
+) -> CallerClaims:
     """Returns what a request says about its caller, for a canary's audience.
 
-    key_name: of the client's key. All lines of a header count, each also as the parts of a
-    list, because a proxy may join lines. The body's field is read as its client sent it.
+    sticky: the caller's name in a header, or a flag's targeting key. key_name: of the client's
+    key. All lines of a header count, each also as the parts of a list, because a proxy may join
+    lines. The body's field is read as its client sent it.
     """
     headers: Sequence[Header] = scope["headers"]
 
@@ -249,6 +252,7 @@ def read_claims(scope: Scope, request: ClientRequest, key_name: str) -> CallerCl
         users += _list_claims(fields.get(field))
     users += [_decode(name.encode("latin-1", "replace")) for name in header_persons(headers)]
     users += read_header(STICKY.decode())
+    users += [_decode(sticky)] if sticky else []
     return CallerClaims(key_name, users, read_header, lambda path: _read_field(fields, path))
 
 

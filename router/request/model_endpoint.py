@@ -306,7 +306,7 @@ class ModelEndpoint:
                     UncountedReason.OPT_OUT,
                 )
             if route.audience is not None:
-                claims = client_directives.read_claims(scope, request, grant.name)
+                claims = client_directives.read_claims(scope, sticky, request, grant.name)
                 by_rule = self._planner.assign_by_audience(route, request, claims, key)
                 if by_rule is not None:
                     return key, *by_rule, None, UncountedReason.AUDIENCE

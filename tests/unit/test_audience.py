@@ -18,7 +18,7 @@ from harness.frame.people.audience import (
     CallerSource,
     StepAudience,
 )
-from harness.frame.plain_data import to_shown
+from harness.frame.plain_data import from_plain, to_plain, to_shown
 from harness.gate.online.guardrails import ExposureRule, Guardrails
 from harness.gate.online.rollout import name_first_callers
 from harness.gate.policy import CanaryPolicy, CanaryStep
@@ -301,3 +301,24 @@ def test_a_policy_without_an_audience_is_shown_as_before_the_setting() -> None:
     named = to_shown(CanaryPolicy(audience=AUDIENCE))
     assert isinstance(named, dict)
     assert "customer-x" in str(named["audience"])
+
+
+async def test_a_flag_s_targeting_key_is_a_user(tmp_path: Path) -> None:
+    door = Door(tmp_path, first=snapshot_of())
+
+    async def variant_of(user: str) -> str:
+        body = json.dumps({"context": {"targetingKey": user}}).encode()
+        path = "/ofrep/v1/evaluate/flags/support"
+        status, _, found = await door.call(path, body, headers=(AUTH,))
+        assert status == 200
+        return str(json.loads(found)["variant"])
+
+    assert await variant_of("staff:ada") == "canary"
+    assert await variant_of("MÜLLER & SÖHNE") == "incumbent"
+    door.recorder.flush(final=True)
+    assert not [block for block in door.kept.blocks.values() if block.units]
+
+
+def test_a_stored_rule_keeps_its_audiences() -> None:
+    rule = rule_of(AUDIENCE)
+    assert from_plain(ExposureRule, json.loads(json.dumps(to_plain(rule)))) == rule

@@ -32,7 +32,7 @@ from harness.gate.online.rollout import (
     name_first_callers,
 )
 from harness.gate.online.uncounted import UncountedReason
-from harness.operations import keys
+from harness.operations import control_jobs, keys
 from harness.proposals import decisions, review
 from harness.routing.records.observations import Observations
 from harness.routing.table import Arm, choose_arm
@@ -114,6 +114,25 @@ def test_who_tells_how_the_canary_has_counted_a_caller(world: SmallInstallation)
     assert (counted.sent_as, counted.is_counted) == ("header", True)
     (staff,) = callers.find_arm(world.context(), "staff:ada")
     assert staff.is_counted is True
+
+
+def test_keys_of_first_callers_are_kept_as_long_as_the_canary(
+    world: SmallInstallation,
+) -> None:
+    ledger = name_first_callers(world.rollout().id)
+
+    def is_kept() -> bool:
+        with world.store.read() as tx:
+            return Observations(tx).last_period(ledger, 7) is not None
+
+    with world.store.write() as tx:
+        Observations(tx).claim_keys(KeyClaim(ledger, 1, [7]))
+    days = {"alerts_days": 9, "failovers_days": 9, "traffic_days": 9}
+    control_jobs.purge_expired(world.context(), **days)
+    assert is_kept()
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "enough")
+    control_jobs.purge_expired(world.context(), **days)
+    assert not is_kept()
 
 
 def test_who_answers_for_an_ended_canary_of_a_route(world: SmallInstallation) -> None:

@@ -20,6 +20,7 @@ from harness.canary.split import (
 )
 from harness.frame.alerts.alert import AlertEvent
 from harness.frame.errors import UpstreamError
+from harness.frame.people.audience import Audience, CallerSet, CallerSource, StepAudience
 from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
 from harness.providers.force import (
     Force,
@@ -69,6 +70,20 @@ def test_only_a_route_with_a_canary_gives_its_candidate_a_share() -> None:
     assert allowed(PROMOTED) == {BETTER.id: 10_000}
     avoided = switch(ForceKind.AVOID_TARGET, BETTER.id)
     assert allowed(IN_CANARY, avoided) == {BASE.id: 10_000}
+
+
+def test_no_caller_of_a_gateway_gets_the_candidate_of_a_canary_with_an_audience() -> None:
+    staff = Audience(first=(CallerSet(CallerSource.USER, values=("ada",)),))
+    rule = replace(CANARY.unit_rule, audiences=(StepAudience(1, staff),))
+    canary = replace(CANARY, unit_rule=rule)
+    named = replace(ROUTE, canary=canary)
+    assert allowed_split(TARGETS, named, (), START) == {BASE.id: 10_000}
+    baking = replace(PROMOTED, holdback=replace(canary, target=BASE.id, control=True))
+    assert allowed_split(TARGETS, baking, (), START) == {BETTER.id: 9_900, BASE.id: 100}
+
+    scene = Scene()
+    told = [text for _ in range(2) for _, text in scene.tick(named)]
+    assert any("its canary has an audience" in text for text in told)
 
 
 def test_a_request_counts_at_the_share_at_which_it_began_however_late_it_ends() -> None:

@@ -159,7 +159,9 @@ class SplitDrive:
                 return str(error)
             shares = {names[target]: format_bps(bps) for target, bps in allowed.items()}
             log.info("split_set", route=name, shares=shares)
-        trial = route.experiment if allowed == planned_split(route.route) else None
+        has_audience = route.audience is not None and route.route.canary is not None
+        is_planned = allowed == planned_split(route.route) and not has_audience
+        trial = route.experiment if is_planned else None
         trusted_now = TrustedTime(route.route.incumbent, trial, now, now)
         is_steady = driven is not None and driven.split == allowed and not change
         is_same_split = (
@@ -169,7 +171,7 @@ class SplitDrive:
         self._routes[name] = DrivenRoute(
             allowed, confirm_time(times, trusted_now, settle_time), targets
         )
-        if route.audience is not None and route.route.canary is not None:
+        if has_audience:
             return NO_AUDIENCE
         return change and (
             f"the gateway's split was not the one that Swapgate allows: {change}. Swapgate "
