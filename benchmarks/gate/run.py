@@ -30,6 +30,7 @@ from benchmarks.gate.score_matrix import (
     load_epochs,
     load_matrix,
 )
+from benchmarks.gate.slice_levels import measure_slices
 from benchmarks.gate.worst_null import (
     MOST_FOUND,
     TWO_ERRORS,
@@ -91,7 +92,10 @@ def main() -> int:
     unsafe = (row for row in missing.result() if max(row.passed, row.failed) > MOST_FALSE_WORST)
     levels = measure_file_levels(RUNS)
     print_rows("files and seeds: useless candidates that pass, before and now", levels)
+    slices = [*measure_slices(plan.replications)]
+    print_rows("ten slices proposed alone: shares promoted", slices)
     missed: list[object] = [*missed_goals(lines), *unsafe]
+    missed += [row for row in slices if row.missed]
     missed += [row for row in levels if row.missed]
     missed += [row for row in quarters if row.worst_pair > QUARTER_ALPHA]
     if not chosen.matrix:

@@ -56,8 +56,8 @@ from harness.routing.records.router_reports import RouterReport, RouterReports
 from harness.routing.records.routes import Routing
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.table import BUCKETS, Route, RouteRecord
-from tests.support.control.counting_ids import CountingRandomIds
 from router.request.item_requests import choose_override
+from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.inline_workers import InlineWorkers
 from tests.support.control.manual_clock import ManualClock
 from tests.support.control.remembered_worlds import MEMORY
