@@ -1,4 +1,4 @@
-"""A candidate that is better for one slice is promoted there alone; the rest keeps its model."""
+"""A candidate that is better for one slice is promoted there alone."""
 
 import json
 from typing import Any
@@ -106,7 +106,7 @@ def test_a_slice_alone_is_promoted_while_the_rest_keeps_the_incumbent(
 
 
 @pytest.mark.req("D6")
-def test_another_route_for_the_slice_is_refused_by_http_before_anything_is_asked(
+def test_slices_are_checked_and_proposed_over_http(
     installing: Installing,
 ) -> None:
     place = installing(split_route)
@@ -114,10 +114,14 @@ def test_another_route_for_the_slice_is_refused_by_http_before_anything_is_asked
     body = {"route": "support", "candidate": "sim/biller", "reason": "a story"}
 
     unknown = place.api("POST", "/proposals/preview", {**body, "slices": ["team = nobody"]})
+    planned = place.api("POST", "/proposals/preview", {**body, "slices": [SLICE]})
+    none = place.api("GET", "/proposals").json()["items"]
     made = place.api("POST", "/proposals", {**body, "slices": [SLICE]})
-    again = place.api("GET", "/proposals").json()["items"]
+    both = place.api("GET", "/proposals").json()["items"]
 
     assert unknown.status_code == httpx.codes.UNPROCESSABLE_ENTITY
     assert "its `split` has 'team = billing'" in unknown.text
+    assert planned.status_code == httpx.codes.OK, planned.text
+    assert none == []
     assert made.status_code == httpx.codes.CREATED, made.text
-    assert {one["route"] for one in again} == {"support", "support-billing"}
+    assert {one["route"] for one in both} == {"support", "support-billing"}

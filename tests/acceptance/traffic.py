@@ -11,7 +11,6 @@ from typing import Final
 
 from tests.acceptance.installation import REQUEST_S, Installation
 
-
 NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
