@@ -34,6 +34,7 @@ from benchmarks.gate.score_matrix import (
     load_epochs,
     load_matrix,
 )
+from benchmarks.gate.slice_levels import measure_slices
 from benchmarks.gate.traffic_cells import RUNS as TRAFFIC_RUNS
 from benchmarks.gate.traffic_cells import measure_traffic_cells
 from benchmarks.gate.worst_null import (
@@ -100,9 +101,12 @@ def main() -> int:
     unsafe = (row for row in missing.result() if max(row.passed, row.failed) > MOST_FALSE_WORST)
     levels = measure_file_levels(RUNS)
     print_rows("files and seeds: useless candidates that pass, before and now", levels)
+    slices = [*measure_slices(plan.replications)]
+    print_rows("ten slices proposed alone: shares promoted", slices)
     cells = [*measure_traffic_cells(min(TRAFFIC_RUNS, plan.replications))]
     print_rows("suites of traffic: useless candidates that pass", cells)
     missed: list[object] = [*missed_goals(lines), *unsafe]
+    missed += [row for row in slices if row.missed]
     missed += [cell for cell in cells if cell.missed]
     missed += [row for row in levels if row.missed]
     missed += print_label_cells(LABEL_RUNS)

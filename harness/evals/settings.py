@@ -136,4 +136,5 @@ def find_suite(suites: Mapping[str, SuiteSettings], name: str) -> SuiteSettings 
     slice_name = name[len(whole.name) + 1 : -1] if whole else ""
     if whole is None or slice_name not in whole.split:
         return None
-    return replace(whole, name=name, only_slice=slice_name, split={})
+    title = f"{whole.title} ({slice_name})" if whole.title else ""
+    return replace(whole, name=name, title=title, only_slice=slice_name, split={})

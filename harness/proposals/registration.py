@@ -184,11 +184,8 @@ def _proposals_before(
     proposals of its slices.
     """
     own = Proposals(tx).since(route, now - WINDOW)
-    slices = (
-        member
-        for proposal in own
-        for member in slice_attempts.list_slices(tx, proposal.candidate, proposal.id)
-    )
+    candidates = {proposal.candidate for proposal in own}
+    slices = slice_attempts.list_slices(tx, candidates, {proposal.id for proposal in own})
     return [proposal for proposal in (*own, *slices) if has_looked(tx, proposal)]
 
 

@@ -1,11 +1,11 @@
 """Finds how the proposals of a whole route and of its slices stand to one another, while
-`harness.proposals.driver` drives them (docs/explanation/statistics.md §1.21).
+`harness.proposals.driver` drives them (docs/explanation/statistics.md §1.24).
 
 The whole route is tested first. Its slices begin only after a verdict that does not pass. A
 slice's level rises by Holm's rule with each other slice that has passed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
@@ -62,12 +62,17 @@ def describe_end(result: WholeResult) -> str:
     }.get(result, "")
 
 
-def list_slices(tx: Transaction, candidate: str, whole_proposal: str) -> list[Proposal]:
-    """Lists the slices' proposals that were registered with a whole route's proposal."""
+def list_slices(
+    tx: Transaction, candidates: Collection[str], whole_proposals: Collection[str]
+) -> list[Proposal]:
+    """Lists the slices' proposals that were registered with proposals for whole routes.
+
+    candidates, whole_proposals: ids. The function reads only these candidates' proposals.
+    """
     return [
         proposal
-        for proposal in Proposals(tx).of_candidates([candidate])
-        if proposal.slice_terms is not None and proposal.slice_terms.proposal == whole_proposal
+        for proposal in Proposals(tx).of_candidates(candidates)
+        if (terms := proposal.slice_terms) is not None and terms.proposal in whole_proposals
     ]
 
 
@@ -75,7 +80,7 @@ def _list_others(tx: Transaction, proposal: Proposal) -> list[Proposal]:
     terms = proposal.slice_terms
     if terms is None:
         return []
-    slices = list_slices(tx, proposal.candidate, terms.proposal)
+    slices = list_slices(tx, [proposal.candidate], [terms.proposal])
     return [other for other in slices if other.id != proposal.id]
 
 

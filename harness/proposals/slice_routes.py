@@ -128,8 +128,8 @@ def _describe_disagreement(
     choices: Mapping[str, str | None],
 ) -> str:
     """Describes the items on which tag and router disagree; empty if they agree enough."""
-    values = tags[slice_.name.partition(" = ")[0]]
-    tagged = {item for item in choices if values[item] == slice_.value}
+    values = tags.get(slice_.name.partition(" = ")[0], {})
+    tagged = {item for item in choices if values.get(item) == slice_.value}
     chosen = {item for item, choice in choices.items() if choice == slice_.predicate}
     either = tagged | chosen
     agreement = len(tagged & chosen) / len(either) if either else 0.0

@@ -4,11 +4,14 @@ import http.client
 import itertools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 from tests.acceptance.installation import REQUEST_S, Installation
+
+NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Traffic:
     route: str
     users: Iterator[str]
     threads: int = 2
+    headers: Mapping[str, str] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -56,16 +60,22 @@ class Traffic:
             return next(self.users, None)
 
     def _ask_on(self) -> None:
-        asking = Asking(self.installation, self.route)
+        asking = Asking(self.installation, self.route, self.headers)
         while not self._over.is_set() and (user := self._next_user()) is not None:
             self.answers.append(asking.ask(user))
         asking.close()
 
 
 class Asking:
-    """One connection to the router."""
+    """One connection to the router. headers: further ones of each request."""
 
-    def __init__(self, installation: Installation, route: str) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        route: str,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> None:
+        self._headers = headers
         self._port = installation.ports["router"]
         self._key = installation.data_key
         self._route = route
@@ -88,6 +98,7 @@ class Asking:
         headers = {
             "authorization": f"Bearer {self._key}",
             "content-type": "application/json",
+            **self._headers,
         }
         try:
             self._connection.request(
@@ -119,9 +130,10 @@ def traffic(
     installation: Installation,
     route: str,
     prefix: str = "user",
+    headers: Mapping[str, str] = NO_HEADERS,
 ) -> Iterator[Traffic]:
     """New users ask without end until the block does."""
-    asking = Traffic(installation, route, new_users(prefix))
+    asking = Traffic(installation, route, new_users(prefix), headers=headers)
     asking.start()
     try:
         yield asking

@@ -17,6 +17,7 @@ from dashboard.views import (
     route_timeline,
     suite_dialogs,
 )
+from evals.suites.configured_suites import ConfiguredSuites
 from harness.app.installation import CONFIG_VARIABLE
 from harness.canary import shadows
 from harness.evals.drift_watches import list_drift_status
@@ -199,6 +200,23 @@ def test_a_swap_is_proposed_with_its_price_shown_and_a_busy_route_says_what_is_o
     )
     assert ("Approve", False) in _reads(page)
     assert "ana proposed this, so another person must approve it." in text(page)
+
+
+@pytest.mark.req("D6", "F2")
+def test_slices_are_chosen_beside_the_candidate_and_shown_with_their_route(
+    house: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = {"team = billing": "x-team: billing"}
+    monkeypatch.setattr(ConfiguredSuites, "split", lambda _self, _suite: split)
+    query = {"route": "returns", "candidate": "sim/sim-better"}
+    app = shown(monkeypatch, house.config, "proposals", query)
+
+    slices = app.multiselect(key="wish-slices-returns")
+    assert slices.options == ["team = billing"]
+    slices.set_value(["team = billing"]).run()
+
+    # The page checks the slices as a dry run does: the shipped suite has no field `team`.
+    assert "No forecast is possible: slice 'team = billing'" in text(app)
 
 
 @pytest.mark.req("C4", "F2")

@@ -146,7 +146,8 @@ def read_same_model(inputs: Mapping[str, Any]) -> SameModel | None:
 
 def read_passed_slices(inputs: Mapping[str, Any]) -> tuple[str, ...]:
     """Restores the proposals of other slices that had passed; empty for a whole route."""
-    return tuple(inputs.get("passed_slices", ()))
+    stored = inputs.get("passed_slices")
+    return tuple(map(str, stored)) if isinstance(stored, list | tuple) else ()
 
 
 def _raise_level(case: SuiteClaim, passed: int) -> SuiteClaim:

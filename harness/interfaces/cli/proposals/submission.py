@@ -231,7 +231,10 @@ def create_proposal(
             timeout_s,
         )
     if session.json:
-        _print_documents(proposals, outlook.candidates, risk)
+        n_candidates = len(outlook.candidates)
+        of_slices = proposals[n_candidates:]
+        facts = {**risk, **({"slices": of_slices} if of_slices else {})}
+        _print_documents(proposals[:n_candidates], outlook.candidates, facts)
     elif wait:
         for proposal in proposals:
             click.echo(comparison.describe_outcome(load_comparison(context, proposal.id)))
