@@ -300,6 +300,9 @@ def build_row(
     reason = (
         f'<br><span class="note">{markup.rich(status.reason)}</span>' if status.reason else ""
     )
+    for ending in status.endings:
+        text = f"{ending.text}. To go on: `{ending.next}`."
+        reason += f'<br><span class="note">{markup.rich(text)}</span>'
     if status.outage is not None and status.progress is not RouteState.STEADY:
         reason += f"<br>{faint(status.progress_text)}"
     scores = _render_scores(route_scorecard, titles) if route_scorecard else ""

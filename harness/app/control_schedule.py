@@ -61,6 +61,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.providers.registry import sign_in  # noqa: PLC0415
     from harness.routing.control import (  # noqa: PLC0415 - only the control plane needs it
         deprecations,
+        end_sources,
         outages,
         provider_watch,
     )
@@ -97,6 +98,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     def delete_expired(ctx: Context) -> None:
         fallback_chain.update_waiver_alerts(ctx)
         vector_checks.update_vector_alerts(ctx)
+        end_sources.publish_statements(ctx)
         deprecations.update_deprecation_alerts(
             ctx, partial(leaderboard.describe_shortlist, ctx)
         )

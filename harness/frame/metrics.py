@@ -143,6 +143,8 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _process_counters(
         "captures_too_large": "Requests or answers too large to store",
         "captures_unreadable": "Copies that do not follow their protocol",
         "claims_failed": "Times that the database did not record a block's callers",
+        "end_headers_malformed": "`Deprecation` or `Sunset` headers without a date, in answers "
+        "that the router reads: one a second for each target",
         "failover_rows_dropped": "Rows of the failover log over 20 a second",
         "flushes_failed": "Times that observations did not reach the database",
         "internal_errors": "Faults in the router's code, in all parts",

@@ -27,6 +27,7 @@ from harness.operations.route_status import NEWS_PERIOD, RouteStatus
 from harness.providers.force import KillSwitch, active_switches, decide_plan
 from harness.providers.target import Target
 from harness.routing.control import freezes, routes
+from harness.routing.control.deprecations import list_route_endings
 from harness.routing.control.outages import load_outages
 from harness.routing.control.routes import find_later_rollback, read_later_end
 from harness.routing.proposal import Proposal, ProposalPhase
@@ -211,6 +212,10 @@ def load_statuses(
                 statuses.append(_add_verdict(ctx, tx, state, traffic.get(name, ())))
             except SignatureInvalid as error:
                 faults[name] = RowFault("route", (name,), str(error))
+    endings = list_route_endings(ctx, [status.route for status in statuses])
+    statuses = [
+        replace(status, endings=endings.get(status.route.name, ())) for status in statuses
+    ]
     return Page(statuses, len(names), None, [*faults.values()])
 
 

@@ -29,6 +29,7 @@ from harness.proposals import break_glass
 from harness.providers.force import KillSwitch, SwitchSource
 from harness.providers.target import Target
 from harness.routing.control import freezes
+from harness.routing.control.deprecations import Deprecation
 from harness.routing.control.outage_rule import OutageKind
 from harness.routing.control.outages import OutageView
 from harness.routing.proposal import Proposal, ProposalPhase
@@ -149,6 +150,8 @@ class RouteStatus:
     rivals: int = 0  # number of further open proposals
     waits: str = ""  # when the approved proposal's canary opens; empty without such a proposal
     has_router: bool = True  # whether a router serves, so that callers can get answers
+    # The countdowns of its models: incumbent, candidate and fallbacks; the earliest end first.
+    endings: Sequence[Deprecation] = ()
 
     @property
     def needs_decision(self) -> bool:

@@ -28,6 +28,7 @@ from harness.frame.records.transaction import Transaction
 from harness.gate.pins import ServedModel, Sighting, newest_sightings
 from harness.providers.calls.probe import ProviderCheck
 from harness.providers.credential import Credential
+from harness.providers.models.model_ends import EndSource, EndStatement
 from harness.providers.models.model_match import DiscoveredModel, merge_lists
 from harness.providers.oauth import SignIn
 from harness.providers.target import Provider, ProviderMove, Target
@@ -141,9 +142,23 @@ DISCOVERED_MODEL: Final = record(
     not_blank("model"),
     key="provider model",
     refers={"provider": provider},
+    flat="ends",
 )
 
 discovered_model = DISCOVERED_MODEL.table
+
+# The statements about ends of targets' models. The control plane writes the catalogue's and the
+# lists' statements, so that routers know them; routers write the headers'. There is no foreign
+# key: a router may write before the control plane stores a target's row.
+END_STATEMENT: Final = record(
+    EndStatement,
+    "end_statement",
+    sa.CheckConstraint("seen_at <= checked_at", name="in_order"),
+    key="target kind",
+    flat="dates",
+)
+
+end_statement = END_STATEMENT.table
 
 LONGEST_NAME: Final = 200  # characters of a served model's name
 
@@ -344,6 +359,19 @@ class DiscoveredModels(Records[DiscoveredModel]):
         query = self._select(condition, provider.c.removed_at.is_(None))
         return query.join_from(discovered_model, provider, same_provider)
 
+    def among(
+        self, names: Iterable[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], DiscoveredModel]:
+        """Returns the listed and formerly listed models among pairs of provider and model."""
+        pairs = set(names)
+        columns = discovered_model.c
+        query = self._select(
+            columns.provider.in_(sorted({name for name, _ in pairs})),
+            columns.model.in_(sorted({model for _, model in pairs})),
+        )
+        found = {(listed.provider, listed.model): listed for listed in self._all(query)}
+        return {pair: listed for pair, listed in found.items() if pair in pairs}
+
     def find(self, provider_name: str, model: str) -> DiscoveredModel | None:
         """Returns a model that a provider lists or has listed; None if it never did."""
         columns = discovered_model.c
@@ -389,6 +417,47 @@ class Sightings(Records[Sighting]):
 
     def _stored(self, target: str) -> Sequence[Sighting]:
         return self._all(self._select(served_model.c.target == target))
+
+
+class EndStatements(Records[EndStatement]):
+    """The statements of catalogue, lists and headers about the ends of targets' models."""
+
+    record = END_STATEMENT
+    order = (end_statement.c.target, end_statement.c.kind)
+
+    def by_target(self) -> Mapping[str, Sequence[EndStatement]]:
+        """Returns the statements that still count, by the target's id."""
+        statements: dict[str, list[EndStatement]] = {}
+        for statement in self._all(self._select()):
+            if not statement.is_withdrawn:
+                statements.setdefault(statement.target, []).append(statement)
+        return statements
+
+    def of_headers(self) -> Mapping[str, EndStatement]:
+        """Returns the statements of headers, also withdrawn ones, by the target's id."""
+        query = self._select(end_statement.c.kind == EndSource.HEADERS.value)
+        return {statement.target: statement for statement in self._all(query)}
+
+    def note(self, statements: Iterable[EndStatement]) -> None:
+        """Adds or replaces statements. An older reading never replaces a newer one."""
+        # All writers use one order, so that no two writers wait for each other.
+        for statement in sorted(statements, key=lambda new: (new.target, new.kind)):
+            values = self.record.write(statement)
+            if not self._tx.write_new(end_statement, values):
+                is_older = end_statement.c.checked_at <= statement.checked_at
+                self._change(*_same_statement(statement), is_older, **values)
+
+    def forget(self, statements: Iterable[EndStatement]) -> None:
+        """Deletes statements."""
+        for statement in sorted(statements, key=lambda old: (old.target, old.kind)):
+            self._delete(*_same_statement(statement))
+
+
+def _same_statement(statement: EndStatement) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        end_statement.c.target == statement.target,
+        end_statement.c.kind == statement.kind.value,
+    )
 
 
 def _storable_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:

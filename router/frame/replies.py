@@ -48,11 +48,14 @@ _NOT_PASSED_ON: Final = _HOP_BY_HOP | {
     b"content-length",
     b"content-type",
     b"date",
+    # The provider's model or endpoint; `snapshot.end_headers` writes the route's.
+    b"deprecation",
     b"openai-organization",
     b"openai-project",
     b"server",
     b"set-cookie",
     b"strict-transport-security",
+    b"sunset",
     b"x-accel-buffering",
     b"x-should-retry",
 }

@@ -26,6 +26,7 @@ from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
 from router.frame.limits import Timers
 from router.health.account_watch import AccountWatch
+from router.health.answered_ends import AnsweredEnds
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS, EMBEDDINGS
@@ -155,9 +156,11 @@ class UpstreamCalls:
         settings: RouterSettings,
         timers: Timers,
         accounts: AccountWatch,
+        ends: AnsweredEnds,
     ) -> None:
         self.timers = timers
         self._accounts = accounts
+        self._ends = ends
         self._due = accounts.due
         self._transport_for = transport_for
         self._between_s = settings.between_chunks_timeout_s
@@ -192,6 +195,7 @@ class UpstreamCalls:
                 raise await read_refusal(reply)
             if attempt.upstream.id in self._due:
                 self._accounts.note_answer(attempt.upstream, attempt.key, reply.headers)
+                self._ends.note_answer(attempt.upstream, reply.headers)
             if on_head is not None:
                 on_head()
             if request.stream:

@@ -20,6 +20,7 @@ from router.access.front_door import Callers, FrontDoor
 from router.access.rate_limits import LocalRates
 from router.frame.limits import Timers
 from router.health.account_watch import AccountWatch
+from router.health.answered_ends import AnsweredEnds
 from router.health.provider_keys import EarlyRecovery, ProviderKeys
 from router.health.target_health import TargetHealth
 from router.health.worker_alerts import WorkerAlerts
@@ -160,7 +161,9 @@ class RouterParts:
         self._renewals = EarlyRecovery(self._health, keys)
         self._alerts.add_follower(self._renewals.evaluate)
         accounts = self._watch_accounts(keys, clock)
-        calls = UpstreamCalls(transport_factory, settings, self._timers, accounts)
+        calls = UpstreamCalls(
+            transport_factory, settings, self._timers, accounts, self._watch_ends(clock)
+        )
         dispatcher = Dispatcher(
             calls,
             settings,
@@ -296,6 +299,11 @@ class RouterParts:
         self._alerts.add_follower(accounts.update)
         self._holder.add_follower(accounts.share)
         return accounts
+
+    def _watch_ends(self, clock: Clock) -> AnsweredEnds:
+        ends = AnsweredEnds(self._holder.note_ends, self._recorder.counters, clock)
+        self._holder.add_follower(ends.share)
+        return ends
 
     def _follow_store(self, clock: Clock, judge_budget: JudgeBudget) -> None:
         """Registers the readers of spending, which run at each refresh of the snapshot."""

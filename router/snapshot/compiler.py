@@ -28,6 +28,7 @@ from harness.providers.models.capabilities import (
     dropped_features,
     restrict_endpoints,
 )
+from harness.providers.models.model_ends import EndStatement
 from harness.providers.target import (
     NO_DATA_CLASSES,
     DataClasses,
@@ -55,6 +56,7 @@ from router.snapshot.compiled import (
     PlainModel,
     feature_fields,
 )
+from router.snapshot.end_headers import NO_ENDS, Statements, build_end_headers
 from router.snapshot.route_plans import build_plans, compile_overrides
 from router.upstream.endpoint_translation import (
     TRANSLATIONS,
@@ -69,14 +71,18 @@ def compile_snapshot(
     standing: Sequence[KillSwitch] = (),
     keys: ProviderKeySets = NO_KEYS,
     classes: DataClasses = NO_DATA_CLASSES,
+    ends: Statements = NO_ENDS,
 ) -> CompiledSnapshot:
     """Compiles a revision. Raises SnapshotInvalid, which names the route.
 
     standing: this process's switches. keys: decrypted. classes: the configuration file's.
+    ends: the statements about the ends of targets' models.
     """
     switches = (*standing, *snapshot.switches)
     routes = {
-        name: _compile_route(snapshot, route, switches, keys, classes)
+        name: _compile_route(
+            snapshot, route, switches, keys, classes, ends.get(route.incumbent, ())
+        )
         for name, route in snapshot.table.routes.items()
     }
     routes = {name: compile_overrides(route, routes, classes) for name, route in routes.items()}
@@ -131,6 +137,7 @@ def _compile_route(
     switches: Sequence[KillSwitch],
     keys: ProviderKeySets,
     classes: DataClasses,
+    incumbent_ends: Sequence[EndStatement] = (),
 ) -> CompiledRoute:
     """Compiles one route. Raises SnapshotInvalid if a target or its provider is missing."""
     revision = str(snapshot.table.revision).encode()
@@ -156,6 +163,7 @@ def _compile_route(
                 (b"x-swapgate-arm", arm.value.encode()),
                 (b"x-swapgate-revision", revision),
                 *((b"x-swapgate-break-glass", reason) for reason in break_glass_reasons),
+                *build_end_headers(incumbent_ends),
             )
             for arm in Arm
         },

@@ -37,10 +37,12 @@ from harness.frame.signing.signed_rows import (
 )
 from harness.providers.credential import ProviderKeySets
 from harness.providers.force import KillSwitch
+from harness.providers.models.model_ends import EndDates
 from harness.providers.target import NO_DATA_CLASSES, DataClasses
 from harness.routing.table import Snapshot
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
+from router.snapshot.end_headers import NO_ENDS, Statements
 
 FORMAT: Final = 1
 # The fields of a snapshot that come from signed rows.
@@ -168,6 +170,14 @@ def no_keys(_: Snapshot) -> ProviderKeySets:
     return NO_KEYS
 
 
+def _select_dates(ends: Statements) -> Mapping[str, Sequence[EndDates]]:
+    """Returns only the dates, because the times of reading change no header."""
+    return {
+        target: [statement.dates for statement in statements]
+        for target, statements in ends.items()
+    }
+
+
 class SnapshotHolder:
     """Holds the serving snapshot. Reading `current` never blocks; a request reads it once.
 
@@ -208,6 +218,8 @@ class SnapshotHolder:
         self._decrypt = opened
         self._check_signed_rows = restored
         self._seen_etag = ""
+        self._snapshot: Snapshot | None = None  # of `current`, encrypted as it is stored
+        self._ends: Statements = NO_ENDS
         self._refused_at = time.monotonic()
         self._guard = LineageGuard()
         self._confirmed_at_s = time.monotonic()
@@ -303,6 +315,16 @@ class SnapshotHolder:
             return False
         return True
 
+    def note_ends(self, ends: Statements) -> None:
+        """Compiles the serving revision again if a target's stated end has changed. Call it in
+        the thread that follows the store.
+        """
+        dates = _select_dates(ends)
+        if self._snapshot is None or dates == _select_dates(self._ends):
+            return
+        self._ends = ends
+        self.current = self._compile(self._snapshot)
+
     def _must_reread(self) -> bool:
         """Returns whether to read a refused revision again. A repair keeps the etag."""
         return bool(self.refused) and time.monotonic() - self._refused_at >= AGAIN_S
@@ -340,7 +362,7 @@ class SnapshotHolder:
         """Prepares a snapshot before it serves, so that its first answers do not wait."""
         opened = self._decrypt(snapshot)
         serving = compile_snapshot(
-            opened, self._standing, self._keys_of(snapshot), self._classes
+            opened, self._standing, self._keys_of(snapshot), self._classes, self._ends
         )
         if serving.judges_validity:
             matching.load_validator()
@@ -348,6 +370,7 @@ class SnapshotHolder:
             self._prepare(snapshot)
         except ConfigError as error:
             raise SnapshotInvalid(str(error)) from error
+        self._snapshot = snapshot
         return serving
 
     def _run(self) -> None:

@@ -17,6 +17,8 @@ from tests.acceptance.installation import INHERITED, Installation
 from tests.support.site.shared_wheel import shared_folder, shared_wheels
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from tests.support.store.postgres import Postgres
 
 ROOT = Path(__file__).parents[2]
@@ -174,3 +176,11 @@ def installing_once(
 def database(request: pytest.FixtureRequest) -> str:
     """Each story that asks for it runs on SQLite and on PostgreSQL."""
     return str(request.param)
+
+
+@pytest.fixture
+def browser() -> "Iterator[Browser]":
+    from tests.acceptance.pages import launched  # noqa: PLC0415 - only for stories of pages
+
+    with launched() as started:
+        yield started

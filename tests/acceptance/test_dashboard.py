@@ -1,15 +1,11 @@
 """A swap in the dashboard, in a real browser: proposed by one person, approved by another."""
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
-from urllib.parse import quote
-
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.acceptance.conftest import Installing
 from tests.acceptance.installation import Installation
+from tests.acceptance.pages import signed_in
 from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import (
     await_phase,
@@ -18,39 +14,6 @@ from tests.acceptance.swaps import (
     phase,
 )
 from tests.acceptance.traffic import traffic
-from tests.support.browser.chromium import Chromium, NoBrowserError, find
-
-TIMEOUT_MS = 180_000
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-)
-
-
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=TIMEOUT_MS)
-    with sync_playwright() as playwright:
-        chromium = find_chromium(Path(playwright.chromium.executable_path))
-        started = playwright.chromium.launch(
-            executable_path=chromium.executable,
-            args=ARGUMENTS,
-            env={**os.environ, **chromium.environment},
-            timeout=TIMEOUT_MS,
-        )
-        yield started
-        started.close()
-
-
-def find_chromium(playwrights_own: Path) -> Chromium:
-    try:
-        return find(lambda: playwrights_own)
-    except NoBrowserError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
 
 
 @pytest.mark.verify
@@ -112,22 +75,6 @@ def test_two_people_swap_a_model_in_the_dashboard(
     (approval,) = place.api("GET", f"/proposals/{swap}/approvals").json()["items"]
     assert "bob" in str(approval)
     assert_forged_session_signs_nobody_in(place, bob)
-
-
-def signed_in(
-    browser: Browser,
-    place: Installation,
-    key: str,
-    path: str,
-) -> Page:
-    """A page of a new visitor, who has signed in."""
-    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
-    page.set_default_timeout(TIMEOUT_MS)
-    page.goto(f"{place.url('ui')}/sign-in?next={quote(path)}")
-    page.get_by_label("Management key", exact=True).fill(key)
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
-    return page
 
 
 def assert_forged_session_signs_nobody_in(place: Installation, page: Page) -> None:

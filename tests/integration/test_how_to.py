@@ -108,6 +108,7 @@ SQLITE = {
     "fallbacks": CHAINED,
     "kill-switch": CHAINED,
     "freezes": INSTALLED,
+    "model-ends": INSTALLED,
     "break-glass": INSTALLED,
     "change-requests": INSTALLED,
     "spending": INSTALLED,

@@ -1,7 +1,7 @@
 import json
 import subprocess
 import sys
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,8 @@ from harness.providers.models.catalogue import (
 )
 from harness.providers.models.successors import ALERT_AHEAD, find_successor
 from harness.providers.target import Price, Provider, Target, find_price
-from harness.routing.control.deprecations import find_deprecations
+from harness.routing.control.deprecations import ModelUse, find_deprecations
+from harness.routing.control.end_sources import EndFacts
 
 
 def table(folder: Path, **rows: dict[str, object]) -> LitellmTable:
@@ -290,9 +291,9 @@ def test_it_is_told_from_ninety_days_before_on(days: int) -> None:
     provider = Provider("main", "anthropic", "http://127.0.0.1:9", prices={})
     known = build_catalogue([entry("claude-sonnet-4-5", days, price=Price(3, 15))])
 
-    deprecations = find_deprecations(
-        [(target, ["incumbent of chat"])], {"main": provider}, known, TODAY
-    )
+    facts = EndFacts({"main": provider}, known, {}, {})
+    now = datetime.combine(TODAY, time(12), UTC)
+    deprecations = find_deprecations([(target, [ModelUse("incumbent", "chat")])], facts, now)
 
     assert bool(deprecations) == (days <= ALERT_AHEAD.days)
     for deprecation in deprecations:

@@ -50,6 +50,7 @@ class SeenModel:
 
     traffic: ModelTraffic
     entry: CatalogueEntry | None
+    end_source: str  # of the entry's end; empty without an end
     list_usd: float | None  # the counted requests at the list price
     replacements: Sequence[Replacement]
 
@@ -144,6 +145,7 @@ def _look_up(
     return SeenModel(
         traffic,
         entry,
+        catalogue.name_end_source(entry) if entry and entry.end_date else "",
         count_cost(traffic, entry),
         list_replacements(traffic, entry, catalogue, today, others),
     )

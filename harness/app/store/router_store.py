@@ -13,7 +13,7 @@ from harness.frame.alerts.records import Alerts
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.signed_rows import Lineage
 from harness.operations.records import Captures
-from harness.providers.records import Sightings
+from harness.providers.records import EndStatements, Sightings
 from harness.routing.records.failovers import Failovers
 from harness.routing.records.interventions import Shadows
 from harness.routing.records.kept_pieces import KeptPieces
@@ -31,6 +31,7 @@ class RouterRecords:
         self.shadows = Shadows(tx)
         self.alerts = Alerts(tx)
         self.sightings = Sightings(tx)
+        self.end_statements = EndStatements(tx)
         self.captures = Captures(tx)
         self.kept_pieces = KeptPieces(tx)
         self.router_reports = RouterReports(tx)

@@ -258,7 +258,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.MODEL_ENDS: AlertRule(
         _S.WARNING,
-        "propose the successor with `swapgate proposal create`, or another model; "
+        "run the command in the alert: it proposes the successor, or shows the candidates; "
         "`swapgate model list` shows when each model ends",
         remind=timedelta(days=7),
     ),

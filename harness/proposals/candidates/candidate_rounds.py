@@ -128,6 +128,8 @@ def _find_ending(
 ) -> str:
     """Describes the incumbent's end if no round began because of it; else empty."""
     for ending in deprecations.list_deprecations(ctx, with_rollback_targets=False):
+        if ending.end_date is None:
+            continue  # deprecated, but no source states an end
         cause = (
             ending.text
             if ending.unlisted

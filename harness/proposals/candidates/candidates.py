@@ -123,7 +123,7 @@ def select_candidates(
     with ctx.store.read() as tx:
         lists = named_models.read_lists(tx)
         providers = Providers(tx).all()
-    listed = {f"{model.provider}/{model.model}" for model in lists}
+    listed_ends = {f"{model.provider}/{model.model}": model.ends.ends_on for model in lists}
     read_at = {model.provider: model.found_at for model in lists}
     last_day = (now + ALERT_AHEAD).date()
     selected: dict[str, SelectedModel] = {}
@@ -134,8 +134,11 @@ def select_candidates(
         matching_names = set()
         for name, entry in offers:
             provider = name.partition("/")[0]
-            is_known = name in listed if provider in read_at else pattern.is_exact
-            ends_soon = entry.end_date is not None and entry.end_date <= last_day
+            is_known = name in listed_ends if provider in read_at else pattern.is_exact
+            ends_soon = any(
+                end is not None and end <= last_day
+                for end in (entry.end_date, listed_ends.get(name))
+            )
             is_usable = is_known and not ends_soon and entry.capabilities.chat
             usd_per_mtok = entry.price.higher_usd_per_mtok if entry.price else None
             if not is_usable or not pattern.takes(name, usd_per_mtok):

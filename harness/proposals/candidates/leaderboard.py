@@ -34,7 +34,7 @@ from harness.proposals.candidates import candidate_rounds, candidates
 from harness.proposals.candidates.candidates import RoundPlan
 from harness.proposals.context import ProposalsContext
 from harness.proposals.report.comparison import compute_arm_figures, is_large
-from harness.providers.records import Providers, Targets
+from harness.providers.records import Targets
 from harness.routing.candidate_schedule import REGISTERED, CandidateRound
 from harness.routing.control import deprecations, routes
 from harness.routing.proposal import Proposal, ProposalPhase
@@ -210,7 +210,6 @@ def load_leaderboard(ctx: ProposalsContext, name: str) -> Leaderboard:
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
         targets_by_id = Targets(tx).all()
-        providers = Providers(tx).all()
         names = {id_: target.name for id_, target in targets_by_id.items()}
         measured = _list_measured(ctx, tx, route)
         rows = [
@@ -229,7 +228,7 @@ def load_leaderboard(ctx: ProposalsContext, name: str) -> Leaderboard:
     ]
     endings = {
         deprecation.target: deprecation.text
-        for deprecation in deprecations.list_endings(ctx, shown_targets, providers)
+        for deprecation in deprecations.list_endings(ctx, shown_targets)
     }
     rows = [replace(row, ending=endings.get(row.target, "")) for row in rows]
     ranked = mark_frontier(sorted(rows, key=_score_order))

@@ -55,6 +55,7 @@ class CatalogueEntry:
     end_date: date | None = None
     own_family: str = ""  # only if the model's name does not show its family
     price_source: str = ""  # source of the price; empty for the catalogue's source
+    end_source: str = ""  # source of `end_date`; empty for the catalogue's source
 
     @property
     def family(self) -> str:
@@ -115,6 +116,7 @@ class CatalogueChange(CatalogueFacts):
             has=(entry.has | has) - lacks,
             lacks=(entry.lacks | lacks) - has,
             end_date=self.end_date or entry.end_date,
+            end_source=CONFIGURATION if self.end_date else entry.end_source,
         )
 
 
@@ -134,6 +136,12 @@ class Catalogue:
 
     def find(self, kind: str, model: str) -> CatalogueEntry | None:
         return self.entries.get((kind, model))
+
+    def name_end_source(self, entry: CatalogueEntry) -> str:
+        """Names the source of an entry's end, for people."""
+        if entry.end_source:
+            return entry.end_source
+        return f"the model catalogue ({self.source})" if self.source else "the model catalogue"
 
 
 def build_catalogue(

@@ -24,6 +24,8 @@ from harness.providers.kinds import (
     ProviderGroup,
 )
 from harness.providers.models.catalogue import Catalogue, CatalogueEntry
+from harness.providers.models.end_dates import parse_listed_end
+from harness.providers.models.model_ends import NO_DATES, EndDates
 from harness.providers.models.model_names import (
     ModelName,
     count_other_words,
@@ -61,6 +63,7 @@ class DiscoveredModel(CamelCase):
     price: Price | None = None
     listed_since: datetime | None = None  # when it was first listed; None means `found_at`
     gone_at: datetime | None = None  # the first list without it; None while it is listed
+    ends: EndDates = NO_DATES  # as the list states them
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,16 @@ def parse_listed_models(
         source = provider.api_base
         window = _parse_window(entry)
         price = _parse_price(entry)
-        model = DiscoveredModel(provider.name, name, source, found_at, window, price, found_at)
+        model = DiscoveredModel(
+            provider.name,
+            name,
+            source,
+            found_at,
+            window,
+            price,
+            found_at,
+            ends=parse_listed_end(entry),
+        )
         models.setdefault(name, model)
     return DiscoveredList(tuple(model for _, model in sorted(models.items())), left_out)
 

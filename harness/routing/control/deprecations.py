@@ -1,27 +1,45 @@
 """Finds models in use that end within 90 days, have ended or are no longer listed.
 
-The catalogue announces ends, and the providers' stored lists show missing models. The module
-only warns: it changes no route. `harness.proposals.candidates.leaderboard` ranks the models
-that could take a model's place.
+`end_sources` reads the sources that state ends; the earliest day governs. The module only
+warns: it changes no route. `harness.proposals.candidates.leaderboard` ranks the models that
+could take a model's place.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from shlex import quote
+from typing import Final, NamedTuple
 
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
+from harness.frame.formatting import format_quantity
 from harness.frame.records.transaction import Transaction
-from harness.providers.models.catalogue import Catalogue
-from harness.providers.models.model_match import DiscoveredModel
+from harness.providers.models.catalogue import CatalogueEntry
+from harness.providers.models.model_ends import EndStatement, ModelEnd, find_end
 from harness.providers.models.successors import ALERT_AHEAD, find_successor
-from harness.providers.records import DiscoveredModels, Providers, Targets
+from harness.providers.records import Targets
 from harness.providers.target import Price, Provider, Target, format_price
 from harness.providers.target_price import describe_missing, read_price
 from harness.routing.context import RoutingContext
+from harness.routing.control.end_sources import EndFacts, load_facts
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import find_rollback_target
 from harness.routing.table import Route, RoutingTable
+
+INCUMBENT: Final = "incumbent"
+
+
+class ModelUse(NamedTuple):
+    """A use of a target in a route."""
+
+    role: str  # such as `incumbent`
+    route: str
+
+    @property
+    def text(self) -> str:
+        preposition = "" if self.role.endswith("for") else "of "
+        return f"{self.role} {preposition}{self.route}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,85 +57,172 @@ class Successor:
 
 @dataclass(frozen=True, slots=True)
 class Deprecation:
-    """A model that ends, has ended or is no longer listed, with its uses."""
+    """A model that ends, has ended, is deprecated or is no longer listed, with its uses."""
 
     target: str  # its id
     name: str
-    end_date: date  # the announced end, or the day when the provider stopped listing it
-    days: int  # days until the end; 0 or less if the model has ended
+    # The governing end, or the day when the provider stopped listing it; None if the model is
+    # deprecated and no source states its end.
+    end_date: date | None
+    days: int | None  # days until the end; 0 or less if the model has ended
     uses: tuple[str, ...]  # its uses, such as `incumbent of chat`
     price: Price | None = None
     successor: Successor | None = None  # None if no later model of the family has its abilities
     unlisted: bool = False  # no end is announced, but its provider no longer lists it
+    source: str = ""  # the source of `end_date`, or of the deprecation, for people
+    others: tuple[ModelEnd, ...] = ()  # the other stated ends, the earliest first
+    deprecated_on: date | None = None  # as a source states it
+    next: str = ""  # the command to run next
 
     @property
     def over(self) -> bool:
-        return self.days <= 0
+        return self.days is not None and self.days <= 0
 
     @property
     def text(self) -> str:
+        """The countdown, in the words of every interface."""
+        if self.end_date is None:
+            since = f" since {self.deprecated_on.isoformat()}" if self.deprecated_on else ""
+            return (
+                f"{self.name} is deprecated{since}, according to {self.source}; its end is "
+                "unknown"
+            )
         day = self.end_date.isoformat()
         if self.unlisted:
             return f"{self.name} has been missing from its provider's list since {day}"
         if self.over:
-            return f"{self.name} ended on {day}"
-        return f"{self.name} ends on {day}, in {self.days} days"
+            return f"{self.name} ended on {day}, according to {self.source}{self._conflict}"
+        left = format_quantity(self.days or 0, "day")
+        return (
+            f"{self.name} ends on {day}, in {left}, according to {self.source}{self._conflict}"
+        )
+
+    @property
+    def _conflict(self) -> str:
+        """Names the sources that state another day; empty without one."""
+        conflicts = [
+            f"{other.source} states {other.day.isoformat()}"
+            for other in self.others
+            if other.day != self.end_date
+        ]
+        return f"; {', '.join(conflicts)}: the earliest day governs" if conflicts else ""
 
 
 def find_deprecations(
-    used: Iterable[tuple[Target, Sequence[str]]],
-    providers: Mapping[str, Provider],
-    catalogue: Catalogue,
-    today: date,
-    unlisted_models: Iterable[DiscoveredModel] = (),  # models that providers no longer list
+    used: Iterable[tuple[Target, Sequence[ModelUse]]],
+    facts: EndFacts,
+    now: datetime,
 ) -> tuple[Deprecation, ...]:
     """Finds the ending models among used targets, the earliest end first. Pure.
 
-    A model ends if its announced end is at most ALERT_AHEAD away. Without such an end, it
-    counts as ended if its provider stopped listing it at its present address.
+    A model ends if its governing end is at most ALERT_AHEAD away. Without such an end, it
+    counts as ended if its provider stopped listing it at its present address, and as deprecated
+    if a source says so.
 
-    used: targets, each with its uses for people. providers: by name.
+    used: targets, each with its uses.
     """
-    unlisted_since = {
-        (model.provider, model.model, model.source): model.gone_at.date()
-        for model in unlisted_models
-        if model.gone_at
-    }
-    deprecations = []
-    for target, uses in used:
-        provider = providers.get(target.provider)
-        if provider is None:
-            continue
-        entry = catalogue.find(provider.kind, target.model)
-        announced_end = entry.end_date if entry else None
-        is_near = announced_end is not None and announced_end - today <= ALERT_AHEAD
-        end_date = (
-            announced_end
-            if is_near
-            else unlisted_since.get((target.provider, target.model, provider.api_base))
+    deprecations = [
+        deprecation
+        for target, uses in used
+        if target.provider in facts.providers
+        and (deprecation := _find_deprecation(target, uses, facts, now)) is not None
+    ]
+    return tuple(
+        sorted(deprecations, key=lambda ending: (ending.end_date or date.max, ending.name))
+    )
+
+
+def _find_deprecation(
+    target: Target,
+    uses: Sequence[ModelUse],
+    facts: EndFacts,
+    now: datetime,
+) -> Deprecation | None:
+    today = now.date()
+    statements = facts.state(target, now)
+    end = find_end(statements)
+    deprecated = next((one for one in statements if one.dates.is_deprecated), None)
+    unlisted_since = facts.find_unlisted_since(target)
+    if end is not None and end.day - today > ALERT_AHEAD:
+        # A deprecation whose end is known and far begins no countdown either.
+        end = deprecated = None
+    if end is None and unlisted_since is None and deprecated is None:
+        return None
+    end_date = end.day if end is not None else unlisted_since
+    source = ""
+    if end is not None:
+        source = end.source
+    elif deprecated is not None and unlisted_since is None:
+        source = deprecated.source
+    others = [
+        other
+        for statement in statements
+        if (other := find_end([statement])) is not None and other != end
+    ]
+    provider = facts.providers[target.provider]
+    entry = facts.catalogue.find(provider.kind, target.model)
+    deprecation = Deprecation(
+        target=target.id,
+        name=target.name,
+        end_date=end_date,
+        days=(end_date - today).days if end_date is not None else None,
+        uses=tuple(use.text for use in uses),
+        price=read_price(facts.providers, target.name, entry.price if entry else None).price,
+        successor=_build_successor(entry, provider, facts, today),
+        unlisted=end is None and unlisted_since is not None,
+        source=source,
+        others=tuple(sorted(others, key=lambda other: (other.day, other.source))),
+        deprecated_on=deprecated.dates.deprecated_on if deprecated is not None else None,
+    )
+    return replace(deprecation, next=_choose_command(deprecation, uses))
+
+
+def _build_successor(
+    entry: CatalogueEntry | None,
+    provider: Provider,
+    facts: EndFacts,
+    today: date,
+) -> Successor | None:
+    successor = find_successor(entry, facts.catalogue, today) if entry else None
+    if successor is None:
+        return None
+    name = f"{provider.name}/{successor.model}"
+    price = read_price(facts.providers, name, successor.price).price
+    return Successor(name, price, successor.context_window, successor.end_date)
+
+
+def _choose_command(ending: Deprecation, uses: Sequence[ModelUse]) -> str:
+    """Chooses the command to run next: for the first route that the model serves, else for
+    its first use.
+    """
+    use = next((use for use in uses if use.role == INCUMBENT), uses[0] if uses else None)
+    if use is None:
+        return "swapgate model list"
+    route = quote(use.route)
+    if use.role == INCUMBENT and ending.successor is not None:
+        day = f" ends on {ending.end_date.isoformat()}" if ending.end_date else " is deprecated"
+        reason = quote(f"{ending.name}{day}")
+        return (
+            f"swapgate proposal create {route} {quote(ending.successor.name)} --reason {reason}"
         )
-        if end_date is None:
-            continue
-        successor_entry = find_successor(entry, catalogue, today) if entry else None
-        successor = None
-        if successor_entry is not None:
-            name = f"{provider.name}/{successor_entry.model}"
-            price = read_price(providers, name, successor_entry.price).price
-            successor = Successor(
-                name, price, successor_entry.context_window, successor_entry.end_date
-            )
-        deprecation = Deprecation(
-            target=target.id,
-            name=target.name,
-            end_date=end_date,
-            days=(end_date - today).days,
-            uses=tuple(uses),
-            price=read_price(providers, target.name, entry.price if entry else None).price,
-            successor=successor,
-            unlisted=not is_near,
-        )
-        deprecations.append(deprecation)
-    return tuple(sorted(deprecations, key=lambda ending: (ending.end_date, ending.name)))
+    if use.role == INCUMBENT:
+        return f"swapgate route candidates {route}"
+    if use.role == "fallback":
+        return f"swapgate route fallback list {route}"
+    if use.role in ("canary", "holdback"):
+        return f"swapgate canary status {route}"
+    return f"swapgate route show {route}"
+
+
+def route_end(
+    route: Route, statements: Mapping[str, Sequence[EndStatement]]
+) -> ModelEnd | None:
+    """Returns when a route's incumbent ends: the earliest day that a source states; None if the
+    end is unknown. Pure.
+
+    statements: by the target's id, as `end_sources.list_statements` returns them.
+    """
+    return find_end(statements.get(route.incumbent, ()))
 
 
 ENDS = AlertKind.MODEL_ENDS
@@ -137,26 +242,38 @@ def list_deprecations(
     with ctx.store.read() as tx:
         rollback_targets = _list_rollback_targets(tx) if with_rollback_targets else {}
         targets_with_uses = _list_uses(ctx, table or Routing(tx).table(), rollback_targets)
-        unlisted_models = DiscoveredModels(tx).gone()
-        today = ctx.clock.now().date()
-        return find_deprecations(
-            targets_with_uses, Providers(tx).all(), ctx.catalogue, today, unlisted_models
-        )
+        facts = load_facts(ctx, tx, [target for target, _ in targets_with_uses])
+        return find_deprecations(targets_with_uses, facts, ctx.clock.now())
 
 
-def list_endings(
-    ctx: RoutingContext,
-    used: Iterable[Target],
-    providers: Mapping[str, Provider],
-) -> Sequence[Deprecation]:
+def list_endings(ctx: RoutingContext, used: Iterable[Target]) -> Sequence[Deprecation]:
     """Finds the endings of given targets, whether or not a route uses them."""
-    today = ctx.clock.now().date()
+    targets = list(used)
     with ctx.store.read() as tx:
-        unlisted_models = DiscoveredModels(tx).gone()
-    targets_without_uses = [(target, ()) for target in used]
-    return find_deprecations(
-        targets_without_uses, providers, ctx.catalogue, today, unlisted_models
-    )
+        facts = load_facts(ctx, tx, targets)
+    return find_deprecations([(target, ()) for target in targets], facts, ctx.clock.now())
+
+
+def list_route_endings(
+    ctx: RoutingContext, routes: Iterable[Route]
+) -> Mapping[str, Sequence[Deprecation]]:
+    """Finds the ending models of each route: its incumbent, canary, holdback and fallbacks.
+    Routes without one are missing.
+    """
+    routes = list(routes)
+    endings = {}
+    with ctx.store.read() as tx:
+        targets = Targets(tx).among({id_ for route in routes for id_ in route.targets})
+        facts = load_facts(ctx, tx, targets.values())
+    for route in routes:
+        used = [
+            (targets[id_], [ModelUse(role, route.name)])
+            for id_, role in _list_roles(route)
+            if id_ in targets
+        ]
+        if found := find_deprecations(used, facts, ctx.clock.now()):
+            endings[route.name] = found
+    return endings
 
 
 def update_deprecation_alerts(
@@ -194,29 +311,28 @@ def _list_uses(
     ctx: RoutingContext,
     table: RoutingTable,
     rollback_targets: Mapping[str, Target],
-) -> Sequence[tuple[Target, Sequence[str]]]:
+) -> Sequence[tuple[Target, Sequence[ModelUse]]]:
     """Lists targets and judges in use, each with its uses."""
     targets: dict[str, Target] = {}
-    uses: dict[str, list[str]] = {}
+    uses: dict[str, list[ModelUse]] = {}
     for name, route in sorted(table.routes.items()):
         for target_id, role in _list_roles(route):
             targets[target_id] = table.targets[target_id]
-            uses.setdefault(target_id, []).append(f"{role} of {name}")
+            uses.setdefault(target_id, []).append(ModelUse(role, name))
         if (rollback_target := rollback_targets.get(name)) is not None:
             targets[rollback_target.id] = rollback_target
-            uses.setdefault(rollback_target.id, []).append(f"way back of {name}")
+            uses.setdefault(rollback_target.id, []).append(ModelUse("way back", name))
         for suite in route.settings.suites:
             if (judge := ctx.judges.get(suite.suite)) is not None:
                 targets[judge.id] = judge
-                uses.setdefault(judge.id, []).append(
-                    f"judge of suite {suite.suite}, for {name}"
-                )
+                use = ModelUse(f"judge of suite {suite.suite}, for", name)
+                uses.setdefault(judge.id, []).append(use)
     return [(targets[target_id], target_uses) for target_id, target_uses in uses.items()]
 
 
 def _list_roles(route: Route) -> Sequence[tuple[str, str]]:
     """Lists a route's targets with their roles."""
-    roles = [(route.incumbent, "incumbent")]
+    roles = [(route.incumbent, INCUMBENT)]
     if route.canary:
         roles.append((route.canary.target, "canary"))
     if route.holdback:
@@ -232,7 +348,8 @@ def _build_notice(ending: Deprecation, shortlist: str) -> alerts.AlertNotice:
         f"target {ending.name}",
         ending.text,
         f"It is {'; '.join(ending.uses)}. {_describe_cost(ending)}. "
-        f"{_describe_successor(ending)}{shortlist and f' {shortlist}'}",
+        f"{_describe_successor(ending)}{shortlist and f' {shortlist}'} "
+        f"To go on: `{ending.next}`.",
     )
 
 

@@ -41,6 +41,7 @@ from harness.providers.credential import (
     keys_from_environment,
 )
 from harness.providers.force import KillSwitch, SwitchSource, parse_force
+from harness.providers.models.model_ends import EndSource, EndStatement
 from harness.providers.target import (
     NO_DATA_CLASSES,
     DataClasses,
@@ -112,6 +113,7 @@ class SwitchableStore:
         self.shadows: list[ShadowTally] = []
         self.router_reports: dict[str, RouterReport] = {}
         self.account_loads: dict[tuple[str, str], AccountLoad] = {}
+        self.end_statements: dict[tuple[str, EndSource], EndStatement] = {}
         self.pages: dict[tuple[str, int], bytes] = {}
         self.failed_turns: list[tuple[str, FailedTurn]] = []
         self.batches: set[str] = set()
@@ -164,11 +166,29 @@ class SwitchableStore:
             failovers=SimpleNamespace(append=self.failovers.extend),
             alerts=SimpleNamespace(fold=self.alerts.extend),
             sightings=SimpleNamespace(note=self.sightings.extend),
+            end_statements=self._ends(),
             shadows=SimpleNamespace(append=self.shadows.extend),
             router_reports=SimpleNamespace(
                 keep=self._keep_report,
                 forget=self.router_reports.pop,
             ),
+        )
+
+    def _ends(self) -> SimpleNamespace:
+        return SimpleNamespace(
+            note=lambda new: self.end_statements.update(
+                {(statement.target, statement.kind): statement for statement in new}
+            ),
+            by_target=lambda: {
+                target: [statement]
+                for (target, _), statement in self.end_statements.items()
+                if not statement.is_withdrawn
+            },
+            of_headers=lambda: {
+                target: statement
+                for (target, kind), statement in self.end_statements.items()
+                if kind is EndSource.HEADERS
+            },
         )
 
     def _keep_report(self, report: RouterReport) -> None:
@@ -214,6 +234,7 @@ class SwitchableStore:
         yield SimpleNamespace(
             observations=SimpleNamespace(spends=self._spends, blocks=self._blocks),
             shadows=tallies,
+            end_statements=self._ends(),
         )
 
     def _blocks(self, rollout: str, *, after: int = 0) -> list[ObservationBlock]:

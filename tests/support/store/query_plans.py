@@ -24,6 +24,7 @@ STEADY: Final = frozenset(
         "break_glass",
         "credential",
         "discovered_model",
+        "end_statement",
         "manifest",
         "meta",
         "person_link",

@@ -215,6 +215,7 @@ def _print(session: Session, view: _StatusView) -> None:
         click.echo(f"next: {FIRST_ROUTE_STEP}")
     _print_urgent_routes(view)
     _print_routes(view)
+    _print_endings(view)
     _print_alerts(view)
     if view.unpriced:
         output.note(describe_missing(*view.unpriced))
@@ -277,9 +278,32 @@ def _build_route_cells(status: RouteStatus) -> dict[str, object]:
     }
 
 
+def _print_endings(view: _StatusView) -> None:
+    """Prints the countdown of each ending model, with the command to run next."""
+    endings = {
+        (ending.name, ending.next): (status.route.name, ending)
+        for status in view.routes[:MOST_ROUTES]
+        for ending in status.endings
+    }
+    if not endings:
+        return
+    click.echo()
+    for route, ending in endings.values():
+        click.echo(f"◷ {route}: {ending.text}")
+        click.echo(f"  {ending.next}")
+
+
 def _print_alerts(view: _StatusView) -> None:
-    # An agent's request is already listed above, with its question.
-    alerts = [alert for alert in view.alerts if alert.kind is not AlertKind.MODEL_SWITCH]
+    # An agent's request is already listed above with its question, and an ending model with
+    # its countdown.
+    countdowns = {
+        ending.text for status in view.routes[:MOST_ROUTES] for ending in status.endings
+    }
+    alerts = [
+        alert
+        for alert in view.alerts
+        if alert.kind is not AlertKind.MODEL_SWITCH and alert.title not in countdowns
+    ]
     if not alerts:
         return
     click.echo()
@@ -332,6 +356,17 @@ def _as_json(view: _StatusView) -> dict[str, object]:
                 "needs_decision": status.needs_decision,
                 "serves": status.serves,
                 "next": next_command(status),
+                "endings": [
+                    {
+                        "target": ending.name,
+                        "day": ending.end_date.isoformat() if ending.end_date else None,
+                        "days": ending.days,
+                        "source": ending.source,
+                        "text": ending.text,
+                        "next": ending.next,
+                    }
+                    for ending in status.endings
+                ],
             }
             for status in view.routes
         ],

@@ -24,7 +24,6 @@ from harness.interfaces.cli.routing.route_options import (
 from harness.operations import queries
 from harness.providers.models.catalogue import CatalogueEntry
 from harness.providers.models.model_match import NO_OFFER
-from harness.providers.records import Providers
 from harness.providers.registry import (
     named_models,
     provider_secrets,
@@ -100,7 +99,6 @@ def list_models(
     ctx = session.context
     target_page = ctx.store.lists.targets(page_request)
     with ctx.store.read() as tx:
-        providers = Providers(tx).all()
         prices = {
             target.id: targets.load_price(ctx, tx, target).price for target in target_page
         }
@@ -112,7 +110,7 @@ def list_models(
     endings = (
         deprecations.list_deprecations(ctx)
         if session.json
-        else deprecations.list_endings(ctx, used_targets, providers)
+        else deprecations.list_endings(ctx, used_targets)
     )
     endings_by_target = {ending.target: ending for ending in endings}
     output.listing(
@@ -145,7 +143,8 @@ def _describe_end(ending: Deprecation | None) -> str:
         return ""
     successor_text = f", then {ending.successor.name}" if ending.successor else ""
     unlisted = "not listed since " if ending.unlisted else ""
-    return f"{unlisted}{ending.end_date.isoformat()}{successor_text}"
+    day = ending.end_date.isoformat() if ending.end_date else "deprecated, day unknown"
+    return f"{unlisted}{day}{successor_text}"
 
 
 @command(model, example="swapgate model add openai/gpt-4o-mini --param temperature=0.2")

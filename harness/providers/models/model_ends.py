@@ -1,0 +1,75 @@
+"""Describes when a target's model ends, by each source that states it. Pure.
+
+Three kinds of source state an end: the catalogue, the provider's list of models, and the
+headers of the model's answers. If sources disagree, the earliest day governs, and the others
+stay visible. Without a statement, the end is unknown.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+# A header's statement counts until answers have come without it for this long. One answer is
+# not enough: a provider's servers may differ for some hours.
+WITHDRAWN_AFTER: Final = timedelta(hours=24)
+
+
+class EndSource(StrEnum):
+    CATALOGUE = "catalogue"
+    LIST = "list"  # the provider's list of models
+    HEADERS = "headers"  # of the model's answers
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEnd:
+    """The end of a target's model, as its governing source states it."""
+
+    day: date  # the first day, in UTC, on which the model may be gone
+    source: str  # for people, such as `the list of provider mistral`
+    target: str  # its id
+
+
+@dataclass(frozen=True, slots=True)
+class EndDates:
+    """The dates that one source states about a model. Days are in UTC; None: not stated."""
+
+    ends_on: date | None = None  # the first day on which the model may be gone
+    # The day from which the provider advises against the model.
+    deprecated_on: date | None = None
+    is_deprecated: bool = False  # the source calls it deprecated, with or without a day
+
+    @property
+    def is_empty(self) -> bool:
+        return self == NO_DATES
+
+
+NO_DATES: Final = EndDates()
+
+
+@dataclass(frozen=True, slots=True)
+class EndStatement:
+    """One source's statement about a target's model."""
+
+    target: str  # its id
+    kind: EndSource
+    source: str  # as in `ModelEnd`
+    dates: EndDates
+    seen_at: datetime  # when the source last stated it
+    checked_at: datetime  # when Swapgate last read the source, with or without the statement
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether the source has stopped stating it."""
+        return self.checked_at - self.seen_at > WITHDRAWN_AFTER
+
+
+def find_end(statements: Iterable[EndStatement]) -> ModelEnd | None:
+    """Finds the earliest stated end of one target; None if no source states a day."""
+    ends = [
+        ModelEnd(statement.dates.ends_on, statement.source, statement.target)
+        for statement in statements
+        if statement.dates.ends_on is not None and not statement.is_withdrawn
+    ]
+    return min(ends, key=lambda end: (end.day, end.source), default=None)

@@ -1,0 +1,117 @@
+"""Reads the end of a target's model from the headers of its answers, and shares it.
+
+Most requests cost nothing here. `AccountWatch` marks each target once a second, and the router
+reads only the next answer of a marked target. The thread that follows the store writes the
+statements, and gives all stored ones to the snapshot's holder, which sends them to clients.
+"""
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from harness.app.store.router_store import RouterStore
+from harness.frame.ports import Clock
+from harness.providers.models.end_dates import parse_end_headers
+from harness.providers.models.model_ends import (
+    NO_DATES,
+    EndSource,
+    EndStatement,
+)
+from router.snapshot.compiled import CompiledTarget
+from router.snapshot.end_headers import Statements
+
+# How often a worker exchanges statements with the database.
+SHARE_EVERY_S: Final = 5.0
+# How often a worker stores that an unchanged statement continues, or that it is still absent.
+RENEW_AFTER: Final = timedelta(minutes=10)
+
+
+class AnsweredEnds:
+    """The statements in the answers of one worker's targets. Thread-safe.
+
+    on_statements: gets all stored statements, of all sources.
+    """
+
+    def __init__(
+        self,
+        on_statements: Callable[[Statements], None],
+        counters: Counter[str],
+        clock: Clock,
+    ) -> None:
+        self._on_statements = on_statements
+        self._counters = counters
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._new: dict[str, EndStatement] = {}  # by the target's id
+        self._shared_at_s = -math.inf
+
+    def note_answer(
+        self, upstream: CompiledTarget, headers: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        """Reads a good answer's headers. Only a provider writes them, so no caller can."""
+        dates, malformed = parse_end_headers(headers)
+        if malformed:
+            self._counters["end_headers_malformed"] += malformed
+            if dates.is_empty:
+                return  # it states something that the router cannot read, so it withdraws none
+        now = self._clock.now()
+        source = f"headers of answers of provider {upstream.provider.name}"
+        statement = EndStatement(upstream.id, EndSource.HEADERS, source, dates, now, now)
+        with self._lock:
+            # Of several servers of a provider, one may lack the header of the others.
+            if not dates.is_empty or upstream.id not in self._new:
+                self._new[upstream.id] = statement
+
+    def share(self, store: RouterStore) -> None:
+        """Stores new statements, and passes all stored ones on. Raises StoreUnavailable."""
+        now_s = self._clock.monotonic()
+        if now_s - self._shared_at_s < SHARE_EVERY_S:
+            return
+        with store.read() as records:
+            stored = records.end_statements.by_target()
+            of_headers = records.end_statements.of_headers()
+        with self._lock:
+            new = dict(self._new)
+        changed = [
+            merged
+            for target, statement in new.items()
+            if (merged := merge_answer(of_headers.get(target), statement)) is not None
+        ]
+        if changed:
+            with store.write() as records:
+                records.end_statements.note(changed)
+                stored = records.end_statements.by_target()
+        self._shared_at_s = now_s
+        with self._lock:
+            # Only now, so that a database that is away loses no statement.
+            self._new = {
+                target: statement
+                for target, statement in self._new.items()
+                if statement is not new.get(target)
+            }
+        self._on_statements(stored)
+
+
+def merge_answer(stored: EndStatement | None, answer: EndStatement) -> EndStatement | None:
+    """Merges an answer's statement with the stored one; None if nothing is to be stored. Pure.
+
+    The newest stated value governs. An answer without a statement only shows that the stored
+    one was absent, until `EndStatement.is_withdrawn` ends it.
+    """
+    if answer.dates == NO_DATES:
+        if stored is None:
+            return None
+        absent = replace(stored, checked_at=max(stored.checked_at, answer.checked_at))
+        is_due = absent.checked_at - stored.checked_at >= RENEW_AFTER
+        # The first absence counts at once, because the next answer may come much later.
+        is_first = stored.seen_at == stored.checked_at and absent != stored
+        return absent if is_due or is_first else None
+    if stored is None or stored.dates != answer.dates:
+        return answer
+    is_absent = stored.seen_at != stored.checked_at
+    is_due = answer.seen_at - stored.seen_at >= RENEW_AFTER
+    return answer if is_due or is_absent else None

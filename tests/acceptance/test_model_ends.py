@@ -1,0 +1,126 @@
+"""A model is retired in 30 days: the countdown, its source and command, clients' headers."""
+
+import re
+import shlex
+from datetime import UTC, date, datetime, time, timedelta
+from email.utils import format_datetime, parsedate_to_datetime
+from typing import Any, Final
+
+import openai
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.acceptance.conftest import Installing
+from tests.acceptance.installation import Document, Installation, eventually
+from tests.acceptance.pages import signed_in
+from tests.acceptance.providers import Simulator
+from tests.acceptance.swaps import before_simulator
+
+ASKED: Final[Any] = [{"role": "user", "content": "Where is my parcel?"}]
+IN_30_DAYS: Final = r"in (29|30) days"  # 29 if the day changes within the story
+
+
+def retire(made: Installation, sims: list[Simulator]) -> Document:
+    """The configuration of a route whose model ends in 30 days, as the file states it."""
+    sims.append(Simulator(made))
+    return {
+        **before_simulator(sims[0], support={}),
+        "catalogue": {"sim/sim-base": {"end_date": in_days(made, 30)}},
+        "control": {"reconcile_interval_s": 0.5, "housekeeping_interval_s": 0.5},
+    }
+
+
+def in_days(place: Installation, days: int) -> date:
+    """The day so long after the installation was configured."""
+    configured = datetime.fromtimestamp(place.config.stat().st_mtime, UTC)
+    return configured.date() + timedelta(days=days)
+
+
+def ask(place: Installation) -> dict[str, str]:
+    """The headers that the official client gets."""
+    client = openai.OpenAI(
+        base_url=f"{place.url('router')}/v1", api_key=place.data_key, max_retries=0
+    )
+    raw = client.chat.completions.with_raw_response.create(model="support", messages=ASKED)
+    return {name.lower(): value for name, value in raw.headers.items()}
+
+
+def countdown(place: Installation) -> Document:
+    (route,) = place.json("status")["routes"]
+    found: list[Document] = route["endings"]
+    return found[0] if found else {}
+
+
+@pytest.mark.req("F11")
+def test_a_model_that_ends_is_counted_down_wherever_people_and_clients_look(
+    installing: Installing,
+) -> None:
+    sims: list[Simulator] = []
+    place = installing(lambda made: retire(made, sims))
+    (sim,) = sims
+    place.serve("router")
+    place.serve("control")
+
+    def alert() -> Document:
+        alerts = place.api("GET", "/alerts").json()["items"]
+        return next((one for one in alerts if one["kind"] == "model_ends"), {})
+
+    opened = eventually(alert)
+    assert re.search(rf"^sim/sim-base ends on .*, {IN_30_DAYS}", opened["title"])
+    assert opened["title"].endswith("according to swapgate.yaml")
+
+    # The command line has the alert's words, and a command that runs.
+    ending = countdown(place)
+    assert re.search(IN_30_DAYS, ending["text"])
+    assert ending["source"] == "swapgate.yaml"
+    assert f"`{ending['next']}`" in opened["text"]
+    shown = place.cli("status").out
+    assert ending["text"] in shown
+    assert ending["next"] in shown
+    place.cli(*shlex.split(ending["next"])[1:])
+
+    (listed,) = place.api("GET", "/models/ending").json()["items"]
+    assert (listed["end_date"], listed["source"]) == (ending["day"], "swapgate.yaml")
+    assert listed["uses"] == ["incumbent of support"]
+
+    # A client of the official SDK reads the same day.
+    headers = eventually(lambda: found if "sunset" in (found := ask(place)) else {})
+    assert parsedate_to_datetime(headers["sunset"]).date().isoformat() == ending["day"]
+    assert re.fullmatch(r"@\d+", headers["deprecation"])
+
+    # The provider's answers state an earlier day: it governs, and the other one stays visible.
+    stated = format_datetime(datetime.combine(in_days(place, 20), time(), UTC), usegmt=True)
+    sim.fault("sim-base", "hang", delay_s=0, headers={"Sunset": stated})
+
+    def earlier() -> Document:
+        assert place.chat("support").status_code == 200
+        found = countdown(place)
+        return found if found["source"] != "swapgate.yaml" else {}
+
+    ending = eventually(earlier)
+    assert ending["source"] == "headers of answers of provider sim"
+    assert f"swapgate.yaml states {listed['end_date']}" in ending["text"]
+    assert "the earliest day governs" in ending["text"]
+    assert eventually(lambda: ask(place)["sunset"] == stated)
+
+    # A caller cannot state one.
+    forged = {"Sunset": "Thu, 01 Jan 2026 00:00:00 GMT"}
+    assert place.chat("support", headers=forged).status_code == 200
+    assert countdown(place)["source"] == ending["source"]
+
+
+@pytest.mark.verify
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.req("F11")
+def test_overview_counts_the_model_down(installing: Installing, browser: Browser) -> None:
+    sims: list[Simulator] = []
+    place = installing(lambda made: retire(made, sims))
+    for part in ("router", "control", "ui"):
+        place.serve(part)
+    ending = eventually(lambda: countdown(place))
+
+    page = signed_in(browser, place, place.management_key("ann", "admin"), "/")
+    row = page.locator("tr", has_text="support")
+    expect(row).to_contain_text(ending["text"])
+    expect(row).to_contain_text(ending["next"])

@@ -1,0 +1,191 @@
+"""Ends of models from catalogue, lists and headers: conflicts, countdown, alerts (F11)."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pytest
+
+from harness.frame.people.access import SYSTEM
+from harness.operations import queries
+from harness.operations.context import Context
+from harness.operations.route_queries import load_overview, load_statuses
+from harness.proposals.candidates import candidates
+from harness.providers.models.catalogue import CatalogueEntry
+from harness.providers.models.model_ends import EndDates, EndSource, EndStatement
+from harness.providers.models.model_match import parse_listed_models
+from harness.providers.records import DiscoveredModels, EndStatements, Providers, Targets
+from harness.providers.registry import targets
+from harness.providers.target import Provider
+from harness.routing.candidate_schedule import CandidateSchedule
+from harness.routing.control import deprecations, end_sources
+from harness.routing.control.deprecations import Deprecation, route_end
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.providers.scripted_probe import FixedCatalogue
+
+pytestmark = pytest.mark.req("F11")
+
+
+@pytest.fixture
+def ctx(world: SmallInstallation) -> Context:
+    return world.context()
+
+
+def in_days(ctx: Context, days: int) -> date:
+    return ctx.clock.now().date() + timedelta(days=days)
+
+
+def with_catalogue(ctx: Context, days: int, **fields: object) -> Context:
+    entry = CatalogueEntry("sim", "base", end_date=in_days(ctx, days), **fields)  # type: ignore[arg-type]  # a test's own fields
+    return replace(ctx, models=FixedCatalogue(entry))
+
+
+def lists(ctx: Context, **fields: object) -> None:
+    """The provider's stored list has the incumbent with further fields."""
+    with ctx.store.write() as tx:
+        provider = Providers(tx).all()["sim"]
+        content = json.dumps({"data": [{"id": "base", **fields}]}).encode()
+        parsed = parse_listed_models(content, provider, ctx.clock.now())
+        DiscoveredModels(tx).replace("sim", parsed.models)
+
+
+def answers(ctx: Context, target: str, dates: EndDates) -> None:
+    now = ctx.clock.now()
+    statement = EndStatement(
+        target, EndSource.HEADERS, "headers of answers of provider sim", dates, now, now
+    )
+    with ctx.store.write() as tx:
+        EndStatements(tx).note([statement])
+
+
+def endings(ctx: Context) -> Sequence[Deprecation]:
+    return deprecations.list_deprecations(ctx)
+
+
+def test_of_three_sources_the_earliest_governs_and_the_others_are_named(
+    world: SmallInstallation, ctx: Context
+) -> None:
+    ctx = with_catalogue(ctx, 60)
+    lists(ctx, expiration_date=in_days(ctx, 50).isoformat())
+    answers(ctx, world.route().incumbent, EndDates(in_days(ctx, 40)))
+
+    (ending,) = endings(ctx)
+
+    assert ending.days == 40
+    assert ending.source == "headers of answers of provider sim"
+    listed, known = in_days(ctx, 50), in_days(ctx, 60)
+    assert ending.text == (
+        f"sim/base ends on {in_days(ctx, 40)}, in 40 days, according to headers of answers of "
+        f"provider sim; the list of models of provider sim states {listed}, the model "
+        f"catalogue states {known}: the earliest day governs"
+    )
+    with ctx.store.read() as tx:
+        stated = end_sources.list_statements(ctx, tx, Targets(tx).all().values())
+    end = route_end(world.route(), stated)
+    assert end is not None
+    assert (end.day, end.source) == (in_days(ctx, 40), ending.source)
+
+
+def test_sources_that_agree_are_no_conflict(world: SmallInstallation, ctx: Context) -> None:
+    ctx = with_catalogue(ctx, 30, end_source="swapgate.yaml")
+    answers(ctx, world.route().incumbent, EndDates(in_days(ctx, 30)))
+
+    (ending,) = endings(ctx)
+
+    assert "governs" not in ending.text
+    assert [other.day for other in ending.others] == [in_days(ctx, 30)]
+
+
+def test_a_deprecated_model_without_an_end_is_told_and_begins_no_round(
+    ctx: Context,
+) -> None:
+    lists(ctx, is_deprecated=True)
+
+    (ending,) = endings(ctx)
+    deprecations.update_deprecation_alerts(ctx)
+
+    assert (ending.end_date, ending.days, ending.over) == (None, None, False)
+    text = "sim/base is deprecated, according to the list of models of provider sim"
+    assert ending.text == f"{text}; its end is unknown"
+    (alert,) = queries.list_alerts(ctx, open_only=True)
+    assert (alert.kind, alert.title) == ("model_ends", ending.text)
+
+
+def test_a_deprecated_model_whose_end_is_far_is_not_told_yet(ctx: Context) -> None:
+    lists(ctx, is_deprecated=True, expiration_date=in_days(ctx, 91).isoformat())
+    assert not endings(ctx)
+
+    lists(ctx, is_deprecated=True, expiration_date=in_days(ctx, 90).isoformat())
+    assert [ending.days for ending in endings(ctx)] == [90]
+
+
+def test_an_end_of_another_provider_or_of_a_former_address_counts_for_nothing(
+    world: SmallInstallation, ctx: Context
+) -> None:
+    targets.put_provider(ctx, SYSTEM, Provider("other", "sim", "http://127.0.0.1:9/v1"))
+    with ctx.store.write() as tx:
+        content = json.dumps({"data": [{"id": "base", "expiration_date": "2026-01-05"}]})
+        for name, address in (("other", "http://127.0.0.1:9/v1"), ("sim", "http://old/v1")):
+            provider = replace(Providers(tx).all()[name], api_base=address)
+            parsed = parse_listed_models(content.encode(), provider, ctx.clock.now())
+            DiscoveredModels(tx).replace(name, parsed.models)
+    answers(ctx, "another-target", EndDates(in_days(ctx, 1)))
+
+    assert not endings(ctx)
+    assert world.route().incumbent != "another-target"
+
+
+def test_a_round_selects_no_model_that_its_providers_list_ends_soon(ctx: Context) -> None:
+    schedule = CandidateSchedule(("sim/*",), "0 3 * * 1", 5.0)
+
+    def select() -> list[str]:
+        found, _ = candidates.select_candidates(ctx, "sim/other", schedule)
+        return [model.name for model in found]
+
+    lists(ctx, expiration_date=in_days(ctx, 91).isoformat())
+    assert select() == ["sim/base"]
+    lists(ctx, expiration_date=in_days(ctx, 90).isoformat())
+    assert select() == []
+
+
+def test_routers_get_the_catalogues_end_and_lose_it_when_it_is_withdrawn(
+    world: SmallInstallation, ctx: Context
+) -> None:
+    incumbent = world.route().incumbent
+    retired = with_catalogue(ctx, 400)
+    end_sources.publish_statements(retired)
+    with ctx.store.read() as tx:
+        ((statement,),) = EndStatements(tx).by_target().values()
+    assert (statement.target, statement.dates) == (incumbent, EndDates(in_days(ctx, 400)))
+
+    world.clock.advance(60)
+    end_sources.publish_statements(retired)
+    with ctx.store.read() as tx:
+        assert list(EndStatements(tx).all()) == [statement]  # nothing changed, nothing written
+
+    end_sources.publish_statements(with_catalogue(ctx, 300))
+    with ctx.store.read() as tx:
+        (changed,) = EndStatements(tx).all()
+    assert changed.dates == EndDates(in_days(ctx, 300))
+
+    answers(ctx, incumbent, EndDates(in_days(ctx, 10)))
+    end_sources.publish_statements(ctx)
+    with ctx.store.read() as tx:
+        assert [left.kind for left in EndStatements(tx).all()] == [EndSource.HEADERS]
+
+
+def test_a_status_counts_its_own_routes_models_down_with_a_command(ctx: Context) -> None:
+    newer = CatalogueEntry("sim", "base-2", end_date=None)
+    entry = CatalogueEntry("sim", "base", end_date=in_days(ctx, 1))
+    ctx = replace(ctx, models=FixedCatalogue(entry, newer))
+    overview = load_overview(ctx)
+
+    (status,) = load_statuses(ctx, overview, overview.names)
+
+    (ending,) = status.endings
+    assert ending.text == (
+        f"sim/base ends on {in_days(ctx, 1)}, in 1 day, according to the model catalogue"
+    )
+    reason = f"sim/base ends on {in_days(ctx, 1)}"
+    assert ending.next == f"swapgate proposal create chat sim/base-2 --reason '{reason}'"
