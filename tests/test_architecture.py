@@ -45,6 +45,7 @@ DOORS = {
     "opentelemetry": (
         "router/observers/tracing.py",
         "router/observers/otlp_outcomes.py",
+        "harness/app/attach/otlp_receiver.py",
     ),
     "prometheus_client": (
         "harness/interfaces/api/health.py",

@@ -57,6 +57,7 @@ _TAKEN: Final = (
 # LiteLLM writes these marks where it cut or removed a text.
 _CUT: Final = "litellm_truncated"
 _REMOVED: Final = "redacted-by-litellm"
+_LONGEST_CODE: Final = 40  # of an error, for people
 _EMPTY: Final[tuple[object, ...]] = (None, "", "{}", {}, [], "[]")
 
 
@@ -190,4 +191,5 @@ def _find_error(row: Mapping[str, Any]) -> str:
     if not isinstance(details, Mapping):
         return FAILED
     code = details.get("error_code") or details.get("error_class")
-    return str(code or name_error(str(details.get("error") or details.get("error_message"))))
+    text = str(details.get("error") or details.get("error_message"))
+    return str(code)[:_LONGEST_CODE] if code else name_error(text)

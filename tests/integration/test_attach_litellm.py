@@ -1,13 +1,15 @@
-"""`swapgate attach` on the spend log that a real LiteLLM proxy writes: by its API with a
-viewer's key, and from an export of the table. Only Prisma is a stand-in.
+"""`swapgate attach` on the spend log that a real LiteLLM proxy writes: by its API, and from an
+export of the table. Only Prisma is a stand-in.
 """
 
+import itertools
 import json
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
-import httpx
 import openai
 import psycopg
 import pytest
@@ -20,7 +22,7 @@ from tests.integration.test_beside_litellm import (
     installed_litellm,
     running_litellm,
 )
-from tests.support.providers.scripted_upstream import completion, running_upstream
+from tests.support.site.http_thread import Exchange, serving
 
 STAND_IN = Path(__file__).parents[1] / "support" / "litellm"
 REQUESTS = 6
@@ -32,6 +34,31 @@ general_settings:
   store_prompts_in_spend_logs: true
   proxy_batch_write_at: 1
 """
+
+
+class Provider(Exchange):
+    """Answers each chat, with an id of its own as providers do."""
+
+    answers: ClassVar[Iterator[int]] = itertools.count()
+
+    def exchange(self) -> None:
+        self.received_body()
+        answer = {
+            "id": f"chatcmpl-{next(self.answers)}",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "gpt-4.1",
+            "choices": [
+                {
+                    "index": 0,
+                    "finish_reason": "stop",
+                    "message": {"role": "assistant", "content": "On its way."},
+                }
+            ],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
+        }
+        self.answer(200, json.dumps(answer).encode())
+
 
 pytestmark = [
     pytest.mark.verify,
@@ -53,14 +80,14 @@ def test_a_real_spend_log_gives_the_same_facts_by_the_api_and_as_a_file(
         "LITELLM_SALT_KEY": MASTER_KEY,
         "PYTHONPATH": str(STAND_IN),
     }
-    with running_upstream() as upstream:
-        upstream.turns = {"gpt-4.1": completion("On its way.", model="gpt-4.1")}
-        config = CONFIG.replace("UPSTREAM", f"{upstream.url}/v1")
+    with serving(Provider) as port:
+        config = CONFIG.replace("UPSTREAM", f"http://127.0.0.1:{port}/v1")
         (tmp_path / "attach.yaml").write_text(config, encoding="utf-8")
         with running_litellm("attach.yaml", "", tmp_path, programs, **own) as proxy:
             ask(proxy)
             url = proxy.removesuffix("/v1")
-            monkeypatch.setenv("LITELLM_API_KEY", make_viewer_key(url))
+            # The stand-in for Prisma makes no further keys, such as a viewer's.
+            monkeypatch.setenv("LITELLM_API_KEY", MASTER_KEY)
             eventually(lambda: count_rows(database) >= REQUESTS)
             began_s = time.monotonic()
             by_api = write_json(attach(AttachRequest([url])))
@@ -88,14 +115,6 @@ def ask(proxy: str) -> None:
                 messages=[{"role": "user", "content": f"Where is parcel {number}?"}],
                 user=f"caller-{number}",
             )
-
-
-def make_viewer_key(url: str) -> str:
-    """Makes the key of a person who may only look."""
-    headers = {"authorization": f"Bearer {MASTER_KEY}"}
-    body = {"user_id": "viewer", "user_role": "proxy_admin_viewer"}
-    answer = httpx.post(f"{url}/user/new", headers=headers, json=body, timeout=60)
-    return str(answer.raise_for_status().json()["key"])
 
 
 def count_rows(database: str) -> int:

@@ -162,6 +162,18 @@ def test_files_are_judged_without_swapgate(small: Path, tmp_path: Path) -> None:
     assert run(small, "--version", cwd=tmp_path).startswith("swapgate-try 0.")
 
 
+def test_logs_are_read_without_swapgate_and_unknown_prices_are_named(
+    small: Path, tmp_path: Path
+) -> None:
+    shutil.copy(ROOT / "tests/support/evals/sources/litellm_spend_logs.jsonl", tmp_path)
+
+    shown = run(small, "attach", "litellm_spend_logs.jsonl", cwd=tmp_path)
+    assert "prices and ends of models are unknown" in shown
+    assert shown.splitlines()[-1].strip().startswith("swapgate suite draw")
+    refused = refusal(small, "attach", "--otlp", "127.0.0.1:0", folder=tmp_path)
+    assert "this needs the package swapgate" in refused
+
+
 @pytest.mark.req("F5")
 def test_a_proof_is_verified_without_swapgate(small: Path, tmp_path: Path) -> None:
     (tmp_path / "world").mkdir()

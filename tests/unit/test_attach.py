@@ -186,6 +186,7 @@ def test_a_replacement_has_its_saving_and_the_requests_that_it_cannot_take(
 
     newer, cheaper = model["replacements"]
     assert model["end_date"] == "2027-01-14"
+    assert model["end_source"] == "the model catalogue (a table of tests)"
     assert model["list_price_usd"] == pytest.approx(0.0164)
     assert (newer["model"], newer["why"]) == ("openai/gpt-5.5", "newer of its family")
     assert newer["saving_usd"] == pytest.approx(0.0082)

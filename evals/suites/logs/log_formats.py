@@ -50,14 +50,6 @@ def recognise_log(names: AbstractSet[str]) -> str:
     return next((tool for tool in order if names & TRACE_FORMS[tool].marks), "")
 
 
-def read_log(source: SourceFile, kind: str = "") -> RequestLog:
-    """Reads a log. kind: a key of LOG_READERS; empty to recognise it by content.
-
-    Raises InputError for a file that is no log, or that mixes the records of several tools.
-    """
-    return LOG_READERS[kind or find_kind(source)](source)
-
-
 def find_kind(source: SourceFile, wanted: str = "") -> str:
     """Returns the tool that wrote a log. Raises InputError for an unknown or a mixed file.
 

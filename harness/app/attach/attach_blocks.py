@@ -114,7 +114,7 @@ def _describe_end(model: SeenModel) -> str:
         return "unknown: not in the catalogue"
     if model.entry.end_date is None:
         return "no end is announced"
-    return format_date(model.entry.end_date)
+    return f"{format_date(model.entry.end_date)}, by {model.end_source}"
 
 
 def _list_unknown(report: AttachReport) -> Iterator[str]:
@@ -286,6 +286,7 @@ def _write_model(model: SeenModel) -> Mapping[str, Any]:
         "errors": dict(traffic.errors),
         "in_catalogue": model.entry is not None,
         "end_date": end.isoformat() if end else None,
+        "end_source": model.end_source or None,
         "list_price_usd": model.list_usd,
         "needs": dict(traffic.needs),
         "never_asked_again": dict(traffic.bonds),

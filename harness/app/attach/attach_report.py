@@ -9,7 +9,12 @@ from datetime import date, datetime
 from typing import Final
 
 from harness.app.attach.log_obstacles import SourceNote, list_obstacles
-from harness.app.attach.proof_effort import ProofEffort, estimate_effort
+from harness.app.attach.proof_effort import (
+    LABELS,
+    LABELS_80,
+    ProofEffort,
+    estimate_effort,
+)
 from harness.app.attach.replacements import (
     Replacement,
     choose_judge,
@@ -20,6 +25,7 @@ from harness.app.attach.replacements import (
 )
 from harness.app.attach.traffic_survey import ModelTraffic, TrafficSurvey
 from harness.frame.errors import InputError
+from harness.frame.formatting import format_quantity
 from harness.providers.models.catalogue import Catalogue, CatalogueEntry
 
 MOST_MODELS: Final = 8  # with replacements, so that the screen stays one
@@ -44,6 +50,7 @@ class SeenModel:
 
     traffic: ModelTraffic
     entry: CatalogueEntry | None
+    end_source: str  # of the entry's end; empty without an end
     list_usd: float | None  # the counted requests at the list price
     replacements: Sequence[Replacement]
 
@@ -95,6 +102,13 @@ def build_report(
         if choice.judge
         else choose_judge(compared, catalogue, today)
     )
+    effort = estimate_effort(subject.traffic, subject.entry, candidate, judge)
+    obstacles = [*list_obstacles(sources, survey, subject.traffic, now)]
+    if survey.with_content and effort.items < LABELS_80:
+        obstacles.append(
+            f"{format_quantity(effort.items, 'request')} can be drawn, and a proof needs about "
+            f"{LABELS} to {LABELS_80} labels: log more of the traffic"
+        )
     return AttachReport(
         sources=sources,
         survey=survey,
@@ -102,8 +116,8 @@ def build_report(
         subject=subject,
         candidate=candidate.name if candidate else "",
         judge=judge.name if judge else "",
-        effort=estimate_effort(subject.traffic, subject.entry, candidate, judge),
-        obstacles=[*list_obstacles(sources, survey, subject.traffic, now)],
+        effort=effort,
+        obstacles=obstacles,
         catalogue=catalogue.source,
         as_of=catalogue.as_of,
         next_command=_write_command(sources, judge, choice),
@@ -131,6 +145,7 @@ def _look_up(
     return SeenModel(
         traffic,
         entry,
+        catalogue.name_end_source(entry) if entry and entry.end_date else "",
         count_cost(traffic, entry),
         list_replacements(traffic, entry, catalogue, today, others),
     )

@@ -26,7 +26,9 @@ class SpendPage(NamedTuple):
 
 
 class LiteLLMApi:
-    """key: of LiteLLM, which no message contains. allowed: as for GuardedHttpClient."""
+    """Calls the API with a key, which no message contains. allowed: as for
+    GuardedHttpClient.
+    """
 
     def __init__(self, url: str, key: str, allowed: Collection[str] = ()) -> None:
         self._url = url.rstrip("/")
