@@ -44,6 +44,7 @@ TITLES = {
     "Watch": {
         "traffic": "Traffic & failovers",
         "shadows": "Shadows",
+        "label_pairs": "Labels",
         "sessions": "Sessions",
         "audit": "Audit",
     },

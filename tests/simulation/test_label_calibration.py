@@ -10,6 +10,7 @@ from benchmarks.gate.label_cells import (
     draw_judge_wins,
     measure_false_verdicts,
     measure_wrong_rules,
+    planned_draw,
 )
 
 pytestmark = pytest.mark.req("F2", "H3")
@@ -21,8 +22,8 @@ MOST = 0.05 + 3.0 * (0.05 * 0.95 / RUNS) ** 0.5
 def test_a_biased_judge_gives_no_more_wrong_verdicts_even_if_the_draw_follows_it() -> None:
     biased = next(judge for judge in JUDGES if judge.bias == 0.2)
 
-    for draw in ({}, {"draw": draw_judge_wins}):
-        found = measure_false_verdicts(biased, RUNS, pairs=300, **draw)
+    for draw in (planned_draw, draw_judge_wins):
+        found = measure_false_verdicts(biased, RUNS, pairs=300, draw=draw)
 
         assert found.passed <= MOST
         assert found.failed <= MOST

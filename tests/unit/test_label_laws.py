@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from harness.frame.errors import InputError
 from harness.gate.offline.label_evidence import (
     DrawnPair,
+    LabelEvidence,
     PairWeights,
     judge_labels,
     plan_next_label,
@@ -225,7 +226,7 @@ def test_unacceptable_answers_are_rarely_evidence_of_harm_if_the_incumbent_has_a
     mean = math.fsum(
         chance
         for chance, drawn in paths(population, design, skips=False)
-        if judge_labels(population.weights, drawn, design).log_e_unacceptable > math.log(4.0)
+        if judge_labels(population.weights, drawn, design).harm.log_e_most > math.log(4.0)
     )
 
     assert mean <= 1 / 4  # Ville
@@ -323,7 +324,31 @@ def test_a_preferred_candidate_with_unacceptable_answers_shows_harm() -> None:
     found = judge_labels(weights, drawn, design)
 
     assert found.outcome == "promote"
-    assert found.shows_harm
+    assert found.harm.is_shown
+    assert not found.passes
+
+
+def label_wins(unacceptable: int, labels: int) -> LabelEvidence:
+    """Labels pairs that the candidate wins; its first answers are unacceptable."""
+    design = LabelDesign(Claim.SUPERIOR, margin=0.05)
+    weights = PairWeights(0.0, (0.25, 0.25, 0.5))
+    drawn: list[DrawnPair] = []
+    for at in range(labels):
+        step = plan_next_label(weights, drawn, design)
+        drawn.append(DrawnPair(2, 0.001, step, 1.0, 1.0, float(at < unacceptable)))
+    return judge_labels(weights, drawn, design)
+
+
+def test_a_shown_claim_waits_while_unacceptable_answers_point_to_harm() -> None:
+    few = label_wins(unacceptable=1, labels=40)
+    many = label_wins(unacceptable=7, labels=40)
+    most = label_wins(unacceptable=12, labels=40)
+
+    assert few.outcome == many.outcome == "promote"
+    assert few.passes
+    assert not many.is_decided
+    assert most.is_decided
+    assert not most.passes
 
 
 def test_a_claim_about_traffic_pays_for_the_draw() -> None:

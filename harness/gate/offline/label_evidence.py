@@ -23,6 +23,7 @@ from harness.gate.offline.label_plan import (
 )
 
 _SLACK: Final = 1e-9
+_STRONG_LOG_E: Final = math.log(10.0)
 # Stakes of the guard of unacceptable answers, in shares of the largest possible loss.
 _GUARD_STAKES: Final = geometric_grid(0.02, 0.9, 15)
 
@@ -77,6 +78,30 @@ class DrawnPair:
 
 
 @dataclass(frozen=True, slots=True)
+class HarmEvidence:
+    """Evidence that people call more of the candidate's answers unacceptable than of the
+    incumbent's.
+
+    log_e: now. log_e_most: the largest so far. least, most: bounds of the difference of both
+    rates.
+    """
+
+    log_e: float
+    log_e_most: float
+    least: float
+    most: float
+
+    @property
+    def is_shown(self) -> bool:
+        return self.log_e_most >= REJECT_LOG_E or self.least > _SLACK
+
+    @property
+    def is_suspected(self) -> bool:
+        """Whether the evidence of harm is strong, and further labels may show it."""
+        return self.log_e >= _STRONG_LOG_E and self.most > _SLACK
+
+
+@dataclass(frozen=True, slots=True)
 class LabelEvidence:
     """What the labels show. outcome: promote | reject | inconclusive | running.
 
@@ -93,12 +118,21 @@ class LabelEvidence:
     high: float
     log_e_passing: float
     log_e_failing: float
-    log_e_unacceptable: float
+    harm: HarmEvidence
 
     @property
-    def shows_harm(self) -> bool:
-        """Whether people call more of the candidate's answers unacceptable."""
-        return self.log_e_unacceptable >= REJECT_LOG_E
+    def is_decided(self) -> bool:
+        """Whether labelling may end: more labels would not change the verdict.
+
+        A shown claim waits while there is strong evidence of unacceptable answers.
+        """
+        if self.harm.is_shown or self.outcome in ("reject", "inconclusive"):
+            return True
+        return self.outcome == "promote" and not self.harm.is_suspected
+
+    @property
+    def passes(self) -> bool:
+        return self.is_decided and self.outcome == "promote" and not self.harm.is_shown
 
 
 class _Known:
@@ -110,6 +144,7 @@ class _Known:
         self.low = TIE * weights.ties
         self.high = TIE * weights.ties
         self.unacceptable = 0.0  # at least this much
+        self.most_unacceptable = 0.0
         self.counts = LabelCounts.empty()
 
     def add(self, pair: DrawnPair) -> None:
@@ -120,6 +155,8 @@ class _Known:
         self.low += pair.weight * pair.low
         self.high += pair.weight * pair.high
         self.unacceptable += pair.weight * pair.least_unacceptable
+        most = 1.0 if pair.unacceptable is None else pair.unacceptable
+        self.most_unacceptable += pair.weight * most
         if pair.is_labelled:
             self.counts.labels[pair.judged] += 1.0
             self.counts.total[pair.judged] += pair.low
@@ -147,11 +184,13 @@ class _Capital:
 
     def __init__(self) -> None:
         self._logs: Floats = np.zeros(1)
-        self.log_most = 0.0  # the largest mean so far
+        self.log_now = 0.0
+        self.log_most = 0.0  # the largest so far
 
     def pay(self, stakes: Floats, excess: float) -> None:
         self._logs = self._logs + log_payoffs(stakes, np.asarray(excess))
-        self.log_most = max(self.log_most, log_mean(self._logs.tolist()))
+        self.log_now = log_mean(self._logs.tolist())
+        self.log_most = max(self.log_most, self.log_now)
 
 
 def plan_next_label(
@@ -207,7 +246,12 @@ def judge_labels(
         high=known.high + float(open_weight.sum()),
         log_e_passing=passing.log_most,
         log_e_failing=failing.log_most,
-        log_e_unacceptable=harm.log_most,
+        harm=HarmEvidence(
+            harm.log_now,
+            harm.log_most,
+            least=known.unacceptable - float(open_weight.sum()),
+            most=known.most_unacceptable + float(open_weight.sum()),
+        ),
     )
 
 
