@@ -464,9 +464,12 @@ def _pause_or_end(
     refused = evaluation.find_refused(tx, runs.values())
     attempts = proposal.infra_errors + 1
     pause_s = gate.infra_pause_s(attempts)
-    # Another attempt would fail in the same way, because the same model answers.
-    is_useless = evaluation.has_silent_cut(tx, proposal) or (
-        refused is not None and not gate.unreadable_is_wrong
+    # Another attempt would fail in the same way, because the same model answers. Another check
+    # of a stale record could pass by luck.
+    is_useless = (
+        evaluation.has_silent_cut(tx, proposal)
+        or traffic_suites.has_stale_record(runs.values())
+        or (refused is not None and not gate.unreadable_is_wrong)
     )
     overdue_runs = evaluation.list_overdue_runs(proposal, runs, now)
     if not pause_s or is_useless or overdue_runs:
