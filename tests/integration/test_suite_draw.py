@@ -54,6 +54,7 @@ def test_a_drawn_suite_has_the_users_answers_and_its_registration(cli: CommandLi
         assert f"{name} = " in manifest
     settings = (cli.folder / "swapgate.yaml").read_text(encoding="utf-8")
     assert '"judge_anyway"' in settings
+    assert 'cluster: "caller"' in settings
     assert WHY in settings
     (event,) = [event for event in cli.json("audit", "tail") if event["action"] == "suite.draw"]
     assert event["subject"] == "suite traffic"
