@@ -1,7 +1,6 @@
 """A team without evals proves a swap by its spend log, and no logged write happens again."""
 
 import json
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -28,7 +27,8 @@ def spend_log(place: Installation, file: Path) -> None:
     """What a gateway stored: the real answers of the incumbent, and a request that would send
     mail by a remote server.
     """
-    midnight = datetime.fromtimestamp(time.time() // DAY_S * DAY_S, UTC)
+    now_s = file.parent.stat().st_mtime  # the installation has just written its files
+    midnight = datetime.fromtimestamp(now_s // DAY_S * DAY_S, UTC)
     rows = []
     for number in range(CALLERS):
         text = f"Customer {number} wants to know where parcel {number * 37 % 1009} is."
