@@ -388,7 +388,9 @@ def _continue_passed(
         _wait_for_freeze_end(tx, proposal, proof, freeze_reasons[0])
     else:
         canaries.open(ctx, tx, proposal, proof, ProposalEvent.PASSED)
-    eval_queue.stop_unneeded_runs(ctx, tx, proposal)
+    if not missing_labels:
+        # People label the answers to all drawn records, so their run goes on.
+        eval_queue.stop_unneeded_runs(ctx, tx, proposal)
 
 
 def _find_setbacks(
