@@ -22,6 +22,8 @@ from benchmarks.gate.gate_benchmark import (
     missed_goals,
     run_gate_benchmark,
 )
+from benchmarks.gate.label_cells import RUNS as LABEL_RUNS
+from benchmarks.gate.label_cells import print_label_cells
 from benchmarks.gate.score_matrix import (
     ScoreKind,
     ScoreMatrix,
@@ -98,6 +100,7 @@ def main() -> int:
     missed: list[object] = [*missed_goals(lines), *unsafe]
     missed += [cell for cell in cells if cell.missed]
     missed += [row for row in levels if row.missed]
+    missed += print_label_cells(LABEL_RUNS)
     missed += [row for row in quarters if row.worst_pair > QUARTER_ALPHA]
     if not chosen.matrix:
         repeats = load_epochs(package_data.path("datasets/gatebench/suite_epochs.csv"))

@@ -23,6 +23,7 @@ from tests.support.control.control_plane import (
 )
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.site.management_api import (
+    PEOPLE,
     Door,
     awaiting_approval,
     error_of,
@@ -67,6 +68,9 @@ WRITES = {
     "POST /proposals/{proposal}/approve": ({}, "approver"),
     "POST /proposals/{proposal}/reject": ({"reason": "no"}, "approver"),
     "POST /proposals/{proposal}/confirm-same-model": ({"reason": "one model"}, "approver"),
+    "POST /proposals/{proposal}/labellings": ({}, "proposer"),
+    "POST /labellings/{labelling}/next": ({}, "proposer"),
+    "POST /labellings/{labelling}/labels": ({"number": 1, "choice": "tie"}, "proposer"),
     "POST /routes/chat/accepted-costs": (
         {
             "candidate": "sim/equal",
@@ -189,7 +193,11 @@ def names(door: Door) -> dict[str, str]:
         secret=SECRET,
         lasts=lasts,
     )[0]
+    labelling = door.post(
+        f"/proposals/{waiting.id}/labellings", {"people": sorted(PEOPLE.values())}
+    )
     return {
+        "labelling": labelling["id"],
         "session": going_on.session.id,
         "request": waiting_switch(ctx).id,
         "grant": grant.id,

@@ -110,6 +110,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ):
         ask(*about, ids[0])
     ask("proof", "export", ids[0])
+    ask("label", ids[0])
     ask("proposal", "approve", ids[1])
     ask(
         "proposal",

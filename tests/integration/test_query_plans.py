@@ -128,6 +128,7 @@ NOT_READING: Final = frozenset(
         "eval cancel",
         "eval run",
         "gate decide",
+        "label",
         "try",
         *(
             f"key {verb}"

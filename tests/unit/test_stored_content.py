@@ -16,6 +16,7 @@ PLAIN: Final = """
     usual_rates waits decided ending
     action actor agent alert answer_sha256 api_base api_key_env approved_verdict approver
     arm author because break_glass build canary canary_evidence candidate change_reference
+    choice design items labelling people seed step
     ciphertext claim client closed_because code confirmer confirmer_key confirmer_principal
     cookie_hash counts created_by created_with cron data_class data_sha256 decided_by
     decided_with decision_reason details digest ended_because ended_by endpoint evidence

@@ -21,6 +21,8 @@ from harness.frame.records.signed_tables import (
 )
 from harness.frame.signing.audit_log import audit_event
 from harness.operations import records as operations_records
+from harness.proposals.labels import records as label_records
+from harness.proposals.labels.records import label, label_draw, labelling
 from harness.providers.records import target
 from harness.routing.records import (
     account_loads,
@@ -65,6 +67,9 @@ APPEND_ONLY: Final = (
     block,
     audit_event,
     person_link,
+    labelling,
+    label_draw,
+    label,
 )
 
 # Importing these modules declares the other tables.
@@ -79,6 +84,7 @@ DECLARED_BY: Final = (
     installation,
     interventions,
     kept_pieces,
+    label_records,
     operations_records,
     proposals,
     records,

@@ -33,6 +33,7 @@ from harness.operations import queries
 from harness.proposals import approvals, decisions, review, submission
 from harness.proposals.candidates import estimate
 from harness.proposals.candidates.cost_ratio import CostRatio
+from harness.proposals.labels.label_operations import LABELS
 from harness.proposals.operations import PROPOSALS
 from harness.proposals.report import comparison
 from harness.proposals.report.comparison import ArmFigures
@@ -242,4 +243,4 @@ operation(
     decisions.approve_proposal,
     ApprovalBody,
 )
-add_endpoints(router, PROPOSALS)
+add_endpoints(router, PROPOSALS, LABELS)

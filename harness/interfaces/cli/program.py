@@ -193,6 +193,10 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             ".proposals.proposal",
             "Proposals: requests to swap a route's model.",
         ),
+        "label": (
+            ".proposals.label",
+            "Compare the answers of two models, blind, until the labels suffice.",
+        ),
         "canary": (
             ".canary",
             "Canaries: a candidate on a small share of the traffic.",

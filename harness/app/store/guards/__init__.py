@@ -51,6 +51,9 @@ BY_SUBJECT: Final[Mapping[str, tuple[RefusingTrigger, ...]]] = {
         *append_only("block", "canary_failures = 0"),
         *append_only("audit_event", "actor = 'ada'"),
         *append_only("person_link", "person = 'pr_eve'"),
+        *append_only("labelling", "people = '[]'"),
+        *append_only("label_draw", "item = 'another'"),
+        *append_only("label", "preference = 1.0"),
     ),
 }
 REFUSING: Final = tuple(chain.from_iterable(BY_SUBJECT.values()))

@@ -1,0 +1,190 @@
+"""The Labels page answers: which of two answers is better? A person reads a request with two
+answers, blind, and presses one key.
+
+`harness.proposals.labels` draws the pairs and judges the labels. The page shows no evidence
+before the end of a labelling, because a person who knows it labels differently.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import streamlit as st
+
+from dashboard import current_user, labels, markup, page_frame
+from dashboard.labels import Label, Tone
+from dashboard.markup import escape, noted, strong
+from harness.frame.formatting import format_quantity
+from harness.frame.people.access import Actor, Role
+from harness.proposals.labels import label_pairs
+from harness.proposals.labels.label_pairs import ShownPair
+from harness.proposals.labels.label_progress import LabelProgress
+from harness.proposals.labels.labelling import LabelChoice, ShownAnswer
+
+# Each button with its key on the keyboard, its words and its choice.
+CHOICES: Final[Sequence[tuple[str, str, LabelChoice]]] = (
+    ("a", "A is better", LabelChoice.A),
+    ("b", "B is better", LabelChoice.B),
+    ("t", "Equally good", LabelChoice.TIE),
+    ("c", "I can't tell", LabelChoice.CANNOT_TELL),
+    ("s", "Skip", LabelChoice.SKIP),
+)
+# The labelling whose pairs this browser shows.
+OPEN_KEY: Final = "labelling"
+GOES_ON: Final = Label("◐", "goes on", Tone.UNDECIDED)
+PASSED: Final = Label("✓", "passed", Tone.BETTER)
+FAILED: Final = Label("✕", "failed", Tone.WORSE)
+UNDECIDED: Final = Label("?", "not enough evidence", Tone.UNDECIDED)
+
+
+def show() -> None:
+    page_frame.show_done_message()
+    ctx = page_frame.context()
+    labellings = label_pairs.list_labellings(ctx)
+    waiting = sum(not labelling.ended for labelling in labellings)
+    st.html(
+        markup.title(
+            f"{labels.plural(waiting, 'labelling')} to go on with"
+            if waiting
+            else "Nothing to label",
+            "People compare the answers of two models, blind. Their labels decide, not the "
+            "judge.",
+        )
+    )
+    opened = st.session_state.get(OPEN_KEY)
+    if not labellings:
+        page_frame.show_empty(
+            "Labels come after a comparison. This command starts them:",
+            "swapgate label ROUTE",
+        )
+        return
+    if opened in {labelling.id for labelling in labellings} and _show_pair(opened):
+        return
+    st.html(markup.table([_build_row(labelling) for labelling in labellings]))
+    _offer_labelling([labelling for labelling in labellings if not labelling.ended])
+    page_frame.copy_as_cli(["label", labellings[0].id, "--status"])
+
+
+def _build_row(labelling: LabelProgress) -> markup.Row:
+    missing = [f"{name} {count}" for name, count in labelling.missing.items()]
+    agreement = f"{labelling.agreed} of {labelling.both} by two people agree"
+    return {
+        "Route": noted(strong(labelling.route), labelling.suite),
+        "State": noted(markup.state(_find_state(labelling)), labelling.verdict),
+        "Labels": noted(
+            escape(f"{labelling.labels:,} of {labelling.pairs:,} pairs"),
+            agreement if labelling.both else "",
+        ),
+        "People": noted(
+            escape(labels.few(list(labelling.people), 3)),
+            f"without a label: {', '.join(missing)}" if missing else "",
+        ),
+        "Since": escape(f"{labelling.created_at:%d %b %H:%M}"),
+    }
+
+
+def _find_state(labelling: LabelProgress) -> Label:
+    if not labelling.ended:
+        return GOES_ON
+    if labelling.passed:
+        return PASSED
+    return UNDECIDED if labelling.inconclusive else FAILED
+
+
+def _offer_labelling(labellings: Sequence[LabelProgress]) -> None:
+    """Shows a button for each labelling of the visitor, or why there is no open one."""
+    reason = current_user.why_not(Role.PROPOSER)
+    if reason and labellings:
+        st.html(markup.note(escape(reason)))
+    actor = current_user.signed_in()
+    for labelling in labellings:
+        is_own = actor is not None and actor.name in labelling.people
+        if st.button(
+            f"Label {labelling.route}",
+            key=f"open-{labelling.id}",
+            icon=":material/rate_review:",
+            disabled=bool(reason) or not is_own,
+            help="" if is_own else f"Its people: {', '.join(labelling.people)}",
+        ):
+            st.session_state[OPEN_KEY] = labelling.id
+            st.rerun()
+
+
+def _show_pair(labelling: str) -> bool:
+    """Shows the visitor's next pair with its buttons; returns False without a pair."""
+    actor = current_user.signed_in()
+    if actor is None or current_user.why_not(Role.PROPOSER):
+        del st.session_state[OPEN_KEY]
+        return False
+    found = label_pairs.show_next_pair(page_frame.context(), actor, labelling)
+    if found.pair is None:
+        del st.session_state[OPEN_KEY]
+        _show_end(found.progress)
+        return False
+    pair = found.pair
+    st.html(
+        markup.section(
+            f"Pair {pair.labelled + 1}", f"you have given {_count_labels(pair.labelled)}"
+        )
+    )
+    st.html(markup.scrolled_text(escape(pair.request)))
+    columns = st.columns(2)
+    for column, letter, text in zip(columns, "AB", (pair.a, pair.b), strict=True):
+        with column:
+            st.html(markup.section(f"Answer {letter}"))
+            st.html(markup.scrolled_text(escape(text)))
+    marks = _ask_unacceptable(pair)
+    with st.container(horizontal=True, key="label-choices"):
+        for key, words, choice in CHOICES:
+            if st.button(words, key=f"choice-{key}", shortcut=key):
+                _give(pair, choice, marks)
+    if st.button("Stop for now", key="stop-labels", type="tertiary", shortcut="q"):
+        del st.session_state[OPEN_KEY]
+        st.rerun()
+    return True
+
+
+def _count_labels(count: int) -> str:
+    return format_quantity(count, "label")
+
+
+def _ask_unacceptable(pair: ShownPair) -> Sequence[ShownAnswer]:
+    marked: Mapping[str, ShownAnswer] = {
+        "A is unacceptable": ShownAnswer.A,
+        "B is unacceptable": ShownAnswer.B,
+    }
+    with st.container(horizontal=True, key="label-marks"):
+        return [
+            answer
+            for words, answer in marked.items()
+            if st.checkbox(words, key=f"mark-{pair.labelling}-{pair.number}-{answer.value}")
+        ]
+
+
+def _give(
+    pair: ShownPair,
+    choice: LabelChoice,
+    marks: Sequence[ShownAnswer],
+) -> None:
+    ctx = page_frame.context()
+
+    def give(actor: Actor) -> None:
+        label_pairs.give_label(
+            ctx, actor, pair.labelling, pair.number, choice, unacceptable=marks
+        )
+
+    current_user.attempt(give, lambda _: "")
+
+
+def _show_end(progress: LabelProgress) -> None:
+    if progress.ended:
+        heading = "The labels suffice."
+        text = progress.verdict
+    else:
+        heading = "You have no open pair."
+        waiting = ", ".join(f"{name} {count}" for name, count in progress.missing.items())
+        text = f"Pairs without a label count against the candidate: {waiting}."
+    st.html(markup.banner(heading, text))
+
+
+if __name__ == "__main__":
+    page_frame.show_page("The labels", show)

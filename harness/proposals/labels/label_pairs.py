@@ -1,0 +1,350 @@
+"""Starts labellings, shows pairs to people, stores their labels, and says whether the labels
+suffice.
+
+A person sees a request and two answers in random order. No answer of this module to a labeller
+names a model, a score, the judge's preference or the evidence before the labelling has ended:
+a person who knows them labels differently.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
+from harness.frame.people.access import Actor, Role
+from harness.frame.people.records import Principals
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.offline.label_evidence import plan_next_label
+from harness.gate.offline.label_plan import (
+    USUAL_CORRELATION,
+    LabelDesign,
+    check_drawn_pairs,
+    draw_error,
+)
+from harness.gate.suite_plan import SuitePlan
+from harness.proposals.context import ProposalsContext
+from harness.proposals.labels.label_items import load_items, load_texts
+from harness.proposals.labels.label_progress import (
+    LabellingState,
+    LabelProgress,
+    build_progress,
+    describe_forecast,
+    load_state,
+)
+from harness.proposals.labels.labelling import (
+    Label,
+    LabelChoice,
+    LabelDraw,
+    LabelledItem,
+    Labelling,
+    ShownAnswer,
+    build_drawn_pairs,
+    draw_item,
+    read_label,
+)
+from harness.proposals.labels.records import LabelDraws, Labellings, Labels
+from harness.routing.proposal import Proposal
+from harness.routing.records.proposals import Proposals
+
+NO_ANSWER: Final = "(no answer)"
+MOST_LISTED: Final = 50  # labellings
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPair:
+    """A pair as its labeller sees it. number: of the draw. labelled: this person's labels."""
+
+    labelling: str
+    number: int
+    request: str
+    a: str
+    b: str
+    labelled: int
+
+
+@dataclass(frozen=True, slots=True)
+class NextPair:
+    """The next pair for a person. pair: None if there is no pair; `progress` says why."""
+
+    pair: ShownPair | None
+    progress: LabelProgress
+
+
+def start_labelling(
+    ctx: ProposalsContext,
+    actor: Actor,
+    proposal: str,
+    *,
+    suite: str | None = None,
+    people: Sequence[str] = (),
+    traffic: bool = False,
+) -> LabelProgress:
+    """Fixes pairs, people and claim of a labelling. Needs a proposer.
+
+    suite: None for the proposal's only primary suite. people: names, among whom the pairs are
+    drawn at random; empty for the actor alone. traffic: whether the claim is about the traffic
+    from which the pairs were drawn, instead of these pairs.
+    Raises InputError for runs that have not ended, too few pairs or an unknown suite, NotFound,
+    and Conflict for a labelling that exists.
+    """
+    actor.require(Role.PROPOSER)
+    with ctx.store.write() as tx:
+        tx.serialize()
+        stored = Proposals(tx).get(proposal)
+        plan = _find_plan(stored, suite)
+        existing = Labellings(tx).of_proposal(stored.id)
+        if any(labelling.suite == plan.suite for labelling in existing):
+            raise Conflict(
+                f"{stored.id} has a labelling of suite {plan.suite!r}: a second one would be a "
+                f"second chance. Continue it by `swapgate label {stored.route}`"
+            )
+        principals = _find_people(tx, people) or (actor.principal,)
+        items = load_items(ctx, tx, stored, plan)
+        new = Labelling(
+            id=ctx.chance.token("lb_"),
+            proposal=stored.id,
+            suite=plan.suite,
+            suite_digest=plan.suite_digest,
+            candidate=stored.candidate,
+            run=stored.runs[plan.suite].candidate,
+            people=principals,
+            design=_build_design(plan, items, traffic=traffic),
+            items=items,
+            seed=ctx.chance.secret(),
+            author=actor.principal,
+            created_at=ctx.clock.now(),
+        )
+        Labellings(tx).add(new)
+        details = {"proposal": stored.id, "suite": plan.suite, "people": list(principals)}
+        AuditLog(tx).append(actor, "labelling.start", new.id, details)
+        progress = build_progress(tx, LabellingState(new, (), ()))
+    return replace(progress, forecast=describe_forecast(new))
+
+
+def find_labelling(ctx: ProposalsContext, name: str) -> str:
+    """Finds the newest labelling by id, proposal, route or suite; empty without one."""
+    with ctx.store.read() as tx:
+        for labelling in Labellings(tx).newest(MOST_LISTED):
+            route = Proposals(tx).get(labelling.proposal).route
+            if name in (labelling.id, labelling.proposal, labelling.suite, route):
+                return labelling.id
+    return ""
+
+
+def find_proposal(ctx: ProposalsContext, name: str) -> str:
+    """Finds the newest proposal to label, by its id, route or suite. Raises NotFound."""
+    with ctx.store.read() as tx:
+        for proposal in Proposals(tx).list():
+            suites = [plan.suite for plan in proposal.plans]
+            if name in (proposal.id, proposal.route, *suites) and proposal.runs:
+                return proposal.id
+    raise NotFound(
+        f"{name!r} is no route, suite or proposal with answers to label: `swapgate propose` "
+        "compares a candidate first"
+    )
+
+
+def list_labellings(ctx: ProposalsContext) -> Sequence[LabelProgress]:
+    """Lists the newest labellings, without the evidence of those that go on."""
+    with ctx.store.read() as tx:
+        return [
+            build_progress(tx, load_state(tx, labelling))
+            for labelling in Labellings(tx).newest(MOST_LISTED)
+        ]
+
+
+def load_progress(ctx: ProposalsContext, labelling: str) -> LabelProgress:
+    """Loads the state of a labelling. Raises NotFound."""
+    with ctx.store.read() as tx:
+        state = load_state(tx, Labellings(tx).get(labelling))
+        progress = build_progress(tx, state)
+    if progress.ended:
+        return progress
+    return replace(progress, forecast=describe_forecast(state.labelling))
+
+
+def show_next_pair(
+    ctx: ProposalsContext,
+    actor: Actor,
+    labelling: str,
+    *,
+    skipped: bool = False,
+) -> NextPair:
+    """Shows the actor's open pair, or draws a new one for the actor.
+
+    skipped: whether to show skipped pairs again. Draws that chance gives to other people wait
+    for them. Raises NotAllowed for a person who is not one of the labelling's people, and
+    InputError if the texts were deleted.
+    """
+    actor.require(Role.PROPOSER)
+    with ctx.store.write() as tx:
+        tx.serialize()
+        state = load_state(tx, Labellings(tx).get(labelling))
+        _check_person(state.labelling, actor)
+        if state.evidence.is_decided:
+            return NextPair(None, build_progress(tx, state))
+        draw = _find_open_draw(state, actor.principal, skipped=skipped)
+        while draw is None:
+            new = _draw(ctx, state)
+            if new is None:
+                return NextPair(None, build_progress(tx, state))
+            LabelDraws(tx).add(new)
+            state = LabellingState(state.labelling, (*state.draws, new), state.labels)
+            draw = new if actor.principal in new.people else None
+        pair = _show(ctx, tx, state, draw, actor.principal)
+        return NextPair(pair, build_progress(tx, state))
+
+
+def give_label(
+    ctx: ProposalsContext,
+    actor: Actor,
+    labelling: str,
+    number: int,
+    choice: LabelChoice,
+    *,
+    unacceptable: Sequence[ShownAnswer] = (),
+) -> LabelProgress:
+    """Stores the actor's answer about a pair that was shown. It never changes afterwards.
+
+    choice: by the letters of the answers. unacceptable: the answers that no user should get.
+    Raises Conflict for another person's pair and for a pair with the actor's label, NotAllowed,
+    NotFound.
+    """
+    actor.require(Role.PROPOSER)
+    with ctx.store.write() as tx:
+        tx.serialize()
+        state = load_state(tx, Labellings(tx).get(labelling))
+        _check_person(state.labelling, actor)
+        draw = next((draw for draw in state.draws if draw.number == number), None)
+        if draw is None:
+            raise NotFound(f"{labelling} has no pair {number}; ask for the next pair first")
+        if actor.principal not in draw.people:
+            raise Conflict(f"pair {number} is for another person; ask for your next pair")
+        if (number, actor.principal) in state.given:
+            raise Conflict(f"pair {number} has your label, and a label never changes")
+        preference, harm = read_label(
+            state.labelling, draw, actor.principal, choice, unacceptable
+        )
+        new = Label(
+            id=ctx.chance.token("l_"),
+            labelling=labelling,
+            number=number,
+            person=actor.principal,
+            choice=choice,
+            preference=preference,
+            unacceptable=harm,
+            at=ctx.clock.now(),
+        )
+        Labels(tx).add(new)
+        return build_progress(
+            tx, LabellingState(state.labelling, state.draws, (*state.labels, new))
+        )
+
+
+def _find_plan(proposal: Proposal, suite: str | None) -> SuitePlan:
+    plans = [plan for plan in proposal.plans if suite is None or plan.suite == suite]
+    if suite is None and len(plans) > 1:
+        names = ", ".join(plan.suite for plan in plans)
+        raise InputError(f"{proposal.id} has several suites ({names}): name one by --suite")
+    if not plans:
+        raise InputError(
+            f"{proposal.id} has no suite {suite or ''}: its evals have to be registered first"
+        )
+    return plans[0]
+
+
+def _find_people(tx: Transaction, names: Sequence[str]) -> tuple[str, ...]:
+    found = []
+    for name in names:
+        principal = Principals(tx).named(name)
+        if principal is None:
+            raise NotFound(f"there is no person {name!r}; `swapgate person list` shows them")
+        found.append(principal.id)
+    if len(set(found)) < len(found):
+        raise InputError("a person is named twice; name each person once")
+    return tuple(found)
+
+
+def _build_design(
+    plan: SuitePlan,
+    items: Sequence[LabelledItem],
+    *,
+    traffic: bool,
+) -> LabelDesign:
+    units = len(plan.cluster_sizes) or len(items)
+    error = None
+    if traffic:
+        if len(items) < plan.planned_items:
+            raise InputError(
+                f"suite {plan.suite!r}: the comparison ended after {len(items)} of "
+                f"{plan.planned_items} pairs, so its pairs are no random draw of the traffic; "
+                "make the claim about these pairs"
+            )
+        check_drawn_pairs(units, plan.margin)
+        open_share = sum(item.weight for item in items if item.judged is not None)
+        error = draw_error(units, min(1.0, open_share), plan.alpha)
+    return LabelDesign(plan.claim.quality, plan.margin, plan.alpha, error, USUAL_CORRELATION)
+
+
+def _check_person(labelling: Labelling, actor: Actor) -> None:
+    if actor.principal not in labelling.people:
+        raise NotAllowed(
+            f"{actor.name} is not one of the people of {labelling.id}; they were fixed when "
+            "the labelling began, because chance gives each pair to one of them"
+        )
+
+
+def _find_open_draw(state: LabellingState, person: str, *, skipped: bool) -> LabelDraw | None:
+    """Finds the first draw of a person without a label. A skipped draw comes only if asked."""
+    hidden = state.given if skipped else state.given | state.skipped
+    return next(
+        (
+            draw
+            for draw in state.draws
+            if person in draw.people and (draw.number, person) not in hidden
+        ),
+        None,
+    )
+
+
+def _draw(ctx: ProposalsContext, state: LabellingState) -> LabelDraw | None:
+    """Plans and draws the next pair; None if every pair is drawn."""
+    labelling = state.labelling
+    number = len(state.draws) + 1
+    pairs = build_drawn_pairs(labelling, state.draws, state.labels)
+    if len(pairs) >= sum(item.judged is not None for item in labelling.items):
+        return None
+    step = plan_next_label(labelling.weights, pairs, labelling.design)
+    item = draw_item(labelling, (draw.item for draw in state.draws), step, number)
+    return LabelDraw(
+        labelling.id,
+        number,
+        item.item,
+        labelling.choose_people(number),
+        step.as_json(),
+        ctx.clock.now(),
+    )
+
+
+def _show(
+    ctx: ProposalsContext,
+    tx: Transaction,
+    state: LabellingState,
+    draw: LabelDraw,
+    person: str,
+) -> ShownPair:
+    """Builds a pair for its labeller. Raises InputError if retention deleted its texts."""
+    labelling = state.labelling
+    runs = Proposals(tx).get(labelling.proposal).runs[labelling.suite]
+    texts = load_texts(ctx, tx, labelling.suite, runs, draw.item)
+    if not texts.candidate and not texts.incumbent:
+        raise InputError(
+            f"{labelling.id}: the texts of pair {draw.number} were deleted after their "
+            "retention; propose again, and label sooner"
+        )
+    answers = [texts.candidate or NO_ANSWER, texts.incumbent or NO_ANSWER]
+    if not labelling.shows_candidate_first(draw.number, person):
+        answers.reverse()
+    labelled = sum(1 for _, labeller in state.given if labeller == person)
+    return ShownPair(labelling.id, draw.number, texts.request, answers[0], answers[1], labelled)

@@ -1,0 +1,216 @@
+"""A labelling collects people's preferences between both models' answers to the requests of one
+suite. Pure.
+
+Its pairs, people and claim are fixed at its start. Each draw is fixed before its label: which
+pair, for whom, and what Swapgate bets. A person sees two answers in random order, without the
+models' names, scores or evidence.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+from itertools import accumulate
+from typing import Any, Final
+
+from harness.gate.offline.label_evidence import DrawnPair, PairWeights
+from harness.gate.offline.label_plan import LabelDesign, LabelStep, judge_level
+
+# The share of the draws that go to two people, if a labelling has several.
+OVERLAP_SHARE: Final = 0.1
+
+
+class LabelChoice(StrEnum):
+    """A person's answer about a pair, by what the answer shows as A and B."""
+
+    A = "a"
+    B = "b"
+    TIE = "tie"
+    CANNOT_TELL = "cannot_tell"
+    SKIP = "skip"  # no label: the pair counts against the candidate until it has one
+
+
+class ShownAnswer(StrEnum):
+    A = "a"
+    B = "b"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledItem:
+    """A pair of a labelling. weight: a share of 1. judged: the judge's preference for the
+    candidate, from 0 to 1; None if both answers are mechanically equal.
+    """
+
+    item: str
+    weight: float
+    judged: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """The start of a labelling. people: the principals to whom pairs go at random.
+
+    seed: 128 random bits, in hex, which decide draws, people and the order of answers.
+    """
+
+    id: str
+    proposal: str
+    suite: str
+    suite_digest: str
+    candidate: str  # target id
+    run: str  # the candidate's eval run, which has its answers
+    people: tuple[str, ...]
+    design: LabelDesign
+    items: tuple[LabelledItem, ...]
+    seed: str
+    author: str  # principal
+    created_at: datetime
+
+    @property
+    def weights(self) -> PairWeights:
+        """Sums the weights of the items by the judge's preference."""
+        sums = [0.0, 0.0, 0.0]
+        ties = 0.0
+        for item in self.items:
+            if item.judged is None:
+                ties += item.weight
+            else:
+                sums[judge_level(item.judged)] += item.weight
+        total = ties + sum(sums)
+        return PairWeights(ties / total, (sums[0] / total, sums[1] / total, sums[2] / total))
+
+    def chance(self, *parts: object) -> float:
+        """Computes a number from 0 to below 1 that nobody can choose, from the seed."""
+        text = ":".join([self.seed, *map(str, parts)])
+        return int.from_bytes(sha256(text.encode()).digest()[:7]) / 2**56
+
+    def shows_candidate_first(self, number: int, person: str) -> bool:
+        """Tells whether A is the candidate's answer in a draw, for a person."""
+        return self.chance("order", number, person) < 0.5
+
+    def choose_people(self, number: int) -> tuple[str, ...]:
+        """Chooses who labels a draw: one person, or two in a share of the draws."""
+        first = int(self.chance("person", number) * len(self.people))
+        if len(self.people) < 2 or self.chance("overlap", number) >= OVERLAP_SHARE:
+            return (self.people[first],)
+        others = [*self.people[:first], *self.people[first + 1 :]]
+        second = others[int(self.chance("second", number) * len(others))]
+        return (self.people[first], second)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelDraw:
+    """A drawn pair, stored before its label. number: from 1. people: who label it."""
+
+    labelling: str
+    number: int
+    item: str
+    people: tuple[str, ...]
+    step: Mapping[str, Any]  # the label step as JSON
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A person's answer about a draw. It never changes; only a skipped pair gets another.
+
+    preference: the candidate's share of the win, None for a skipped pair. unacceptable: how
+    much more the candidate's answer is unacceptable than the incumbent's (−1, 0 or 1).
+    """
+
+    id: str
+    labelling: str
+    number: int
+    person: str  # principal
+    choice: LabelChoice
+    preference: float | None
+    unacceptable: float | None
+    at: datetime
+
+
+def draw_item(
+    labelling: Labelling,
+    drawn: Iterable[str],
+    step: LabelStep,
+    number: int,
+) -> LabelledItem:
+    """Draws the pair of this number by the step's probabilities. A pair must be open."""
+    taken = set(drawn)
+    candidates = [
+        item for item in labelling.items if item.judged is not None and item.item not in taken
+    ]
+    sums = [
+        *accumulate(
+            item.weight * float(step.rates[judge_level(item.judged or 0.0)])
+            for item in candidates
+        )
+    ]
+    point = labelling.chance("draw", number) * sums[-1]
+    return next(item for item, upto in zip(candidates, sums, strict=True) if point < upto)
+
+
+def read_label(
+    labelling: Labelling,
+    draw: LabelDraw,
+    person: str,
+    choice: LabelChoice,
+    unacceptable: Iterable[ShownAnswer],
+) -> tuple[float | None, float | None]:
+    """Translates a person's answer about A and B into the candidate's preference and its
+    unacceptable answers.
+    """
+    if choice is LabelChoice.SKIP:
+        return None, None
+    first = labelling.shows_candidate_first(draw.number, person)
+    ours, theirs = (ShownAnswer.A, ShownAnswer.B) if first else (ShownAnswer.B, ShownAnswer.A)
+    marked = set(unacceptable)
+    harm = float(ours in marked) - float(theirs in marked)
+    if choice.value == ours.value:
+        return 1.0, harm
+    return (0.0 if choice.value == theirs.value else 0.5), harm
+
+
+def build_drawn_pairs(
+    labelling: Labelling,
+    draws: Sequence[LabelDraw],
+    labels: Iterable[Label],
+) -> list[DrawnPair]:
+    """Joins draws and labels for the evidence, in the order of the draws.
+
+    A draw of two people has the mean of their labels. A label that is missing counts 0 for the
+    lower bound, and 1 for the upper bound.
+    """
+    by_item = {item.item: item for item in labelling.items}
+    given: dict[tuple[int, str], Label] = {
+        (label.number, label.person): label for label in labels if label.preference is not None
+    }
+    pairs = []
+    for draw in draws:
+        item = by_item[draw.item]
+        found = [given.get((draw.number, person)) for person in draw.people]
+        low = [label.preference or 0.0 if label else 0.0 for label in found]
+        high = [label.preference or 0.0 if label else 1.0 for label in found]
+        harms = [label.unacceptable for label in found if label]
+        whole = len(harms) == len(found)
+        pairs.append(
+            DrawnPair(
+                judge_level(item.judged or 0.0),
+                item.weight,
+                LabelStep.from_json(draw.step),
+                sum(low) / len(found),
+                sum(high) / len(found),
+                sum(harm or 0.0 for harm in harms) / len(found) if whole else None,
+            )
+        )
+    return pairs
+
+
+def count_agreement(labels: Iterable[Label]) -> tuple[int, int]:
+    """Counts the draws that two people labelled, and those in which both prefer the same."""
+    by_draw: dict[int, list[float]] = {}
+    for label in labels:
+        if label.preference is not None:
+            by_draw.setdefault(label.number, []).append(label.preference)
+    both = [given for given in by_draw.values() if len(given) > 1]
+    return len(both), sum(len(set(given)) == 1 for given in both)
