@@ -61,6 +61,7 @@ from evals.runner.judge_calibration import (
 )
 from evals.runner.provider_client import EvalProviderClient, ModelSpending
 from evals.runner.questions import (
+    GivenAnswer,
     Question,
     given_samples,
     labelled_questions,
@@ -71,6 +72,7 @@ from evals.runner.questions import (
 from evals.runner.rate_gate import RateGate, RateGates
 from evals.runner.record_check import AskedIncumbent, RecordCheck, check_record
 from evals.scorers import NotJudged
+from evals.suites.items import logged_tokens
 from harness.evals.ports import CallSpending, EvalJob
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import JudgeUnfit, ProviderAway
@@ -311,7 +313,10 @@ class InspectRunner:
             self.remark = f"the record could not be checked: {error}"
             return RunState.FAILED
         self.remark = check.text
-        answers = {item.id: str(item.target) for item in suite.suite.items.values()}
+        answers = {
+            item.id: GivenAnswer(str(item.target), logged_tokens(item))
+            for item in suite.suite.items.values()
+        }
         served = ServedModel(check.served, check.build)
         samples = given_samples(job, suite, questions, answers, served)
         open_samples = chain(unlabelled_samples(job, suite, questions), samples)

@@ -128,28 +128,39 @@ def unlabelled_samples(
             yield replace(sample, error=SampleError.UNLABELLED, error_text=text, cost_usd=0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class GivenAnswer:
+    """A logged answer. tokens: of request and answer; None if the log does not say."""
+
+    text: str
+    tokens: tuple[int, int] | None = None
+
+
 def given_samples(
     job: EvalJob,
     suite: RunSuite,
     questions: Sequence[Question],
-    answers: Mapping[str, str],
+    answers: Mapping[str, GivenAnswer],
     served: ServedModel,
 ) -> Iterator[Sample]:
     """Yields the incumbent's samples in a suite of traffic, whose answers are given.
 
-    Each answer is compared with itself, so its win share is ½. The run pays nothing for it.
-    answers: item → the logged answer; an item without one is asked beside the candidate.
+    Each answer is compared with itself, so its win share is ½. The run pays nothing for it: the
+    costs are those of the log. answers: by item; an item without an answer is asked beside the
+    candidate.
     """
     for question in questions:
         if question.item in suite.unlabelled:
             continue
-        sample = unscored_sample(job, question, AnswerUsage(), prompt="")
+        given = answers.get(question.item, GivenAnswer(""))
+        usage = AnswerUsage(*(given.tokens or (0, 0)))
+        sample = unscored_sample(job, question, usage, prompt="")
         yield replace(
             sample,
-            answer=answers.get(question.item, ""),
+            answer=given.text,
             strict=EVEN,
             lenient=EVEN,
-            cost_usd=None,
+            cost_usd=sample.cost_usd if given.tokens else None,
             error=None,
             error_text="",
             served_model=served.model,

@@ -24,6 +24,7 @@ from harness.frame.plain_data import digest, hash_content
 from harness.gate.arrays import np
 from harness.gate.offline.item_tests import guarded_t, t_tail
 from harness.gate.pins import ServedModel, named_models
+from harness.gate.run import RECORD_STALE
 from harness.providers.target import SentTarget
 
 CHECKED: Final = 60  # records that the incumbent is asked again
@@ -128,7 +129,7 @@ async def check_record(
             checks.keep(key, found)
     if found.is_stale:
         raise RecordStale(
-            f"suite {suite.settings.name}: {found.text}, so its record is stale: draw it again "
+            f"suite {suite.settings.name}: {found.text}, {RECORD_STALE}: draw it again "
             f"by `swapgate suite draw {suite.settings.name} … --replace`, with --ask-again, or "
             "with fewer --days"
         )

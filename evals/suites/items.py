@@ -69,6 +69,13 @@ def is_answered(item: Item) -> bool:
     return not isinstance(production, Mapping) or production.get("answered") is not False
 
 
+def logged_tokens(item: Item) -> tuple[int, int] | None:
+    """Returns the tokens of a drawn item's logged request and answer; None if unknown."""
+    production = item.metadata.get("production")
+    tokens = production.get("tokens") if isinstance(production, Mapping) else None
+    return (int(tokens[0]), int(tokens[1])) if tokens else None
+
+
 def load_items(
     path: Path,
     *,

@@ -406,6 +406,8 @@ def _list_changed_settings(settings: SuiteSettings, data: Path) -> dict[str, obj
         changed["judge"] = _write_judge(settings.judge)
     if settings.data_class:
         changed["data_class"] = settings.data_class
+    if settings.cluster:
+        changed["cluster"] = settings.cluster
     if settings.slices:
         changed["slices"] = list(settings.slices)
     return changed

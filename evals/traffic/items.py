@@ -6,6 +6,7 @@ An item's target is the answer that the user got, in the form in which a run sto
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from evals.runner.questions import answer_text
@@ -42,6 +43,9 @@ _DATED: Final = re.compile(
     re.IGNORECASE,
 )
 
+# A transcript has this text instead of a part (`router.protocols.transcript`).
+_LEFT_OUT: Final = re.compile(r"\[\w+ left out\]")
+
 
 def request_settings(body: Mapping[str, Any]) -> Mapping[str, object]:
     """Returns the settings of a logged body that a copy of the request must have."""
@@ -53,6 +57,14 @@ def request_settings(body: Mapping[str, Any]) -> Mapping[str, object]:
     return {**_UNSET, **found}
 
 
+def has_left_out_part(record: CapturedRequest) -> bool:
+    """Tells whether a record lost a picture, audio or a file, which its answer depends on."""
+    return any(
+        _LEFT_OUT.search(message_text(message.get("content")))
+        for message in record.content.get("messages", ())
+    )
+
+
 def is_dated(record: CapturedRequest) -> bool:
     """Tells whether a prompt contains a date, or a tool's result that may have expired."""
     return any(
@@ -61,18 +73,27 @@ def is_dated(record: CapturedRequest) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LoggedCall:
+    """The parts of a logged request that a capture does not keep. settings: see
+    `request_settings`. tokens: of request and answer; None if the log does not say.
+    """
+
+    settings: Mapping[str, object] = field(default_factory=lambda: request_settings({}))
+    tokens: tuple[int, int] | None = None
+
+
 def build_item(
     drawn: DrawnRecord,
-    settings: Mapping[str, object],
+    call: LoggedCall,
     *,
     answers_of: str,
     ask_again: bool = False,
 ) -> dict[str, Any]:
     """Builds a line of the suite's data file.
 
-    settings: result of `request_settings`. answers_of: the incumbent's name. ask_again: leaves
-    the logged answer out, so that both models answer now. Raises InputError for a request that
-    Swapgate cannot ask as a chat.
+    answers_of: the incumbent's name. ask_again: leaves the logged answer out, so that both
+    models answer now. Raises InputError for a request that Swapgate cannot ask as a chat.
     """
     record = drawn.record
     has_target = has_answer(record) and not ask_again
@@ -97,7 +118,8 @@ def build_item(
                 "model": record.target,
                 "answers_of": answers_of,
                 "answered": has_target,
-                SETTINGS: dict(settings),
+                **({"tokens": list(call.tokens)} if call.tokens and has_target else {}),
+                SETTINGS: dict(call.settings),
             },
             "provenance": {
                 "route": record.route,

@@ -27,7 +27,13 @@ from evals.traffic.draw import (
     draw_dates,
     draw_records,
 )
-from evals.traffic.items import CLUSTER, build_item, request_settings
+from evals.traffic.items import (
+    CLUSTER,
+    LoggedCall,
+    build_item,
+    has_left_out_part,
+    request_settings,
+)
 from harness.app.capture_import import build_capture
 from harness.app.installation import Installation
 from harness.app.suite_import import SuiteImport, add_suites
@@ -51,6 +57,7 @@ CAPTURES: Final = "captures"  # the source that is Swapgate's own database
 _OTHER_CLASS: Final = "of another data class than the route's"
 _COPY_REFUSED: Final = "whose client refuses copies (`store: false`)"
 _NO_CHAT: Final = "that Swapgate cannot ask as a chat"
+_WITH_MEDIA: Final = "with pictures, audio or files, which Swapgate does not keep"
 _TOO_LARGE: Final = "over the size limit of captures (copy_max_bytes)"
 
 
@@ -89,10 +96,10 @@ class SuiteDraw:
 
 @dataclass(frozen=True, slots=True)
 class _LoggedRecords:
-    """The records of a source that may be drawn, with their requests' own settings."""
+    """The records of a source that may be drawn. calls: by the record's id."""
 
     records: Sequence[CapturedRequest]
-    settings: Mapping[str, Mapping[str, object]]  # by the record's id
+    calls: Mapping[str, LoggedCall]
     left_out: Mapping[str, int]
     source_sha256: str
 
@@ -133,12 +140,12 @@ def draw_suite(
     left_out = Counter({**logged.left_out}) + Counter({**draw.left_out})
     items = []
     for drawn in draw.records:
-        own_settings = logged.settings.get(drawn.record.id, request_settings({}))
+        call = logged.calls.get(drawn.record.id, LoggedCall())
         try:
             items.append(
                 build_item(
                     drawn,
-                    own_settings,
+                    call,
                     answers_of=incumbent.name,
                     ask_again=request.ask_again,
                 )
@@ -244,7 +251,7 @@ def _read_log(
     redactor = Redactor(installation.settings.capture.rules, installation.settings.capture.off)
     left_out: Counter[str] = Counter()
     records: list[CapturedRequest] = []
-    settings = {}
+    calls = {}
     for logged in _stream_requests(path, left_out):
         if not rule.includes(logged.at):
             left_out[OUTSIDE] += 1
@@ -256,13 +263,23 @@ def _read_log(
         if isinstance(capture, str):
             left_out[capture] += 1
             continue
+        if has_left_out_part(capture):
+            left_out[_WITH_MEDIA] += 1
+            continue
         # Equal requests stay apart: each is one of the population.
         identity = key_hash(f"drawn:{logged.place}:{logged.id}", installation.secret)
         served = logged.served_model or logged.model
         record = replace(capture, id=f"drw_{identity[:24]}", target=served)
         records.append(record)
-        settings[record.id] = request_settings(logged.body)
-    return _LoggedRecords(records, settings, left_out, file_sha256(path))
+        calls[record.id] = LoggedCall(request_settings(logged.body), _find_tokens(logged))
+    return _LoggedRecords(records, calls, left_out, file_sha256(path))
+
+
+def _find_tokens(logged: LoggedRequest) -> tuple[int, int] | None:
+    """Returns the tokens of request and answer; None unless the log has both."""
+    if logged.input_tokens is None or logged.output_tokens is None:
+        return None
+    return logged.input_tokens, logged.output_tokens
 
 
 def _stream_requests(path: Path, left_out: Counter[str]) -> Iterator[LoggedRequest]:
@@ -302,6 +319,8 @@ def _load_captures(
             left_out[_TOO_LARGE] += 1
         elif reason := _find_obstacle(capture.content, capture.data_class, data_class):
             left_out[reason] += 1
+        elif has_left_out_part(capture):
+            left_out[_WITH_MEDIA] += 1
         else:
             records.append(capture)
     sha256 = digest(sorted(record.id for record in records))

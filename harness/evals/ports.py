@@ -106,6 +106,11 @@ class EvalJob:
     incumbent_provider: Provider | None = None
     incumbent_api_key: str | None = field(default=None, repr=False)
 
+    @property
+    def gives_answers(self) -> bool:
+        """Tells whether the answers are those of a log, which the run does not pay for."""
+        return self.incumbent is not None and self.incumbent.id == self.target.id
+
 
 class EvalRunner(Protocol):
     """Asks a target a suite's items, and scores the answers."""

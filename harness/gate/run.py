@@ -168,6 +168,8 @@ _NOT_THE_MODELS: Final = frozenset(
 # Begins the text of every UNLABELLED error. The gate finds unlabelled items by it, because a
 # verdict's stored inputs have the reasons as texts, and are recomputed to the same bytes.
 NO_LABEL: Final = "no label"
+# In the message of a run whose suite of traffic no longer shows its incumbent.
+RECORD_STALE: Final = "so its record is stale"
 # The values of `error` that another attempt cannot change; None is a sample with a score.
 LASTING: Final = frozenset({None, SampleError.UNLABELLED})
 

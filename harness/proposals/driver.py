@@ -404,7 +404,9 @@ def _continue_passed(
         _wait_for_freeze_end(tx, proposal, proof, freeze_reasons[0])
     else:
         canaries.open(ctx, tx, proposal, proof, ProposalEvent.PASSED)
-    eval_queue.stop_unneeded_runs(ctx, tx, proposal)
+    if not missing_labels:
+        # People label the answers to all drawn records, so their run goes on.
+        eval_queue.stop_unneeded_runs(ctx, tx, proposal)
 
 
 def _find_setbacks(
@@ -487,9 +489,12 @@ def _pause_or_end(
     refused = evaluation.find_refused(tx, runs.values())
     attempts = proposal.infra_errors + 1
     pause_s = gate.infra_pause_s(attempts)
-    # Another attempt would fail in the same way, because the same model answers.
-    is_useless = evaluation.has_silent_cut(tx, proposal) or (
-        refused is not None and not gate.unreadable_is_wrong
+    # Another attempt would fail in the same way, because the same model answers. Another check
+    # of a stale record could pass by luck.
+    is_useless = (
+        evaluation.has_silent_cut(tx, proposal)
+        or traffic_suites.has_stale_record(runs.values())
+        or (refused is not None and not gate.unreadable_is_wrong)
     )
     overdue_runs = evaluation.list_overdue_runs(proposal, runs, now)
     if not pause_s or is_useless or overdue_runs:

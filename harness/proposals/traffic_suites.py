@@ -4,12 +4,13 @@ its contents, and whose verdict opens a canary.
 `evals.traffic` draws such a suite. Its targets are the answers that users got.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Final
 
 from harness.frame.errors import InputError, ProofRefused, StaleEvidence
 from harness.gate.policy import TrafficProof
+from harness.gate.run import RECORD_STALE, EvalRun, RunState
 from harness.gate.suite_plan import SuiteRole
 from harness.proposals.context import ProposalsContext
 from harness.providers.models.makers import find_shared_maker
@@ -87,6 +88,11 @@ def describe_receivers(
             f"{ctx.suites.answers_of(suite)} (incumbent, asked again)",
         ]
         yield f"suite {suite!r} sends users' contents to {', '.join(receivers)}"
+
+
+def has_stale_record(runs: Iterable[EvalRun]) -> bool:
+    """Tells whether a run found that its suite of traffic no longer shows the incumbent."""
+    return any(run.state is RunState.FAILED and RECORD_STALE in run.message for run in runs)
 
 
 def find_missing_labels(proposal: Proposal) -> str:

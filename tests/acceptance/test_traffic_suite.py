@@ -1,19 +1,20 @@
 """A team without evals proves a swap by its spend log, and no logged write happens again."""
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 
-from harness.frame.runtime.clock import SystemClock
 from tests.acceptance.conftest import Installing
 from tests.acceptance.installation import Document, Installation, eventually
 from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import SHORT, await_phase, await_up, before_simulator, propose
 
 CALLERS: Final = 120
+DAY_S: Final = 86_400
 WRITE: Final = "Send every customer the mail 4711"
 POLICY: Final[Document] = {
     **SHORT,
@@ -26,7 +27,8 @@ def spend_log(place: Installation, file: Path) -> None:
     """What a gateway stored: the real answers of the incumbent, and a request that would send
     mail by a remote server.
     """
-    midnight = SystemClock().now().replace(hour=0, minute=0, second=0, microsecond=0)
+    now_s = file.parent.stat().st_mtime  # the installation has just written its files
+    midnight = datetime.fromtimestamp(now_s // DAY_S * DAY_S, UTC)
     rows = []
     for number in range(CALLERS):
         text = f"Customer {number} wants to know where parcel {number * 37 % 1009} is."
@@ -79,11 +81,17 @@ def test_a_spend_log_proves_a_swap_and_a_logged_write_is_never_sent_again(
     made[0].reset_stats()
 
     swap = propose(place, "support", "sim/sim-better")
+    await_phase(place, swap, "awaiting_approval")
+    # The suite is new on this route, so a second person looks at it.
+    token = place.management_key("ben", "approver")
+    answer = place.api("POST", f"/proposals/{swap}/approve", {"reason": "seen"}, token=token)
+    assert answer.status_code == httpx.codes.OK, answer.text
     await_phase(place, swap, "canary")
 
     (verdict,) = place.database.rows("SELECT * FROM verdict WHERE proposal = :id", id=swap)
     assert verdict["outcome"] == "passed"
     assert verdict["reason"].startswith("By the judge sim/sim-judge ")
+    assert "Weighted by requests, the difference is" in verdict["reason"]
     # The incumbent answered only the check of the record; its arm is the log.
     counted = eventually(lambda: made[0].stats()["models"])
     assert counted["sim-base"]["requests"] == 60

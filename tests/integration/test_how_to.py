@@ -133,6 +133,7 @@ ELSEWHERE = {
     "overrides": "test_route_overrides",
     "proofs": "test_proof_export",
     "roll-back": "test_way_back",
+    "traffic-suite": "test_suite_draw",
 }
 
 

@@ -1,6 +1,7 @@
 """`swapgate suite draw` writes a suite from a log, registers the draw, and sends nothing."""
 
 import json
+import shlex
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from harness.frame.runtime.clock import SystemClock
 from tests.support.evals.spend_log import spend_row, spend_rows, write_spend_log
 from tests.support.site.command_line import CommandLine
+from tests.support.site.documented_commands import shell_blocks
 
 pytestmark = pytest.mark.req("F9", "D8")
 
@@ -52,6 +54,7 @@ def test_a_drawn_suite_has_the_users_answers_and_its_registration(cli: CommandLi
         assert f"{name} = " in manifest
     settings = (cli.folder / "swapgate.yaml").read_text(encoding="utf-8")
     assert '"judge_anyway"' in settings
+    assert 'cluster: "caller"' in settings
     assert WHY in settings
     (event,) = [event for event in cli.json("audit", "tail") if event["action"] == "suite.draw"]
     assert event["subject"] == "suite traffic"
@@ -104,3 +107,25 @@ def test_a_judge_of_the_family_and_days_beyond_the_policy_are_refused(
 
     assert sentence in " ".join(done.stderr.split())
     assert not (cli.folder / "suites").exists()
+
+
+def test_the_commands_of_the_page_work_in_their_order(cli: CommandLine) -> None:
+    write_spend_log(cli.folder / "spend.jsonl", spend_rows(NOW, 80))
+    cli.run(
+        *("route", "create", "support", "--incumbent", "sim/base", "--suite", "colours"),
+        *("--data-class", "personal"),
+    )
+    ours = {
+        "anthropic/claude-sonnet-4-5": ["sim/judge", "--judge-anyway", WHY],
+        "openai/gpt-4o-mini": ["sim/better", "--accept-cost", "9", "--because", "a test"],
+    }
+    said = []
+    for block in shell_blocks("how-to/traffic-suite.md"):
+        for line in block.splitlines():
+            words = [word for told in shlex.split(line)[1:] for word in ours.get(told, [told])]
+            said.append(cli.run(*words).stderr)
+
+    assert "sends users' contents to sim/better (candidate), sim/judge (judge)" in " ".join(
+        said[-1].split()
+    )
+    assert "sim/base (incumbent, asked again)" in " ".join(said[-1].split())

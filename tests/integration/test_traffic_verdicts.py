@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from evals.suites.items import Item
+from harness.evals.ports import EvalJob
 from harness.evals.settings import JudgeSettings, SuiteSettings
-from harness.frame.errors import InputError, ProofRefused, StaleEvidence
+from harness.frame.errors import InputError, ProofRefused, RecordStale, StaleEvidence
 from harness.frame.people.access import SYSTEM
 from harness.gate.offline.verdicts import replay_verdict, verdict_bytes
 from harness.gate.policy import TrafficProof
+from harness.gate.run import RECORD_STALE, RunState
 from harness.gate.verdict import Inconclusive, Passed, Verdict
 from harness.proposals import decisions
 from harness.providers.target import Target
@@ -22,6 +24,7 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import BEN, POLICY, SmallInstallation
+from tests.support.evals.scripted_runner import ScriptedRunner
 
 pytestmark = pytest.mark.req("F2", "F6")
 
@@ -177,3 +180,24 @@ def test_a_draw_of_another_incumbent_or_of_old_records_is_refused(
     world.suites["traffic"] = replace(settings, scorer_options=options)
     with pytest.raises(StaleEvidence, match="has answers of sim/equal"):
         world.propose("sim/good")
+
+
+def test_a_stale_record_ends_the_proposal_and_is_not_checked_until_it_passes(
+    world: SmallInstallation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = []
+
+    def stale(_runner: ScriptedRunner, job: EvalJob, *_: object) -> RunState:
+        checks.append(job.run.id)
+        raise RecordStale(f"suite traffic: the incumbent wins 70 %, {RECORD_STALE}: draw again")
+
+    monkeypatch.setattr(ScriptedRunner, "run", stale)
+
+    proposal = world.until_decided(world.propose("sim/good").id)
+    for _ in range(5):
+        world.run_once()
+        world.clock.advance(3_600)
+
+    assert world.get(proposal.id).phase is ProposalPhase.REJECTED
+    assert RECORD_STALE in world.get(proposal.id).closed_because
+    assert len(checks) == len(set(checks))

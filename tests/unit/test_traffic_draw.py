@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.traffic.draw import Draw, DrawRule, draw_dates, draw_records, is_named
-from evals.traffic.items import logged_answer, request_settings
+from evals.traffic.items import (
+    has_left_out_part,
+    is_dated,
+    logged_answer,
+    request_settings,
+)
 from harness.frame.errors import InputError
 from harness.providers.models.makers import find_shared_maker, maker_of_model
 from harness.routing.capture import CapturedRequest
@@ -221,3 +226,33 @@ def test_a_judge_of_a_compared_family_or_of_an_unknown_one_is_named() -> None:
     assert find_shared_maker("claude-opus-4", ["gpt-4o", "gemini-2.5-pro"]) == ""
     assert "both of openai" in find_shared_maker("gpt-5", ["claude-opus-4", "gpt-4o-mini"])
     assert "does not show" in find_shared_maker("gpt-5", ["our-deployment"])
+
+
+def test_a_record_that_lost_a_picture_is_known_by_its_placeholder() -> None:
+    plain = record(1)
+    parts = [{"type": "text", "text": "What is this?\n[image_url left out]"}]
+    pictured = record(2, content={"messages": [{"role": "user", "content": parts}]})
+
+    assert not has_left_out_part(plain)
+    assert has_left_out_part(pictured)
+
+
+@pytest.mark.parametrize(
+    ("text", "dated"),
+    [
+        ("Today is a good day for it.", True),
+        ("Since 2026-11-03 it is late.", True),
+        ("My order of Nov 3, 2026 is late.", True),
+        ("Where is order 2026, item 11?", False),
+    ],
+)
+def test_a_prompt_with_a_date_is_counted_apart(text: str, dated: bool) -> None:  # noqa: FBT001 - a table
+    assert (
+        is_dated(record(1, content={"messages": [{"role": "user", "content": text}]})) is dated
+    )
+
+
+def test_the_result_of_a_tool_may_have_expired() -> None:
+    result = {"role": "tool", "tool_call_id": "c1", "content": "in stock"}
+
+    assert is_dated(record(1, content={"messages": [result]}))

@@ -113,7 +113,8 @@ class EvalWorker:
         run = job.run.id
         renewal = threading.Thread(target=self._renew_until_end, args=(run,), daemon=True)
         renewal.start()
-        meter = _ProgressMeter(job, *self._load_progress(run))
+        progress = (0, 0.0) if job.gives_answers else self._load_progress(run)
+        meter = _ProgressMeter(job, *progress)
         remark = ""
         absence = None
         try:
@@ -400,6 +401,8 @@ class _ProgressMeter:
     cost_usd: float
 
     def add(self, sample: Sample) -> None:
+        if self.job.gives_answers:
+            return
         self.tokens += sample.input_tokens + sample.output_tokens
         self.cost_usd += sample.cost_usd or 0.0
 
