@@ -20,6 +20,7 @@ from harness.providers.models.model_ends import (
     NO_DATES,
     EndSource,
     EndStatement,
+    group_current,
 )
 from router.snapshot.compiled import CompiledTarget
 from router.snapshot.end_headers import Statements
@@ -72,19 +73,19 @@ class AnsweredEnds:
         if now_s - self._shared_at_s < SHARE_EVERY_S:
             return
         with store.read() as records:
-            stored = records.end_statements.by_target()
-            of_headers = records.end_statements.of_headers()
+            stored = {(one.target, one.kind): one for one in records.end_statements.all()}
         with self._lock:
             new = dict(self._new)
         changed = [
             merged
             for target, statement in new.items()
-            if (merged := merge_answer(of_headers.get(target), statement)) is not None
+            if (merged := merge_answer(stored.get((target, statement.kind)), statement))
+            is not None
         ]
         if changed:
             with store.write() as records:
                 records.end_statements.note(changed)
-                stored = records.end_statements.by_target()
+            stored |= {(one.target, one.kind): one for one in changed}
         self._shared_at_s = now_s
         with self._lock:
             # Only now, so that a database that is away loses no statement.
@@ -93,7 +94,7 @@ class AnsweredEnds:
                 for target, statement in self._new.items()
                 if statement is not new.get(target)
             }
-        self._on_statements(stored)
+        self._on_statements(group_current(stored.values()))
 
 
 def merge_answer(stored: EndStatement | None, answer: EndStatement) -> EndStatement | None:

@@ -156,7 +156,7 @@ def test_routers_get_the_catalogues_end_and_lose_it_when_it_is_withdrawn(
     retired = with_catalogue(ctx, 400)
     end_sources.publish_statements(retired)
     with ctx.store.read() as tx:
-        ((statement,),) = EndStatements(tx).by_target().values()
+        (statement,) = EndStatements(tx).all()
     assert (statement.target, statement.dates) == (incumbent, EndDates(in_days(ctx, 400)))
 
     world.clock.advance(60)

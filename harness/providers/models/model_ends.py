@@ -5,7 +5,7 @@ headers of the model's answers. If sources disagree, the earliest day governs, a
 stay visible. Without a statement, the end is unknown.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -63,6 +63,17 @@ class EndStatement:
     def is_withdrawn(self) -> bool:
         """Whether the source has stopped stating it."""
         return self.checked_at - self.seen_at > WITHDRAWN_AFTER
+
+
+def group_current(
+    statements: Iterable[EndStatement],
+) -> Mapping[str, Sequence[EndStatement]]:
+    """Groups the statements that are not withdrawn by the target's id, in a fixed order."""
+    groups: dict[str, list[EndStatement]] = {}
+    for statement in sorted(statements, key=lambda one: (one.target, one.kind)):
+        if not statement.is_withdrawn:
+            groups.setdefault(statement.target, []).append(statement)
+    return groups
 
 
 def find_end(statements: Iterable[EndStatement]) -> ModelEnd | None:
