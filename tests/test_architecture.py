@@ -22,6 +22,7 @@ RECORDED = (
     "providers",
     "routing",
     "evals",
+    "proposals/labels",
     "agents",
     "operations",
 )
@@ -333,7 +334,7 @@ def is_requirement(node: ast.expr) -> bool:
 
 
 # The modules that read what is shown to people.
-SHOWN = ("queries", "route_queries")
+SHOWN = ("queries", "route_queries", "proposal_rows")
 # The declared operations, with their lists. Only interfaces import them.
 DECLARED = ("operations",)
 # The subjects that decide.

@@ -38,13 +38,12 @@ from harness.gate.suite_plan import (
     SuiteRole,
     overlap_share,
 )
-from harness.proposals import slice_attempts
 from harness.proposals.context import ProposalsContext
 from harness.providers.models import model_names
 from harness.providers.records import Providers, Sightings, Targets
 from harness.providers.registry import targets
 from harness.providers.target import Target
-from harness.routing.proposal import Proposal
+from harness.routing.proposal import Proposal, list_attempts
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
@@ -185,7 +184,7 @@ def _proposals_before(
     """
     own = Proposals(tx).since(route, now - WINDOW)
     candidates = {proposal.candidate for proposal in own}
-    slices = slice_attempts.list_slices(tx, candidates, {proposal.id for proposal in own})
+    slices = Proposals(tx).of_slices(candidates, {proposal.id for proposal in own})
     return [proposal for proposal in (*own, *slices) if has_looked(tx, proposal)]
 
 
@@ -312,7 +311,7 @@ def _count_looks(
     # The slices of one proposal share their alpha, so they are one look.
     look_numbers = [
         max(plan.look for plan in proposal.plans if is_look(plan, proposal.route))
-        for proposal in slice_attempts.list_attempts(proposals)
+        for proposal in list_attempts(proposals)
     ]
     # The looks of proposed targets are counted above, so their manual runs add no look.
     counted_targets = {candidate, *(proposal.candidate for proposal in proposals)}

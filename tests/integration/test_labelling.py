@@ -22,7 +22,7 @@ from harness.routing.proposal import Proposal
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.command_line import CommandLine, installed
 
-pytestmark = pytest.mark.req("H3", "F2")
+pytestmark = pytest.mark.req("F2", "F13")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from benchmarks.gate.label_cells import (
     planned_draw,
 )
 
-pytestmark = pytest.mark.req("F2", "H3")
+pytestmark = pytest.mark.req("F2", "F13")
 
 RUNS = 400
 MOST = 0.05 + 3.0 * (0.05 * 0.95 / RUNS) ** 0.5

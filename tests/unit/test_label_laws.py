@@ -32,7 +32,7 @@ from harness.gate.offline.label_plan import (
 )
 from harness.gate.suite_plan import Claim
 
-pytestmark = pytest.mark.req("F2", "H3")
+pytestmark = pytest.mark.req("F2", "F13")
 
 
 @dataclass(frozen=True)

@@ -300,6 +300,19 @@ class Proposals(Records[Proposal]):
         """Lists proposals of these candidates on any route, newest first."""
         return self._all(self._select(proposal.c.candidate.in_(sorted(targets))))
 
+    def of_slices(
+        self, candidates: Collection[str], whole_proposals: Collection[str]
+    ) -> Sequence[Proposal]:
+        """Lists the slices' proposals that were registered with proposals for whole routes.
+
+        candidates, whole_proposals: ids. Reads only these candidates' proposals.
+        """
+        return [
+            proposal
+            for proposal in self.of_candidates(candidates)
+            if (terms := proposal.slice_terms) is not None and terms.proposal in whole_proposals
+        ]
+
 
 class Approvals(Records[Approval]):
     record = APPROVAL
