@@ -192,7 +192,8 @@ def date_time(at: datetime, clock: str = "%H:%M") -> str:
 
     clock: `strftime`'s format of the time of day.
     """
-    return to_local(at).strftime(f"%d %b %Y {clock} %Z").removeprefix("0")
+    local = to_local(at)
+    return f"{day(at)} {local.strftime(clock)} {local.tzname()}"
 
 
 def day(at: datetime) -> str:

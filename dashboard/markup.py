@@ -19,9 +19,10 @@ from harness.frame.signing.signed_rows import RowFault
 # Pages cut longer answers and note their length; the CLI prints whole answers.
 SHOWN_CHARACTERS = 6_000
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
-_CODE = re.compile(r"`([^`\n]+)`")
-_TIME = re.compile(
-    r"\b(?P<day>\d{1,2} [A-Z][a-z]{2} \d{4}|\d{4}-\d{2}-\d{2}) \d{2}:\d{2}(?P<seconds>:\d{2})?"
+# `code`, or a time; a time within code stays as it is, because a command contains it.
+_MARK = re.compile(
+    r"`(?P<code>[^`\n]+)`"
+    r"|\b(?P<day>\d{1,2} [A-Z][a-z]{2} \d{4}|\d{4}-\d{2}-\d{2}) \d{2}:\d{2}(?P<seconds>:\d{2})?"
     r" UTC(?P<offset>[+-]\d{2}:\d{2})?"
 )
 # The space between a number and its unit, where no line may break.
@@ -46,10 +47,12 @@ def rich(text: object) -> str:
     """Escapes a text, renders `backticks` as code, and writes times in the reader's zone, with
     UTC as a tooltip.
     """
-    return _TIME.sub(_render_time, _CODE.sub(r"<code>\1</code>", escape(text)))
+    return _MARK.sub(_render_mark, escape(text))
 
 
-def _render_time(found: re.Match[str]) -> str:
+def _render_mark(found: re.Match[str]) -> str:
+    if code := found["code"]:
+        return f"<code>{code}</code>"
     day = "%Y-%m-%d" if "-" in found["day"] else "%d %b %Y"
     clock = "%H:%M:%S" if found["seconds"] else "%H:%M"
     offset = "" if found["offset"] else "+00:00"

@@ -334,7 +334,7 @@ def is_requirement(node: ast.expr) -> bool:
 
 
 # The modules that read what is shown to people.
-SHOWN = ("queries", "route_queries", "proposal_rows")
+SHOWN = ("proposal_rows", "queries", "route_queries")
 # The declared operations, with their lists. Only interfaces import them.
 DECLARED = ("operations",)
 # The subjects that decide.

@@ -187,9 +187,11 @@ def test_a_text_has_its_times_in_the_readers_zone_and_utc_as_a_tooltip(
     assert cards.rich("Frozen until 2 Nov 2026 05:41 UTC.") == f"Frozen until {expected}."
     assert cards.rich(labels.date_time(at)) == expected
     assert cards.rich("2026-11-02 05:41 UTC") == expected
+    assert cards.rich("`at 2026-11-02 05:41 UTC`") == "<code>at 2026-11-02 05:41 UTC</code>"
     assert shown.split("\u00a0")[1] in labels.time_of_day(at)
     assert cards.rich("on 31 Feb 2026 05:41 UTC") == "on 31 Feb 2026 05:41 UTC"
-    axis = plots.time_axis("at", at, at + timedelta(hours=6)).to_dict()["axis"]
+    drawn: Any = plots.time_axis("at", at, at + timedelta(hours=6)).to_dict()
+    axis = drawn["axis"]
     (first, *_) = axis["values"]
     local = labels.to_local(datetime.fromtimestamp(first / 1000.0, UTC))
     assert local.minute == 0, "ticks are at the reader's whole hours"
