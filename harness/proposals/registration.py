@@ -38,7 +38,6 @@ from harness.gate.suite_plan import (
     SuiteRole,
     overlap_share,
 )
-from harness.proposals import slice_attempts
 from harness.proposals.context import ProposalsContext
 from harness.providers.models import model_names
 from harness.providers.records import Providers, Sightings, Targets
@@ -185,7 +184,7 @@ def _proposals_before(
     """
     own = Proposals(tx).since(route, now - WINDOW)
     candidates = {proposal.candidate for proposal in own}
-    slices = slice_attempts.list_slices(tx, candidates, {proposal.id for proposal in own})
+    slices = Proposals(tx).of_slices(candidates, {proposal.id for proposal in own})
     return [proposal for proposal in (*own, *slices) if has_looked(tx, proposal)]
 
 
@@ -303,7 +302,7 @@ def _count_looks(
     # The slices of one proposal share their alpha, so they are one look.
     look_numbers = [
         max(plan.look for plan in proposal.plans if _same_items(tx, pin, plan))
-        for proposal in slice_attempts.list_attempts(proposals)
+        for proposal in _list_attempts(proposals)
     ]
     # The looks of proposed targets are counted above, so their manual runs add no look.
     counted_targets = {candidate, *(proposal.candidate for proposal in proposals)}
@@ -317,6 +316,15 @@ def _count_looks(
         and EvalRuns(tx).scored(run.id)
     }
     return max(len(look_numbers) + len(manual_targets), *look_numbers, 0), proposals
+
+
+def _list_attempts(proposals: Sequence[Proposal]) -> list[Proposal]:
+    """Keeps one proposal of each attempt: all slices of one proposal are one attempt."""
+    attempts: dict[str, Proposal] = {}
+    for proposal in proposals:
+        terms = proposal.slice_terms
+        attempts[f"slices of {terms.proposal}" if terms else proposal.id] = proposal
+    return list(attempts.values())
 
 
 def _showed_no_score(

@@ -5,7 +5,6 @@ The whole route is tested first. Its slices begin only after a verdict that does
 slice's level rises by Holm's rule with each other slice that has passed.
 """
 
-from collections.abc import Collection, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
@@ -62,25 +61,11 @@ def describe_end(result: WholeResult) -> str:
     }.get(result, "")
 
 
-def list_slices(
-    tx: Transaction, candidates: Collection[str], whole_proposals: Collection[str]
-) -> list[Proposal]:
-    """Lists the slices' proposals that were registered with proposals for whole routes.
-
-    candidates, whole_proposals: ids. The function reads only these candidates' proposals.
-    """
-    return [
-        proposal
-        for proposal in Proposals(tx).of_candidates(candidates)
-        if (terms := proposal.slice_terms) is not None and terms.proposal in whole_proposals
-    ]
-
-
 def _list_others(tx: Transaction, proposal: Proposal) -> list[Proposal]:
     terms = proposal.slice_terms
     if terms is None:
         return []
-    slices = list_slices(tx, [proposal.candidate], [terms.proposal])
+    slices = Proposals(tx).of_slices([proposal.candidate], [terms.proposal])
     return [other for other in slices if other.id != proposal.id]
 
 
@@ -170,12 +155,3 @@ def link_route(ctx: ProposalsContext, tx: Transaction, proposal: Proposal) -> st
         )
         routes.check_overrides(ctx, tx, route.name)
     return ""
-
-
-def list_attempts(proposals: Sequence[Proposal]) -> list[Proposal]:
-    """Keeps one proposal of each attempt: the slices of one proposal are one attempt."""
-    attempts: dict[str, Proposal] = {}
-    for proposal in proposals:
-        terms = proposal.slice_terms
-        attempts[f"slices of {terms.proposal}" if terms else proposal.id] = proposal
-    return list(attempts.values())

@@ -114,7 +114,9 @@ def check_agreement(
     tags = ctx.suites.groups(suite).slices
     predicates = {slice_.predicate: slice_.name for slice_ in slices}
     overrides = {**settings.overrides, **predicates}
-    choices = {item: ctx.choose_override(overrides, asked) for item, asked in requests.items()}
+    choices = {
+        item: ctx.choose_override(overrides, request) for item, request in requests.items()
+    }
     faults = [
         text for slice_ in slices if (text := _describe_disagreement(slice_, tags, choices))
     ]

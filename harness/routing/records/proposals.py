@@ -300,6 +300,18 @@ class Proposals(Records[Proposal]):
         """Lists proposals of these candidates on any route, newest first."""
         return self._all(self._select(proposal.c.candidate.in_(sorted(targets))))
 
+    def of_slices(
+        self, targets: Collection[str], whole_proposals: Collection[str]
+    ) -> Sequence[Proposal]:
+        """Lists the slices' proposals that were registered with these proposals for whole
+        routes. targets: the candidates of these proposals.
+        """
+        return [
+            found
+            for found in self.of_candidates(targets)
+            if (terms := found.slice_terms) is not None and terms.proposal in whole_proposals
+        ]
+
 
 class Approvals(Records[Approval]):
     record = APPROVAL
