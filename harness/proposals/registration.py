@@ -43,7 +43,7 @@ from harness.providers.models import model_names
 from harness.providers.records import Providers, Sightings, Targets
 from harness.providers.registry import targets
 from harness.providers.target import Target
-from harness.routing.proposal import Proposal, list_attempts
+from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
@@ -311,7 +311,7 @@ def _count_looks(
     # The slices of one proposal share their alpha, so they are one look.
     look_numbers = [
         max(plan.look for plan in proposal.plans if is_look(plan, proposal.route))
-        for proposal in list_attempts(proposals)
+        for proposal in _list_attempts(proposals)
     ]
     # The looks of proposed targets are counted above, so their manual runs add no look.
     counted_targets = {candidate, *(proposal.candidate for proposal in proposals)}
@@ -325,6 +325,15 @@ def _count_looks(
         and EvalRuns(tx).scored(run.id)
     }
     return max(len(look_numbers) + len(manual_targets), *look_numbers, 0), proposals
+
+
+def _list_attempts(proposals: Sequence[Proposal]) -> list[Proposal]:
+    """Keeps one proposal of each attempt: all slices of one proposal are one attempt."""
+    attempts: dict[str, Proposal] = {}
+    for proposal in proposals:
+        terms = proposal.slice_terms
+        attempts[f"slices of {terms.proposal}" if terms else proposal.id] = proposal
+    return list(attempts.values())
 
 
 def _showed_no_score(

@@ -9,7 +9,7 @@ The module checks no role and no proof: `harness.proposals` submits and approves
 `harness.proposals.driver` moves proposals.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
@@ -417,12 +417,3 @@ class ProposalView(Proposal):
         stored = {field.name: getattr(proposal, field.name) for field in fields(Proposal)}
         serves = route.incumbent == proposal.candidate if route else None
         return cls(**stored, serves=serves, waits=waits)
-
-
-def list_attempts(proposals: Sequence[Proposal]) -> list[Proposal]:
-    """Keeps one proposal of each attempt: the slices of one proposal are one attempt."""
-    attempts: dict[str, Proposal] = {}
-    for proposal in proposals:
-        terms = proposal.slice_terms
-        attempts[f"slices of {terms.proposal}" if terms else proposal.id] = proposal
-    return list(attempts.values())

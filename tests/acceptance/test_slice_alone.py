@@ -77,8 +77,8 @@ def test_a_slice_alone_is_promoted_while_the_rest_keeps_the_incumbent(
 ) -> None:
     place = installing(split_route)
     await_up(place, "router", "control")
-    wish = ("proposal", "create", "support", "sim/biller", "--slice", SLICE)
-    wish = (*wish, "--reason", "it is cheaper")
+    swap = ("proposal", "create", "support", "sim/biller", "--slice", SLICE)
+    wish = (*swap, "--reason", "it is cheaper")
     plan = place.cli(*wish, "--dry-run")
     assert "nothing was stored" in plan.out + plan.err
 

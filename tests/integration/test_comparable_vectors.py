@@ -77,7 +77,7 @@ def test_an_override_leads_embeddings_to_no_other_model(world: SmallInstallation
         routes.create_route(ctx, ADA, name, model, settings=SUITES)
 
     def lead(name: str, *, comparable: bool = False) -> None:
-        given = {RequestKind.EMBEDDING: name}
+        given: dict[str, str] = {RequestKind.EMBEDDING: name}
         routes.change_settings(
             ctx,
             ADA,

@@ -40,7 +40,7 @@ routes:
 def override(
     ctx: Context,
     route: str,
-    named: Mapping[RequestKind, str],
+    named: Mapping[str, str],
 ) -> None:
     routes.change_settings(ctx, ADA, route, lambda old: replace(old, overrides=named))
 

@@ -77,7 +77,7 @@ def user(*parts: Any) -> list[dict[str, Any]]:
     ],
 )
 def test_the_declared_kind_decides_else_the_first_that_is_seen_and_has_an_override(
-    overrides: Mapping[RequestKind, str],
+    overrides: Mapping[str, str],
     declared: RequestKind | None,
     seen_: set[RequestKind],
     decides: RequestKind | None,
@@ -91,7 +91,7 @@ def test_the_declared_kind_decides_else_the_first_that_is_seen_and_has_an_overri
     seen_=st.frozensets(kinds),
 )
 def test_only_a_kind_that_was_declared_or_seen_decides_and_only_where_it_has_a_route(
-    overrides: dict[RequestKind, str],
+    overrides: dict[str, str],
     declared: RequestKind | None,
     seen_: frozenset[RequestKind],
 ) -> None:

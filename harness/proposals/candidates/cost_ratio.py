@@ -26,6 +26,7 @@ from harness.gate.budget import MeanUsage
 from harness.gate.policy import CanaryPolicy, CostAcceptance
 from harness.gate.run import AnswerColumns, is_nothing_readable
 from harness.gate.suite_plan import SuitePlan
+from harness.proposals.candidates.expected_spread import MOST_SAMPLES
 from harness.proposals.context import ProposalsContext
 from harness.proposals.registration import plan_suites
 from harness.providers.records import Targets
@@ -36,9 +37,6 @@ from harness.routing.control import routes
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns, Suites
-
-# Enough for a mean, without reading every stored answer.
-MOST_SAMPLES: Final = 500
 
 
 def find_mean_usage(

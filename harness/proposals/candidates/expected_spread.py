@@ -11,10 +11,11 @@ from harness.gate import budget
 from harness.gate.budget import DISAGREEMENT, EFFECT, DifferenceSpread, sd_pass_fail
 from harness.gate.run import Sample
 from harness.gate.suite_plan import Claim, SuitePlan
-from harness.proposals.candidates.cost_ratio import MOST_SAMPLES
 from harness.routing.proposal import Proposal
 from harness.routing.records.runs import EvalRuns
 
+# Enough for a mean, without reading every stored answer.
+MOST_SAMPLES: Final = 500
 # The assumed similarity of items of one cluster before any comparison.
 CLUSTER_ICC: Final = 0.5
 MOST_EARLIER: Final = 200  # maximum of proposals to search for a comparison on this suite

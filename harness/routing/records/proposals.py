@@ -301,16 +301,15 @@ class Proposals(Records[Proposal]):
         return self._all(self._select(proposal.c.candidate.in_(sorted(targets))))
 
     def of_slices(
-        self, candidates: Collection[str], whole_proposals: Collection[str]
+        self, targets: Collection[str], whole_proposals: Collection[str]
     ) -> Sequence[Proposal]:
-        """Lists the slices' proposals that were registered with proposals for whole routes.
-
-        candidates, whole_proposals: ids. Reads only these candidates' proposals.
+        """Lists the slices' proposals that were registered with these proposals for whole
+        routes. targets: the candidates of these proposals.
         """
         return [
-            proposal
-            for proposal in self.of_candidates(candidates)
-            if (terms := proposal.slice_terms) is not None and terms.proposal in whole_proposals
+            found
+            for found in self.of_candidates(targets)
+            if (terms := found.slice_terms) is not None and terms.proposal in whole_proposals
         ]
 
 
