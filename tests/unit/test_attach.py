@@ -436,6 +436,35 @@ def test_spans_of_the_official_instrumentations_give_model_tokens_and_time(
     assert found["unknown"] == {"cost": 2, "tokens": 0, "duration": 0}
 
 
+def test_log_records_beside_their_spans_count_no_request_twice(tmp_path: Path) -> None:
+    def attributes(**values: str) -> Sequence[Mapping[str, Any]]:
+        return [
+            {"key": f"gen_ai.{name}", "value": {"stringValue": value}}
+            for name, value in values.items()
+        ]
+
+    ids = {"traceId": "t", "spanId": "s"}
+    span = {**ids, "startTimeUnixNano": "1780836000000000000"}
+    spans = {"spans": [{**span, "attributes": attributes(system="openai")}]}
+    named = {"spans": [{**span, "attributes": [{"key": "gen_ai.request.model", **MODEL}]}]}
+    event = {"eventName": "gen_ai.user.message", "timeUnixNano": "1780836000100000000", **ids}
+    logs = {"logRecords": [{**event, "body": BODY}]}
+    for name, document in {
+        "spans": {"resourceSpans": [{"scopeSpans": [spans, named]}]},
+        "logs": {"resourceLogs": [{"scopeLogs": [logs]}]},
+    }.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
+
+    files = [str(tmp_path / "spans.json"), str(tmp_path / "logs.json")]
+    found = attach(AttachRequest(files), clock=ManualClock(NOW), catalogue=CATALOGUE)
+
+    assert (found.survey.requests, found.survey.repeated) == (1, 2)
+
+
+MODEL = {"value": {"stringValue": "gpt-4.1"}}
+BODY = {"kvlistValue": {"values": [{"key": "content", "value": {"stringValue": "Hi"}}]}}
+
+
 def test_promptfoos_results_are_no_traffic(tmp_path: Path) -> None:
     result = {
         "provider": {"id": "openai:chat:gpt-4.1"},

@@ -19,6 +19,7 @@ from harness.providers.models.capabilities import Needs
 _BINS_OF_E: Final = 20
 _TOKENS_OF_BIN: Final = 1_000
 _HASH_BYTES: Final = 8
+_OF_SPAN: Final = ":"  # between the trace's and the span's id (`otel_spans`)
 # Enough different questions to know that the requests are not all alike.
 _QUESTIONS_KEPT: Final = 3
 
@@ -168,10 +169,13 @@ class TrafficSurvey:
         """Tells whether a record with the same id and time came before, or the span of a log
         record, which has the span's id and no model. Remembers the record.
         """
-        id_ = _hash(request.id)
         record = _hash(f"{request.id} {request.at.isoformat()}")
-        is_repeated = record in self._ids or (not request.served_model and id_ in self._ids)
-        self._ids.update((id_, record))
+        is_repeated = record in self._ids
+        self._ids.add(record)
+        if _OF_SPAN in request.id:
+            span = _hash(request.id)
+            is_repeated = is_repeated or (not request.served_model and span in self._ids)
+            self._ids.add(span)
         return is_repeated
 
     def _add_time(self, at: datetime) -> None:
