@@ -357,6 +357,14 @@ def test_a_named_candidate_and_judge_are_compared_and_priced(tmp_path: Path) -> 
     assert "draw support-traffic --route support" in found.next_command
 
 
+def test_the_next_command_has_the_route_under_whose_name_the_requests_were_asked(
+    tmp_path: Path,
+) -> None:
+    found = of_rows(tmp_path, *(row(n, model_group="Support EU") for n in range(3)))
+
+    assert "draw support-eu-traffic --route support-eu --from" in found.next_command
+
+
 def test_a_proof_asks_at_most_two_requests_of_a_caller(tmp_path: Path) -> None:
     rows = [row(n, end_user="kim" if n < 5 else f"u{n}") for n in range(8)]
 

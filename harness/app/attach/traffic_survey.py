@@ -22,6 +22,7 @@ _HASH_BYTES: Final = 8
 _OF_SPAN: Final = ":"  # between the trace's and the span's id (`otel_spans`)
 # Enough different questions to know that the requests are not all alike.
 _QUESTIONS_KEPT: Final = 3
+_SERVICES_KEPT: Final = 100
 
 
 def name_needs(needs: Needs) -> tuple[str, ...]:
@@ -57,6 +58,8 @@ class ModelTraffic:
     with_content: int = 0
     needs: Counter[str] = field(default_factory=Counter)  # of the requests with content
     bonds: Counter[str] = field(default_factory=Counter)  # why no copy is asked → requests
+    # Requests by the name under which they were asked: of a service, or of a group of models.
+    services: Counter[str] = field(default_factory=Counter)
     # Requests by their tokens, in thousands, rounded down.
     sizes: Counter[int] = field(default_factory=Counter)
     unnamed: int = 0  # requests whose log names no caller
@@ -92,6 +95,10 @@ class ModelTraffic:
             self._callers[_hash(request.caller)] += 1
         else:
             self.unnamed += 1
+        group = request.model if request.model != request.served_model else ""
+        service = request.source or ("" if "/" in group else group)
+        if service and (service in self.services or len(self.services) < _SERVICES_KEPT):
+            self.services[service] += 1
         if request.outcome == FAILED:
             self.failed += 1
             self.errors[request.error or FAILED] += 1
