@@ -497,6 +497,15 @@ def test_promptfoos_results_are_no_traffic(tmp_path: Path) -> None:
     assert any("requests of an eval, not of users" in obstacle for obstacle in found.obstacles)
 
 
+def test_an_object_in_place_of_a_name_is_not_shown(tmp_path: Path) -> None:
+    result = {"promptIdx": 0, "provider": {"config": {"apiKey": "sk-secret"}}, "prompt": "Hi"}
+
+    found = of_rows(tmp_path, result)
+
+    assert "sk-secret" not in json.dumps(write_json(found))
+    assert write_json(found)["models"][0]["model"] == "unknown"
+
+
 def test_captures_of_swapgate_keep_their_data_class(tmp_path: Path) -> None:
     line = {
         "id": "c1",
