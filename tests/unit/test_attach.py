@@ -357,6 +357,14 @@ def test_a_named_candidate_and_judge_are_compared_and_priced(tmp_path: Path) -> 
     assert "draw support-traffic --route support" in found.next_command
 
 
+def test_the_next_command_has_the_route_under_whose_name_the_requests_were_asked(
+    tmp_path: Path,
+) -> None:
+    found = of_rows(tmp_path, *(row(n, model_group="Support EU") for n in range(3)))
+
+    assert "draw support-eu-traffic --route support-eu --from" in found.next_command
+
+
 def test_a_proof_asks_at_most_two_requests_of_a_caller(tmp_path: Path) -> None:
     rows = [row(n, end_user="kim" if n < 5 else f"u{n}") for n in range(8)]
 
@@ -436,6 +444,35 @@ def test_spans_of_the_official_instrumentations_give_model_tokens_and_time(
     assert found["unknown"] == {"cost": 2, "tokens": 0, "duration": 0}
 
 
+def test_log_records_beside_their_spans_count_no_request_twice(tmp_path: Path) -> None:
+    def attributes(**values: str) -> Sequence[Mapping[str, Any]]:
+        return [
+            {"key": f"gen_ai.{name}", "value": {"stringValue": value}}
+            for name, value in values.items()
+        ]
+
+    ids = {"traceId": "t", "spanId": "s"}
+    span = {**ids, "startTimeUnixNano": "1780836000000000000"}
+    spans = {"spans": [{**span, "attributes": attributes(system="openai")}]}
+    named = {"spans": [{**span, "attributes": [{"key": "gen_ai.request.model", **MODEL}]}]}
+    event = {"eventName": "gen_ai.user.message", "timeUnixNano": "1780836000100000000", **ids}
+    logs = {"logRecords": [{**event, "body": BODY}]}
+    for name, document in {
+        "spans": {"resourceSpans": [{"scopeSpans": [spans, named]}]},
+        "logs": {"resourceLogs": [{"scopeLogs": [logs]}]},
+    }.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
+
+    files = [str(tmp_path / "spans.json"), str(tmp_path / "logs.json")]
+    found = attach(AttachRequest(files), clock=ManualClock(NOW), catalogue=CATALOGUE)
+
+    assert (found.survey.requests, found.survey.repeated) == (1, 2)
+
+
+MODEL = {"value": {"stringValue": "gpt-4.1"}}
+BODY = {"kvlistValue": {"values": [{"key": "content", "value": {"stringValue": "Hi"}}]}}
+
+
 def test_promptfoos_results_are_no_traffic(tmp_path: Path) -> None:
     result = {
         "provider": {"id": "openai:chat:gpt-4.1"},
@@ -458,6 +495,15 @@ def test_promptfoos_results_are_no_traffic(tmp_path: Path) -> None:
     (model,) = write_json(found)["models"]
     assert (model["model"], model["failed"], model["cost_usd"]) == ("openai/gpt-4.1", 0, 0.0001)
     assert any("requests of an eval, not of users" in obstacle for obstacle in found.obstacles)
+
+
+def test_an_object_in_place_of_a_name_is_not_shown(tmp_path: Path) -> None:
+    result = {"promptIdx": 0, "provider": {"config": {"apiKey": "sk-secret"}}, "prompt": "Hi"}
+
+    found = of_rows(tmp_path, result)
+
+    assert "sk-secret" not in json.dumps(write_json(found))
+    assert write_json(found)["models"][0]["model"] == "unknown"
 
 
 def test_captures_of_swapgate_keep_their_data_class(tmp_path: Path) -> None:

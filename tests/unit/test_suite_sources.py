@@ -455,6 +455,28 @@ def test_logged_requests_are_drawn_by_caller_and_keep_their_conversation(
     assert len({one["conversation"] for one in provenance}) == 2
 
 
+def test_phoenixs_spans_become_a_file_to_label(tmp_path: Path) -> None:
+    span = {
+        "context.span_id": "s1",
+        "span_kind": "LLM",
+        "start_time": "2026-11-20T14:00:00Z",
+        "status_code": "OK",
+        "attributes.llm.provider": "openai",
+        "attributes.llm.model_name": "gpt-5-mini",
+        "attributes.llm.input_messages": [
+            {"message.role": "user", "message.content": "Where is my parcel?"}
+        ],
+        "attributes.llm.output_messages": [
+            {"message.role": "assistant", "message.content": "On its way."}
+        ],
+    }
+
+    (found,) = to_label(tmp_path, span, {**span, "span_kind": "CHAIN"})
+
+    assert found["messages"] == [{"role": "user", "content": "Where is my parcel?"}]
+    assert (found["answer"]["content"], found["model"]) == ("On its way.", "openai/gpt-5-mini")
+
+
 def test_a_span_that_failed_stays_in_the_sample_with_its_user(tmp_path: Path) -> None:
     asked = json.dumps([{"role": "user", "content": "Where is my parcel?"}])
     span = {

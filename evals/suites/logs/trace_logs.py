@@ -103,7 +103,7 @@ def _is_call(fields: Fields, form: TraceForm) -> bool:
     """Tells whether a record is a call of a model. A record without a kind is if it names its
     model, as in an API's answer that lists calls only.
     """
-    kind = str(_find(fields, form.kind) or "").lower()
+    kind = _find_text(fields, form.kind).lower()
     if form.calls and kind:
         return kind in form.calls
     return not form.calls or _find(fields, form.model) is not None
@@ -156,6 +156,12 @@ def _find(fields: Fields, places: Places) -> Any:
     return None
 
 
+def _find_text(fields: Fields, places: Places) -> str:
+    """Returns the text or number at a place; empty without one. An object is no name."""
+    value = _find(fields, places)
+    return str(value) if isinstance(value, str | int | float) else ""
+
+
 def _walk(fields: Fields, place: str) -> Any:
     """Follows a path, whose first steps may together be one column's name."""
     steps = place.split(".")
@@ -180,25 +186,25 @@ def _build_request(record: SourceRecord, form: TraceForm) -> LoggedRequest:
     fields = record.fields
     started_at = _read_time(fields, form.start, record.place)
     provider, model = _split_model(
-        str(_find(fields, form.provider) or ""), str(_find(fields, form.model) or "")
+        _find_text(fields, form.provider), _find_text(fields, form.model)
     )
-    status = str(_find(fields, form.failure) or "").lower()
+    status = _find_text(fields, form.failure).lower()
     error = _find(fields, form.error)
     failed = status in form.failures if status else error is not None
     body = _build_body(fields, form)
     answer = {} if failed or not body else _build_answer(_find(fields, form.answer))
     return LoggedRequest(
         place=record.place,
-        id=str(_find(fields, form.id) or ""),
+        id=_find_text(fields, form.id),
         at=started_at,
         endpoint=Endpoint.CHAT.value,
         model=f"{provider}/{model}" if provider and model else model,
-        source=str(_find(fields, form.source) or ""),
+        source=_find_text(fields, form.source),
         body=body,
         answer=answer,
         outcome=FAILED if failed else OK if answer else NO_ANSWER,
-        caller=str(_find(fields, form.caller) or ""),
-        conversation=str(_find(fields, form.conversation) or ""),
+        caller=_find_text(fields, form.caller),
+        conversation=_find_text(fields, form.conversation),
         provider=provider,
         served_model=model,
         input_tokens=_count(fields, form, "input", form.input_tokens),

@@ -13,6 +13,7 @@ from harness.app.attach.proof_effort import PAIRS, POINTS, ProofEffort
 from harness.app.attach.replacements import Replacement
 from harness.frame.formatting import (
     format_date,
+    format_excerpt,
     format_latency,
     format_percent,
     format_quantity,
@@ -34,6 +35,7 @@ _UNKNOWN: Final = "unknown"
 _MEDIAN: Final = 0.5
 _LATE: Final = 0.95
 _MOST_ERRORS: Final = 3
+_LONGEST_NAME: Final = 60  # of a model in a table
 
 
 def describe_report(report: AttachReport) -> Blocks:
@@ -89,7 +91,7 @@ def _write_model_row(model: SeenModel) -> tuple[str, ...]:
     median = format_latency(traffic.find_duration(_MEDIAN), _UNKNOWN)
     late = format_latency(traffic.find_duration(_LATE), _UNKNOWN)
     return (
-        model.name,
+        format_excerpt(model.name, _LONGEST_NAME),
         f"{traffic.requests:,}",
         format_spent_usd(traffic.cost_usd, traffic.requests - traffic.priced),
         median,
@@ -155,7 +157,7 @@ def _describe_replacements(report: AttachReport) -> Blocks:
 def _write_replacement_row(model: SeenModel, other: Replacement) -> tuple[str, ...]:
     end = "no end is announced" if other.end_date is None else format_date(other.end_date)
     return (
-        model.name,
+        format_excerpt(model.name, _LONGEST_NAME),
         other.name,
         other.why,
         format_usd(other.cost_usd, _UNKNOWN),

@@ -2,6 +2,7 @@
 proof's effort, and the next command. Pure.
 """
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ MOST_MODELS: Final = 8  # with replacements, so that the screen stays one
 _UNKNOWN: Final = "unknown"
 _ROUTE: Final = "ROUTE"
 _JUDGE: Final = "PROVIDER/MODEL"
+_NO_NAME: Final = re.compile(r"[^a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def build_report(
         obstacles=obstacles,
         catalogue=catalogue.source,
         as_of=catalogue.as_of,
-        next_command=_write_command(sources, judge, choice),
+        next_command=_write_command(sources, subject, judge, choice),
     )
 
 
@@ -178,19 +180,24 @@ def _explain_nothing(sources: Sequence[SourceNote], survey: TrafficSurvey) -> st
 
 def _write_command(
     sources: Sequence[SourceNote],
+    subject: SeenModel,
     judge: CatalogueEntry | None,
     choice: AttachChoice,
 ) -> str:
-    """Writes the command that draws a suite from the first source."""
+    """Writes the command that draws a suite from the first file.
+
+    The route has the name under which most requests were asked, as `init` imports it.
+    """
     source = next((one.name for one in sources if "://" not in one.name), "LOG")
-    route = choice.route or _ROUTE
+    service = next((name for name, _ in subject.traffic.services.most_common(1)), "")
+    route = choice.route or _NO_NAME.sub("-", service.lower()).strip("-")
     words = [
         "swapgate",
         "suite",
         "draw",
-        f"{choice.route or 'my'}-traffic",
+        f"{route or 'my'}-traffic",
         "--route",
-        route,
+        route or _ROUTE,
         "--from",
         source,
         "--judge",

@@ -8,7 +8,7 @@ from typing import Final
 from harness.app.attach.traffic_survey import ModelTraffic, TrafficSurvey
 from harness.frame.formatting import format_quantity
 
-# A draw takes records of at most so many days (statistics.md §1.22).
+# A draw takes records of at most so many days.
 MOST_DAYS: Final = 14
 
 

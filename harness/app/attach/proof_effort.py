@@ -1,7 +1,7 @@
 """Estimates what a proof from this traffic would take: requests, money and a person's minutes.
 
 The numbers of labels are for a claim within 10 points, 3,000 pairs and a judge whose preference
-has a correlation of 0.6 with people's (statistics.md §1.23). Pure.
+has a correlation of 0.6 with people's, as measured for suites of traffic. Pure.
 """
 
 from dataclasses import dataclass

@@ -19,8 +19,10 @@ from harness.providers.models.capabilities import Needs
 _BINS_OF_E: Final = 20
 _TOKENS_OF_BIN: Final = 1_000
 _HASH_BYTES: Final = 8
+_OF_SPAN: Final = ":"  # between the trace's and the span's id (`otel_spans`)
 # Enough different questions to know that the requests are not all alike.
 _QUESTIONS_KEPT: Final = 3
+_SERVICES_KEPT: Final = 100
 
 
 def name_needs(needs: Needs) -> tuple[str, ...]:
@@ -56,6 +58,8 @@ class ModelTraffic:
     with_content: int = 0
     needs: Counter[str] = field(default_factory=Counter)  # of the requests with content
     bonds: Counter[str] = field(default_factory=Counter)  # why no copy is asked → requests
+    # Requests by the name under which they were asked: of a service, or of a group of models.
+    services: Counter[str] = field(default_factory=Counter)
     # Requests by their tokens, in thousands, rounded down.
     sizes: Counter[int] = field(default_factory=Counter)
     unnamed: int = 0  # requests whose log names no caller
@@ -91,6 +95,10 @@ class ModelTraffic:
             self._callers[_hash(request.caller)] += 1
         else:
             self.unnamed += 1
+        group = request.model if request.model != request.served_model else ""
+        service = request.source or ("" if "/" in group else group)
+        if service and (service in self.services or len(self.services) < _SERVICES_KEPT):
+            self.services[service] += 1
         if request.outcome == FAILED:
             self.failed += 1
             self.errors[request.error or FAILED] += 1
@@ -168,10 +176,13 @@ class TrafficSurvey:
         """Tells whether a record with the same id and time came before, or the span of a log
         record, which has the span's id and no model. Remembers the record.
         """
-        id_ = _hash(request.id)
         record = _hash(f"{request.id} {request.at.isoformat()}")
-        is_repeated = record in self._ids or (not request.served_model and id_ in self._ids)
-        self._ids.update((id_, record))
+        is_repeated = record in self._ids
+        self._ids.add(record)
+        if _OF_SPAN in request.id:
+            span = _hash(request.id)
+            is_repeated = is_repeated or (not request.served_model and span in self._ids)
+            self._ids.add(span)
         return is_repeated
 
     def _add_time(self, at: datetime) -> None:
