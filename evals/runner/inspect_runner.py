@@ -70,9 +70,14 @@ from evals.runner.questions import (
     unlabelled_samples,
 )
 from evals.runner.rate_gate import RateGate, RateGates
-from evals.runner.record_check import AskedIncumbent, RecordCheck, check_record
+from evals.runner.record_check import (
+    AskedIncumbent,
+    RecordCheck,
+    answer_items,
+    check_record,
+)
 from evals.scorers import NotJudged
-from evals.suites.items import logged_tokens
+from evals.suites.items import is_answered, logged_tokens
 from harness.evals.ports import CallSpending, EvalJob
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import JudgeUnfit, ProviderAway
@@ -306,34 +311,44 @@ class InspectRunner:
         Raises RecordStale, JudgeUnfit, ProviderAway.
         """
         try:
-            check = asyncio.run(self._check_record(job, suite))
+            check, new_answers = asyncio.run(self._ask_incumbent(job, suite, questions))
         except NotJudged as error:
             for text in self._away:
                 raise self._build_away_error(text) from None
             self.remark = f"the record could not be checked: {error}"
             return RunState.FAILED
         self.remark = check.text
-        answers = {
+        logged = {
             item.id: GivenAnswer(str(item.target), logged_tokens(item))
             for item in suite.suite.items.values()
+            if is_answered(item)
         }
+        answers = {**logged, **new_answers}
         served = ServedModel(check.served, check.build)
         samples = given_samples(job, suite, questions, answers, served)
         open_samples = chain(unlabelled_samples(job, suite, questions), samples)
         return RunState.DONE if all(map(on_sample, open_samples)) else RunState.OVER_BUDGET
 
-    async def _check_record(self, job: EvalJob, suite: DataSuite) -> RecordCheck:
+    async def _ask_incumbent(
+        self, job: EvalJob, suite: DataSuite, questions: Sequence[Question]
+    ) -> tuple[RecordCheck, Mapping[str, GivenAnswer]]:
+        """Checks the record, and asks the items that the log has no answer to. Raises
+        RecordStale, NotJudged.
+        """
         assert suite.judging is not None  # noqa: S101 - load_suite requires a judge
         if suite.incumbent is None:
             raise NotJudged(f"there is no provider of the incumbent {suite.suite.answers_of}")
+        connections = job.max_connections
         try:
-            return await check_record(
+            check = await check_record(
                 suite.suite,
                 suite.incumbent,
                 suite.judging,
                 checks=self._checks,
-                connections=job.max_connections,
+                connections=connections,
             )
+            asked = [suite.suite.items[question.item] for question in questions]
+            return check, await answer_items(suite.incumbent, asked, connections)
         finally:
             await suite.incumbent.close()
             await suite.judging.close()

@@ -6,14 +6,14 @@ record is stale, and no verdict may use it.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from evals.runner.chat_completions import ChatReply, request_body
 from evals.runner.judge_calibration import CalibrationCache
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
-from evals.runner.questions import answer_text
+from evals.runner.questions import GivenAnswer, answer_text
 from evals.scorers import AnswerJudge, AnswerToolCall, NotJudged
 from evals.suites.items import Item, is_answered
 from evals.suites.suite import Suite
@@ -156,3 +156,25 @@ async def _measure(
     return RecordCheck(
         share, share_p(scores) if scores else 1.0, len(scores), only.model, only.build
     )
+
+
+async def answer_items(
+    incumbent: AskedIncumbent, items: Iterable[Item], connections: int
+) -> Mapping[str, GivenAnswer]:
+    """Asks the items that the log has no answer to, and returns the answers, by item.
+
+    An item that the incumbent does not answer either has an empty answer.
+    """
+    gate = asyncio.Semaphore(connections)
+
+    async def answer(item: Item) -> tuple[str, GivenAnswer]:
+        async with gate:
+            try:
+                reply = await incumbent.ask(item)
+            except NotJudged:
+                return item.id, GivenAnswer("")
+        tokens = (reply.input_tokens, reply.output_tokens)
+        return item.id, GivenAnswer(written_reply(reply), tokens)
+
+    unanswered = {item.id: item for item in items if not is_answered(item)}
+    return dict(await asyncio.gather(*map(answer, unanswered.values())))

@@ -92,7 +92,7 @@ def approve_proposal(
                 f"{current.id} has waited too long for an approval: propose again"
             )
         proof_validity.require_proof(ctx, tx, Verdicts(tx).get(current.verdict or ""))
-        traffic_suites.require_people(current)
+        traffic_suites.require_people(tx, current)
         saved = Proposals(tx).save(
             # The reconciler opens the canary, in one transaction with the routing table.
             replace(

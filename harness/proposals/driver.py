@@ -379,7 +379,7 @@ def _continue_passed(
     setbacks = _find_setbacks(ctx, tx, proposal)
     # No canary opens without a person for a model that was withdrawn from callers before.
     was_withdrawn = any(setback.served for setback in setbacks)
-    missing_labels = traffic_suites.find_missing_labels(proposal)
+    missing_labels = traffic_suites.find_missing_labels(tx, proposal)
     if proposal.needs_approval or cost.ends_canary or was_withdrawn or missing_labels:
         now = ctx.clock.now()
         waiting = Proposals(tx).save(
@@ -615,10 +615,10 @@ def _open_approved(
     """Opens the canary. Raises ProofRefused if the approval belongs to another verdict."""
     if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
         raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
-    traffic_suites.require_people(proposal)
     with ctx.store.write() as tx:
         if Proposals(tx).get(proposal.id).version != proposal.version:
             return []  # another process was faster
+        traffic_suites.require_people(tx, proposal)
         canaries.open(ctx, tx, proposal, proof, ProposalEvent.APPROVED)
     return [f"{proposal.id}: canary opened"]
 

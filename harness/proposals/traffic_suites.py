@@ -9,10 +9,12 @@ from datetime import timedelta
 from typing import Final
 
 from harness.frame.errors import InputError, ProofRefused, StaleEvidence
+from harness.frame.records.transaction import Transaction
 from harness.gate.policy import TrafficProof
 from harness.gate.run import RECORD_STALE, EvalRun, RunState
 from harness.gate.suite_plan import SuiteRole
 from harness.proposals.context import ProposalsContext
+from harness.proposals.labels.label_progress import find_missing_label_proof
 from harness.providers.models.makers import find_shared_maker
 from harness.providers.target import Target
 from harness.routing.control import data_class_checks
@@ -95,26 +97,24 @@ def has_stale_record(runs: Iterable[EvalRun]) -> bool:
     return any(run.state is RunState.FAILED and RECORD_STALE in run.message for run in runs)
 
 
-def find_missing_labels(proposal: Proposal) -> str:
+def find_missing_labels(tx: Transaction, proposal: Proposal) -> str:
     """Returns why a passed proposal needs people's labels before its canary, with the next
-    command; empty if it needs none.
+    command; empty if it needs none, or if the labels show its claim.
     """
     if proposal.policy.proof is TrafficProof.JUDGE:
         return ""
-    suites = [
-        plan.suite
-        for plan in proposal.plans
-        if plan.judged_by and plan.role is not SuiteRole.GUARD
-    ]
-    if not suites:
-        return ""
-    return (
-        f"the verdict is a judge's, and the policy {proposal.policy.name!r} asks for people "
-        f"(`proof: people`): `swapgate label {suites[0]}`, or let an admin set `proof: judge`"
-    )
+    for plan in proposal.plans:
+        if not plan.judged_by or plan.role is SuiteRole.GUARD:
+            continue
+        if missing := find_missing_label_proof(tx, proposal.id, plan.suite):
+            return (
+                f"the verdict is a judge's, the policy {proposal.policy.name!r} asks for "
+                f"people (`proof: people`), and {missing}: `swapgate label {proposal.route}`"
+            )
+    return ""
 
 
-def require_people(proposal: Proposal) -> None:
+def require_people(tx: Transaction, proposal: Proposal) -> None:
     """Raises ProofRefused if the proposal's canary must wait for people's labels."""
-    if reason := find_missing_labels(proposal):
+    if reason := find_missing_labels(tx, proposal):
         raise ProofRefused(f"{proposal.id}: {reason}")

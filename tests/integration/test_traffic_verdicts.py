@@ -118,7 +118,9 @@ def test_a_judges_verdict_opens_no_canary_until_people_have_labelled(
     proposal = world.until_decided(world.propose("sim/good").id)
 
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
-    with pytest.raises(ProofRefused, match=r"`swapgate label traffic`"):
+    with pytest.raises(
+        ProofRefused, match=r"not labelled suite 'traffic' yet: `swapgate label chat`"
+    ):
         decisions.approve_proposal(world.context(), BEN, proposal.id, "it is fine")
 
 

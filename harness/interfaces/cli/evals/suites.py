@@ -221,8 +221,8 @@ def draw_suite(
 ) -> None:
     """Draw a suite from a route's traffic: the answers that users got are its targets.
 
-    Sends nothing. A later `swapgate proposal create` sends the contents to the providers that the
-    command names. Requests that would act at the provider are left out, and counted.
+    Sends nothing. A later `swapgate proposal create` sends the contents to the providers that
+    it names. Requests that would act at the provider are left out, and counted.
     """
     from harness.app import traffic_suite  # noqa: PLC0415 - only this command needs it
 
@@ -271,8 +271,8 @@ def draw_suite(
         "candidate"
     )
     output.note(
-        f"next: `swapgate route settings {route} --suite {suite}`, then `swapgate proposal create "
-        f"{route} PROVIDER/MODEL`"
+        f"next: `swapgate route settings {route} --suite {suite}`, then `swapgate proposal "
+        f"create {route} PROVIDER/MODEL`"
     )
 
 
