@@ -300,12 +300,10 @@ def build_row(
     reason = (
         f'<br><span class="note">{markup.rich(status.reason)}</span>' if status.reason else ""
     )
-    for ending in status.endings:
-        text = f"{ending.text}. To go on: `{ending.next}`."
-        reason += f'<br><span class="note">{markup.rich(text)}</span>'
     if status.outage is not None and status.progress is not RouteState.STEADY:
         reason += f"<br>{faint(status.progress_text)}"
     scores = _render_scores(route_scorecard, titles) if route_scorecard else ""
+    reason += _render_countdowns(status)
     return {
         "Route": markup.link("routes", strong(name), route=name),
         "State": f"{_link_state(status, now)}{reason}",
@@ -315,6 +313,12 @@ def build_row(
         "Last hour": last_hour(status.traffic),
         "Cost": _render_cost(route_scorecard),
     }
+
+
+def _render_countdowns(status: RouteStatus) -> str:
+    """Renders a line for each of the route's models that ends, with the command to run next."""
+    texts = [f"{ending.text}. To go on: `{ending.next}`." for ending in status.endings]
+    return "".join(f'<br><span class="note">{markup.rich(text)}</span>' for text in texts)
 
 
 def _link_state(status: RouteStatus, now: datetime) -> str:

@@ -425,14 +425,6 @@ class EndStatements(Records[EndStatement]):
     record = END_STATEMENT
     order = (end_statement.c.target, end_statement.c.kind)
 
-    def by_target(self) -> Mapping[str, Sequence[EndStatement]]:
-        """Returns the statements that still count, by the target's id."""
-        statements: dict[str, list[EndStatement]] = {}
-        for statement in self._all(self._select()):
-            if not statement.is_withdrawn:
-                statements.setdefault(statement.target, []).append(statement)
-        return statements
-
     def of_headers(self) -> Mapping[str, EndStatement]:
         """Returns the statements of headers, also withdrawn ones, by the target's id."""
         query = self._select(end_statement.c.kind == EndSource.HEADERS.value)

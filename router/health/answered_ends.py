@@ -9,25 +9,22 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from datetime import timedelta
 from typing import Final
 
 from harness.app.store.router_store import RouterStore
 from harness.frame.ports import Clock
 from harness.providers.models.end_dates import parse_end_headers
 from harness.providers.models.model_ends import (
-    NO_DATES,
-    EndSource,
     EndStatement,
+    group_current,
+    merge_answer,
+    state_answer,
 )
 from router.snapshot.compiled import CompiledTarget
 from router.snapshot.end_headers import Statements
 
 # How often a worker exchanges statements with the database.
 SHARE_EVERY_S: Final = 5.0
-# How often a worker stores that an unchanged statement continues, or that it is still absent.
-RENEW_AFTER: Final = timedelta(minutes=10)
 
 
 class AnsweredEnds:
@@ -58,9 +55,7 @@ class AnsweredEnds:
             self._counters["end_headers_malformed"] += malformed
             if dates.is_empty:
                 return  # it states something that the router cannot read, so it withdraws none
-        now = self._clock.now()
-        source = f"headers of answers of provider {upstream.provider.name}"
-        statement = EndStatement(upstream.id, EndSource.HEADERS, source, dates, now, now)
+        statement = state_answer(upstream.id, upstream.provider.name, dates, self._clock.now())
         with self._lock:
             # Of several servers of a provider, one may lack the header of the others.
             if not dates.is_empty or upstream.id not in self._new:
@@ -72,19 +67,19 @@ class AnsweredEnds:
         if now_s - self._shared_at_s < SHARE_EVERY_S:
             return
         with store.read() as records:
-            stored = records.end_statements.by_target()
-            of_headers = records.end_statements.of_headers()
+            stored = {(one.target, one.kind): one for one in records.end_statements.all()}
         with self._lock:
             new = dict(self._new)
         changed = [
             merged
             for target, statement in new.items()
-            if (merged := merge_answer(of_headers.get(target), statement)) is not None
+            if (merged := merge_answer(stored.get((target, statement.kind)), statement))
+            is not None
         ]
         if changed:
             with store.write() as records:
                 records.end_statements.note(changed)
-                stored = records.end_statements.by_target()
+            stored |= {(one.target, one.kind): one for one in changed}
         self._shared_at_s = now_s
         with self._lock:
             # Only now, so that a database that is away loses no statement.
@@ -93,25 +88,4 @@ class AnsweredEnds:
                 for target, statement in self._new.items()
                 if statement is not new.get(target)
             }
-        self._on_statements(stored)
-
-
-def merge_answer(stored: EndStatement | None, answer: EndStatement) -> EndStatement | None:
-    """Merges an answer's statement with the stored one; None if nothing is to be stored. Pure.
-
-    The newest stated value governs. An answer without a statement only shows that the stored
-    one was absent, until `EndStatement.is_withdrawn` ends it.
-    """
-    if answer.dates == NO_DATES:
-        if stored is None:
-            return None
-        absent = replace(stored, checked_at=max(stored.checked_at, answer.checked_at))
-        is_due = absent.checked_at - stored.checked_at >= RENEW_AFTER
-        # The first absence counts at once, because the next answer may come much later.
-        is_first = stored.seen_at == stored.checked_at and absent != stored
-        return absent if is_due or is_first else None
-    if stored is None or stored.dates != answer.dates:
-        return answer
-    is_absent = stored.seen_at != stored.checked_at
-    is_due = answer.seen_at - stored.seen_at >= RENEW_AFTER
-    return answer if is_due or is_absent else None
+        self._on_statements(group_current(stored.values()))

@@ -11,6 +11,7 @@ from harness.providers.models.model_ends import (
     EndDates,
     EndSource,
     EndStatement,
+    group_current,
 )
 from harness.providers.records import EndStatements
 from tests.support.store.records import NOW
@@ -41,13 +42,16 @@ def test_each_source_of_a_target_has_its_own_statement(store: Store) -> None:
         EndStatements(tx).note([STATED, other, catalogue])
 
     with store.read() as tx:
-        assert EndStatements(tx).by_target() == {"t1": [catalogue, STATED], "t2": [other]}
+        assert group_current(EndStatements(tx).all()) == {
+            "t1": [catalogue, STATED],
+            "t2": [other],
+        }
         assert EndStatements(tx).of_headers() == {"t1": STATED, "t2": other}
 
     with store.write() as tx:
         EndStatements(tx).forget([catalogue])
     with store.read() as tx:
-        assert EndStatements(tx).by_target() == {"t1": [STATED], "t2": [other]}
+        assert group_current(EndStatements(tx).all()) == {"t1": [STATED], "t2": [other]}
 
 
 def test_a_withdrawn_statement_counts_no_longer(store: Store) -> None:
@@ -56,5 +60,5 @@ def test_a_withdrawn_statement_counts_no_longer(store: Store) -> None:
         EndStatements(tx).note([replace(STATED, checked_at=absent_since)])
 
     with store.read() as tx:
-        assert EndStatements(tx).by_target() == {}
+        assert group_current(EndStatements(tx).all()) == {}
         assert list(EndStatements(tx).of_headers()) == ["t1"]

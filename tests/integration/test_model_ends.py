@@ -4,19 +4,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
 from harness.frame.people.access import SYSTEM
+from harness.frame.runtime.clock import SystemClock
 from harness.operations import queries
 from harness.operations.context import Context
 from harness.operations.route_queries import load_overview, load_statuses
 from harness.proposals.candidates import candidates
+from harness.providers.calls.probe import HttpProviderProbe
 from harness.providers.models.catalogue import CatalogueEntry
 from harness.providers.models.model_ends import EndDates, EndSource, EndStatement
 from harness.providers.models.model_match import parse_listed_models
 from harness.providers.records import DiscoveredModels, EndStatements, Providers, Targets
-from harness.providers.registry import targets
+from harness.providers.registry import registered_providers, target_life, targets
 from harness.providers.target import Provider
 from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.control import deprecations, end_sources
@@ -156,7 +160,7 @@ def test_routers_get_the_catalogues_end_and_lose_it_when_it_is_withdrawn(
     retired = with_catalogue(ctx, 400)
     end_sources.publish_statements(retired)
     with ctx.store.read() as tx:
-        ((statement,),) = EndStatements(tx).by_target().values()
+        (statement,) = EndStatements(tx).all()
     assert (statement.target, statement.dates) == (incumbent, EndDates(in_days(ctx, 400)))
 
     world.clock.advance(60)
@@ -189,3 +193,62 @@ def test_a_status_counts_its_own_routes_models_down_with_a_command(ctx: Context)
     )
     reason = f"sim/base ends on {in_days(ctx, 1)}"
     assert ending.next == f"swapgate proposal create chat sim/base-2 --reason '{reason}'"
+
+
+class RetiringModel:
+    """A provider whose good answers have a `Sunset` header, for a test over HTTP."""
+
+    def __init__(self, sunset: str) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._reply(
+                    {"data": [{"id": "base"}]}, {"Sunset": "Thu, 01 Jan 2099 00:00:00 GMT"}
+                )
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                self._reply({"choices": [{"delta": {"content": "ready"}}]}, {"Sunset": sunset})
+
+            def _reply(self, document: object, headers: dict[str, str]) -> None:
+                body = json.dumps(document).encode()
+                is_event = self.command == "POST"
+                body = b"data: " + body + b"\n\n" if is_event else body
+                self.send_response(200)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+
+
+@pytest.mark.parametrize("sunset", ["Tue, 05 May 2026 00:00:00 GMT", "2026-05-05"])
+def test_a_check_of_the_control_plane_learns_an_end_from_the_models_answer_alone(
+    world: SmallInstallation, ctx: Context, sunset: str
+) -> None:
+    provider = RetiringModel(sunset)
+    thread = Thread(target=provider.server.serve_forever)
+    thread.start()
+    try:
+        with ctx.store.read() as tx:
+            stored = Providers(tx).all()["sim"]
+        moved = replace(stored, api_base=provider.url)
+        targets.put_provider(ctx, SYSTEM, moved, "a test")
+        asking = replace(ctx, probe=HttpProviderProbe(SystemClock()))
+        target_life.check_life(asking, [world.route().incumbent])
+        registered_providers.check_provider(asking, SYSTEM, "sim")
+    finally:
+        provider.server.shutdown()
+        thread.join()
+        provider.server.server_close()
+
+    with ctx.store.read() as tx:
+        found = EndStatements(tx).of_headers()
+    is_malformed = "GMT" not in sunset
+    assert {target: one.dates for target, one in found.items()} == (
+        {} if is_malformed else {world.route().incumbent: EndDates(date(2026, 5, 5))}
+    )

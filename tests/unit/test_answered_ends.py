@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from harness.providers.models.model_ends import (
+    RENEW_AFTER,
     WITHDRAWN_AFTER,
     EndDates,
     EndSource,
     EndStatement,
+    merge_answer,
 )
 from harness.providers.target import Target
 from harness.routing.table import Arm
-from router.health.answered_ends import RENEW_AFTER, SHARE_EVERY_S, merge_answer
+from router.health.answered_ends import SHARE_EVERY_S
 from router.snapshot.end_headers import build_end_headers
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn

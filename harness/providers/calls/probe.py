@@ -31,6 +31,8 @@ from harness.providers.calls.guarded_http import (
 from harness.providers.credential import hide_secrets
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.models.capabilities import Endpoint
+from harness.providers.models.end_dates import parse_end_headers
+from harness.providers.models.model_ends import EndDates
 from harness.providers.oauth import OAUTH_ENDPOINTS, key_command
 from harness.providers.target import (
     ANTHROPIC_KIND,
@@ -95,6 +97,9 @@ class ProbeReply:
     # The class of an error answer, also inside status 200; None without an error, or if this
     # process cannot classify errors.
     failure: FailureClass | None = None
+    # The end of the model, by the headers of a good answer of the model; None if the request
+    # asked no model, or a header is malformed.
+    ends: EndDates | None = None
 
 
 # Returns the class of a whole answer, by status and body; None for an answer without an error.
@@ -422,7 +427,8 @@ class HttpProviderProbe:
             ) as answer:
                 seconds = time.perf_counter() - started
                 skew = _skew_s(answer.headers.get("date"), sent_at, self._clock.now())
-                reply = partial(ProbeReply, answer.status, seconds, skew_s=skew)
+                ends = _read_ends(answer) if body is not None else None
+                reply = partial(ProbeReply, answer.status, seconds, skew_s=skew, ends=ends)
                 if not 200 <= answer.status < 300:
                     refusal = _read_refusal(answer)
                     text = f"{answer.status}: {error_message(refusal, secrets)}"
@@ -538,6 +544,20 @@ def _skew_s(
     except (ValueError, OverflowError):
         return None
     return (provider_time - (sent_at + (answered_at - sent_at) / 2)).total_seconds()
+
+
+def _read_ends(answer: http.client.HTTPResponse) -> EndDates | None:
+    """Reads the end of a model from the headers of its answer; None for an error answer, and if
+    a header is malformed.
+    """
+    if not 200 <= answer.status < 300:
+        return None
+    headers = [
+        (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+        for name, value in answer.headers.items()
+    ]
+    dates, malformed = parse_end_headers(headers)
+    return None if malformed else dates
 
 
 def _read_refusal(answer: http.client.HTTPResponse) -> bytes:

@@ -67,8 +67,8 @@ def parse_end_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderDates:
 
 
 def parse_listed_end(entry: Mapping[str, object]) -> EndDates:
-    """Parses the end in an entry of a provider's list: OpenRouter, Mistral, Azure, Bedrock and
-    Cohere state it. The earliest of several ends counts.
+    """Parses the end in an entry of a provider's or gateway's list, in the form of OpenRouter,
+    Mistral, Azure, Bedrock or Cohere. The earliest of several ends counts.
     """
     ends = [_parse_day(entry.get(field)) for field in _END_FIELDS]
     deprecation = entry.get("deprecation")

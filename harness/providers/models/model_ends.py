@@ -5,8 +5,8 @@ headers of the model's answers. If sources disagree, the earliest day governs, a
 stay visible. Without a statement, the end is unknown.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -14,6 +14,8 @@ from typing import Final
 # A header's statement counts until answers have come without it for this long. One answer is
 # not enough: a provider's servers may differ for some hours.
 WITHDRAWN_AFTER: Final = timedelta(hours=24)
+# How often a process stores that an unchanged statement continues, or that it is still absent.
+RENEW_AFTER: Final = timedelta(minutes=10)
 
 
 class EndSource(StrEnum):
@@ -63,6 +65,52 @@ class EndStatement:
     def is_withdrawn(self) -> bool:
         """Whether the source has stopped stating it."""
         return self.checked_at - self.seen_at > WITHDRAWN_AFTER
+
+
+def state_answer(
+    target: str,
+    provider: str,
+    dates: EndDates,
+    at: datetime,
+) -> EndStatement:
+    """Builds the statement of an answer's headers about the target that sent it.
+
+    target: its id. provider: its provider's name.
+    """
+    source = f"headers of answers of provider {provider}"
+    return EndStatement(target, EndSource.HEADERS, source, dates, at, at)
+
+
+def merge_answer(stored: EndStatement | None, answer: EndStatement) -> EndStatement | None:
+    """Merges an answer's statement with the stored one; None if nothing is to be stored. Pure.
+
+    The newest stated value governs. An answer without a statement only shows that the stored
+    one was absent, until `EndStatement.is_withdrawn` ends it.
+    """
+    if answer.dates == NO_DATES:
+        if stored is None:
+            return None
+        absent = replace(stored, checked_at=max(stored.checked_at, answer.checked_at))
+        is_due = absent.checked_at - stored.checked_at >= RENEW_AFTER
+        # The first absence counts at once, because the next answer may come much later.
+        is_first = stored.seen_at == stored.checked_at and absent != stored
+        return absent if is_due or is_first else None
+    if stored is None or stored.dates != answer.dates:
+        return answer
+    is_absent = stored.seen_at != stored.checked_at
+    is_due = answer.seen_at - stored.seen_at >= RENEW_AFTER
+    return answer if is_due or is_absent else None
+
+
+def group_current(
+    statements: Iterable[EndStatement],
+) -> Mapping[str, Sequence[EndStatement]]:
+    """Groups the statements that are not withdrawn by the target's id, in a fixed order."""
+    groups: dict[str, list[EndStatement]] = {}
+    for statement in sorted(statements, key=lambda one: (one.target, one.kind)):
+        if not statement.is_withdrawn:
+            groups.setdefault(statement.target, []).append(statement)
+    return groups
 
 
 def find_end(statements: Iterable[EndStatement]) -> ModelEnd | None:

@@ -43,6 +43,7 @@ from harness.providers.ports import ProviderProbe
 from harness.providers.records import Credentials, ProviderChecks, Providers, Targets
 from harness.providers.registry import credentials, provider_secrets, targets
 from harness.providers.registry.credentials import CredentialChange
+from harness.providers.registry.probed_ends import store_probed_ends
 from harness.providers.registry.targets import ProviderChange, change_of_provider
 from harness.providers.target import JsonObject, Price, Provider, ProviderSettings, Target
 from harness.providers.target_price import TargetPrice
@@ -184,6 +185,7 @@ def _check_one(
     ):
         path, body = request
         chat = ctx.probe.ask(provider, secret, path, body, CHAT_TIMEOUT_S)
+        store_probed_ends(ctx, [(target, chat)])
         if chat.status == 200 and not body.get("stream"):
             chat = replace(chat, first_s=chat.seconds)
     findings = list(probe.probe_findings(provider, target, models, chat, routed_models))

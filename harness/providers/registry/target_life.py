@@ -26,6 +26,7 @@ from harness.providers.credential import ProviderKey, lacks_key
 from harness.providers.ports import ProviderProbe
 from harness.providers.records import DiscoveredModels, Providers, Targets
 from harness.providers.registry import provider_secrets
+from harness.providers.registry.probed_ends import store_probed_ends
 from harness.providers.target import Provider, Target
 
 # The limit for one check, however many targets it covers.
@@ -255,6 +256,14 @@ def check_life(
         ]
     checks_to_ask = [check for check in checks if not _describe_lasting_fact(check.facts)]
     replies = _ask_all(ctx.probe, checks_to_ask, timeout_s) if ctx.probe is not None else {}
+    store_probed_ends(
+        ctx,
+        [
+            (check.target, replies[check.target.id])
+            for check in checks_to_ask
+            if check.target.id in replies
+        ],
+    )
     at = ctx.clock.now()
     lives = {}
     for check in checks:

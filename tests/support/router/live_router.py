@@ -179,16 +179,7 @@ class SwitchableStore:
             note=lambda new: self.end_statements.update(
                 {(statement.target, statement.kind): statement for statement in new}
             ),
-            by_target=lambda: {
-                target: [statement]
-                for (target, _), statement in self.end_statements.items()
-                if not statement.is_withdrawn
-            },
-            of_headers=lambda: {
-                target: statement
-                for (target, kind), statement in self.end_statements.items()
-                if kind is EndSource.HEADERS
-            },
+            all=lambda: list(self.end_statements.values()),
         )
 
     def _keep_report(self, report: RouterReport) -> None:
