@@ -316,8 +316,7 @@ FALLBACKS: Final = OperationGroup(
         Operation(
             use_case=spares.list_spares,
             role=Role.VIEWER,
-            words="List the spares: the fallbacks, and models that passed the route's suites "
-            "in the last 30 days, each with its proof.",
+            words="List the fallbacks and other proven models, each with its proof.",
             command="spares ROUTE",
             example="swapgate route fallback spares support",
             endpoint="GET /routes/{route}/spares",

@@ -209,6 +209,20 @@ def test_a_proof_that_lapses_is_withdrawn_from_the_routers(world: SmallInstallat
     assert "proved it for 30 days only" in shown(world)["sim/equal"].text
 
 
+def test_an_expired_waiver_stops_the_job_for_its_own_route_alone(
+    world: SmallInstallation,
+) -> None:
+    add_fallbacks(world, "sim/worse", "sim/equal")
+    schedule(world, SPARES)
+    set_failover(world, FailoverOrder.PROVEN_FIRST)
+    measure(world, weeks=13)
+    assert shown(world)["sim/equal"].proven
+
+    assert spares.run_once(world.context()) == []
+
+    assert tried(world) == ["worse", "equal"]
+
+
 def test_a_proven_spare_enters_the_chain_without_a_waiver(world: SmallInstallation) -> None:
     schedule(world, SPARES)
     measure(world)

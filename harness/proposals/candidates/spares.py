@@ -7,12 +7,13 @@ of each route with `failover: proven_first` into the route's signed settings.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
 from harness.evals import proof_validity
 from harness.evals.proof_validity import ProofState
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import ProofRefused, SwapgateError
 from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.gate.verdict import InfraError, Passed
@@ -165,7 +166,12 @@ def run_once(ctx: ProposalsContext) -> list[str]:
             for _, route in sorted(Routing(tx).table().routes.items())
             if route.settings.proven or route.settings.failover is FailoverOrder.PROVEN_FIRST
         ]
-    return [line for route in routes_ for line in _publish(ctx, route)]
+    lines = []
+    for route in routes_:
+        # An expired waiver stops every change of its route; an alert of its own says so.
+        with suppress(ProofRefused):
+            lines += _publish(ctx, route)
+    return lines
 
 
 def _publish(ctx: ProposalsContext, route: Route) -> list[str]:
