@@ -268,7 +268,8 @@ seen_keys = sa.Table(
 )
 
 # Callers that a rollout's candidate served, by the fingerprint of the sticky key in hexadecimal,
-# with the days on which the ledger counted them. rollout: a ledger's name. Deleted as the traffic is.
+# with the days on which the ledger counted them. rollout: a ledger's name. Deleted as the
+# traffic is.
 canary_caller = sa.Table(
     "canary_caller",
     metadata,
