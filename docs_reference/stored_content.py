@@ -213,6 +213,13 @@ USERS: Final = (
         "kept until then, so that no caller counts twice",
     ),
     ContentColumn(
+        "canary_caller",
+        "caller",
+        "44 bits of a keyed hash of each caller that a canary's candidate served, and the days",
+        "`control.traffic_keep_days`",
+        "kept until then: Swapgate cannot tell whose hash it is",
+    ),
+    ContentColumn(
         "failed_turns",
         "entries",
         "44 bits of a keyed hash of each caller whose request failed in a canary, the time and "

@@ -65,5 +65,28 @@ CANARY_CALLERS: Final = OperationGroup(
                 note=_note_dependencies,
             ),
         ),
+        Operation(
+            use_case=callers.list_callers,
+            role=Role.APPROVER,
+            words="List the callers that the candidate of ROUTE's newest canary served, by a "
+            "hash of their names.\n\n"
+            "The audit log records the reading. Callers at shares above 50 % and in the bake "
+            "are left out.",
+            command="callers ROUTE",
+            example="swapgate canary callers support",
+            endpoint="GET /canaries/{route}/callers",
+            name="list_canary_callers",
+            listing=Listing(
+                by_row(
+                    lambda caller: {
+                        "CALLER": caller.caller,
+                        "BY": caller.assigned_by,
+                        "DAYS": caller.days,
+                        "LAST (UTC)": caller.newest_at,
+                    }
+                ),
+                empty="the canary has counted no caller of its candidate yet",
+            ),
+        ),
     ),
 )

@@ -13,10 +13,11 @@ from typing import Final
 from harness.canary import decision
 from harness.frame.errors import NotFound
 from harness.frame.formatting import format_bps
-from harness.frame.people.access import ApiKey, OptOut
+from harness.frame.people.access import Actor, ApiKey, OptOut, Role
 from harness.frame.people.audience import AudienceRule, CallerClaims, CallerSource
 from harness.frame.people.records import ApiKeys
 from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.observation import fingerprint
 from harness.gate.online.rollout import Rollout, name_first_callers
 from harness.proposals.context import ProposalsContext
@@ -62,6 +63,51 @@ class CallerArm:
     because: str
     is_counted: bool | None
     depends_on: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryCaller:
+    """A caller that a canary's candidate served. caller: a keyed hash of its sticky key.
+
+    assigned_by: `share`, or `first` for a rule of the audience. days: on which it counted.
+    """
+
+    caller: str
+    assigned_by: str
+    days: int
+    newest_at: datetime
+
+
+# The most callers of one list.
+MOST_CALLERS: Final = 10_000
+
+
+def list_callers(ctx: ProposalsContext, actor: Actor, route: str) -> Sequence[CanaryCaller]:
+    """Lists the callers that the candidate of the route's newest canary served, the newest
+    first, at most MOST_CALLERS. The audit log records the reading.
+
+    Leaves out callers at shares above 50 % and in the bake, and requests that the canary did
+    not count. Empty for a route without a canary. Raises NotFound for an unknown route.
+    """
+    actor.require(Role.APPROVER)
+    with ctx.store.write() as tx:
+        routes.require_route(tx, route)
+        rollout = next(iter(Rollouts(tx).list(route=route, limit=1)), None)
+        if rollout is None:
+            return []
+        first = name_first_callers(rollout.id)
+        rows = Observations(tx).canary_callers({rollout.id, first}, MOST_CALLERS)
+        details = {"rollout": rollout.id, "callers": len(rows)}
+        AuditLog(tx).append(actor, "canary.callers", f"route {route}", details)
+    return [
+        CanaryCaller(
+            row.caller,
+            "first" if row.rollout == first else "share",
+            row.days,
+            row.newest_at,
+        )
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True, slots=True)

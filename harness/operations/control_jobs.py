@@ -334,6 +334,7 @@ def purge_expired(
         Alerts(tx).forget(now - timedelta(days=alerts_days))
         Failovers(tx).forget(now - timedelta(days=failovers_days))
         Observations(tx).forget_traffic(now - timedelta(days=traffic_days))
+        Observations(tx).forget_callers(now - timedelta(days=traffic_days))
         RouterReports(tx).forget_ended(now)
         DashboardSessions(tx).forget(now - SIGN_INS_KEPT_FOR)
         IdempotentRequests(tx).forget(now - IDEMPOTENT_REQUESTS_KEPT)

@@ -23,6 +23,7 @@ from harness.gate.online.observation import (
     fingerprint,
 )
 from harness.gate.online.outcome import ExposureOutcome
+from harness.gate.online.rollout import FIRST_CALLERS
 from harness.gate.online.uncounted import UncountedReason
 from harness.proposals.judge import JudgeOutcome
 from router.recording.caller_windows import CallerWindows, WindowsOfLedger
@@ -46,6 +47,9 @@ JUDGED_WITHIN_S: Final = 180.0
 # The most claims in memory for blocks that the ledger sent before the database answered. New
 # claims replace the oldest.
 LATE_CLAIMS: Final = 10_000
+# At a higher share, as in every bake, the database lists no callers of the candidate: they are
+# most of the route's callers.
+LISTED_BPS: Final = 5_000
 
 
 class Ledger:
@@ -271,7 +275,13 @@ class Ledger:
     def claim_of(self, block: OpenBlock) -> KeyClaim:
         """Returns the claim of a block's keys, as fingerprints with the rollout's own salt."""
         prints = [fingerprint(self._rule.ledger_salt, exposure.key) for exposure in block.units]
-        return KeyClaim(self.rollout, block.period, prints)
+        is_listed = block.weight_bps <= LISTED_BPS or self.rollout.endswith(FIRST_CALLERS)
+        candidates = frozenset(
+            print_
+            for print_, exposure in zip(prints, block.units, strict=True)
+            if exposure.canary and is_listed
+        )
+        return KeyClaim(self.rollout, block.period, prints, candidates)
 
     def enter_histories(self, block: OpenBlock, histories: Sequence[KeyHistory]) -> None:
         """Enters the database's answer to a claim.

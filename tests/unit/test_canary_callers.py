@@ -13,7 +13,7 @@ from harness.canary import callers, decision, first_callers, operations
 from harness.canary import status as canary_status
 from harness.canary.audit import RolloutTransaction
 from harness.canary.first_callers import measure_first_callers
-from harness.frame.errors import NotFound
+from harness.frame.errors import NotAllowed, NotFound
 from harness.frame.people.access import SYSTEM, OptOut
 from harness.frame.people.audience import Audience, CallerSet, CallerSource
 from harness.frame.records.columns import EPOCH
@@ -37,6 +37,7 @@ from harness.proposals import decisions, review
 from harness.routing.records.observations import Observations
 from harness.routing.table import Arm, choose_arm
 from tests.support.control.control_plane import (
+    ANN,
     BEN,
     POLICY,
     SmallInstallation,
@@ -114,6 +115,36 @@ def test_who_tells_how_the_canary_has_counted_a_caller(world: SmallInstallation)
     assert (counted.sent_as, counted.is_counted) == ("header", True)
     (staff,) = callers.find_arm(world.context(), "staff:ada")
     assert staff.is_counted is True
+
+
+def test_an_approver_lists_hashed_callers_of_the_candidate(world: SmallInstallation) -> None:
+    rollout = world.rollout()
+    for period, candidates in ((1, {7, 9}), (1, {7}), (2, {7})):
+        with world.store.write() as tx:
+            claim = KeyClaim(rollout.id, period, [7, 8, 9], frozenset(candidates))
+            Observations(tx).claim_keys(claim)
+        world.clock.advance(60)
+    with world.store.write() as tx:
+        first = KeyClaim(name_first_callers(rollout.id), 1, [5], frozenset({5}))
+        Observations(tx).claim_keys(first)
+
+    with pytest.raises(NotAllowed):
+        callers.list_callers(world.context(), ANN, "chat")
+    found = callers.list_callers(world.context(), BEN, "chat")
+    assert [(row.caller, row.assigned_by, row.days) for row in found] == [
+        ("00000000005", "first", 1),
+        ("00000000007", "share", 2),
+        ("00000000009", "share", 1),
+    ]
+    with world.store.read() as tx:
+        events = AuditLog(tx).for_subject("route chat", since=EPOCH, limit=20)
+    (event,) = [event for event in events if event.action == "canary.callers"]
+    assert (event.actor, event.details["callers"]) == (BEN.name, 3)
+
+    world.clock.advance(10 * 86_400)
+    days = {"alerts_days": 9, "failovers_days": 9, "traffic_days": 9}
+    control_jobs.purge_expired(world.context(), **days)
+    assert callers.list_callers(world.context(), BEN, "chat") == []
 
 
 def test_keys_of_first_callers_are_kept_as_long_as_the_canary(

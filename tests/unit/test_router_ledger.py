@@ -395,3 +395,21 @@ def test_a_block_without_a_claim_ranks_no_value_that_is_ranked_among_never_seen_
     assert [part.units for part in parts if part] == [12, 12, 12]
     # The first twelve were kept for the second block, which got no answer.
     assert [len(part.ranks) for part in parts if part] == [0, 0, 0]
+
+
+@pytest.mark.req("F3")
+@pytest.mark.parametrize(
+    ("rollout", "weight_bps", "number"),
+    [("r-1", 5_000, 2), ("r-1", 9_900, 0), ("r-1.first", 10_000, 2)],
+)
+def test_a_claim_names_the_candidate_s_callers_unless_they_are_most_callers(
+    rollout: str, weight_bps: int, number: int
+) -> None:
+    ledger = Ledger(rollout, "w", ExposureRule(ledger_salt="salt"))
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    for place in range(4):
+        canary = place % 2 == 1
+        ledger.admit(f"u{place}", canary=canary, weight_bps=weight_bps, now=0.0, at=at)
+    (block,) = ledger.unclaimed(0.0, at, final=True)
+    claim = ledger.claim_of(block)
+    assert claim.candidates == frozenset(claim.fingerprints[1::2][:number])

@@ -30,6 +30,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "canary.advance": "raised the share of the canary of {}",
     "canary.baked": "ended the bake of {}: the candidate keeps the route",
     "canary.base_changed": "ended the canary of {}: the route changed",
+    "canary.callers": "read the hashed callers of the canary of {}",
     "canary.enough": "began to decide on a step of {}: it has enough callers",
     "canary.finish": "ended the bake of {} early",
     "canary.harm": "rolled {} back for harm",

@@ -412,6 +412,8 @@ class KeyClaim(NamedTuple):
     rollout: str
     period: int
     fingerprints: Sequence[int]
+    # The fingerprints of the callers that the candidate served, if the store is to list them.
+    candidates: frozenset[int] = frozenset()
 
 
 def fingerprint(salt: str, key: str | int) -> int:

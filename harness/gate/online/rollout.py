@@ -162,12 +162,15 @@ def rollout_id(proposal: str) -> str:
     return f"r_{proposal.removeprefix('p_')}"
 
 
+FIRST_CALLERS: Final = ".first"
+
+
 def name_first_callers(rollout: str) -> str:
     """Names the ledger of a rollout's callers that the audience puts into the canary first.
 
     Its blocks and keys are stored under this name, so that the comparison never reads them.
     """
-    return f"{rollout}.first"
+    return f"{rollout}{FIRST_CALLERS}"
 
 
 # Signals that a person may give; all other signals come from data.

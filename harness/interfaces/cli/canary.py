@@ -147,7 +147,7 @@ PLAN = LazyCommand(
 
 
 SECTIONS = {
-    "Look": ("status", "explain", "who", "plan"),
+    "Look": ("status", "explain", "who", "callers", "plan"),
     "Act": tuple(signal.value for signal in OPERATIONS),
     "The rule": ("decide",),
 }

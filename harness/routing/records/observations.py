@@ -57,6 +57,7 @@ from harness.routing.records.traffic_tables import (
     TRAFFIC_SUMS,
     asked_name,
     block,
+    canary_caller,
     failed_turns,
     floor_time,
     key_spend,
@@ -80,6 +81,13 @@ BLOCKS = (
 SEEN_PAGES = sa.select(seen_keys.c.page, seen_keys.c.entries).where(
     seen_keys.c.rollout == sa.bindparam("of"),
     seen_keys.c.page.in_(sa.bindparam("wanted", expanding=True)),
+)
+
+CANARY_CALLERS = (
+    sa.select(canary_caller)
+    .where(canary_caller.c.rollout.in_(sa.bindparam("ledgers", expanding=True)))
+    .order_by(canary_caller.c.newest_at.desc(), canary_caller.c.caller)
+    .limit(sa.bindparam("most"))
 )
 
 LAST_FAILED = sa.select(sa.func.coalesce(sa.func.max(failed_turns.c.number), 0)).where(
@@ -193,6 +201,17 @@ MINUTE_OUTCOMES = (
     )
     .group_by(traffic.c.route, traffic.c.minute)
 )
+
+
+class ListedCaller(NamedTuple):
+    """A caller that a candidate served. caller: its fingerprint, in hexadecimal. rollout: the
+    ledger's name.
+    """
+
+    rollout: str
+    caller: str
+    days: int
+    newest_at: datetime
 
 
 def _minute_key(minute: TrafficMinute) -> tuple[object, ...]:
@@ -406,7 +425,26 @@ class Observations(Traffic):
                 for page in stored_pages
             ]
             self._tx.write(KEEP_PAGE, pages)
+        self._list_candidates(claim, histories)
         return histories
+
+    def _list_candidates(self, claim: KeyClaim, histories: Sequence[KeyHistory]) -> None:
+        """Adds a day to each new caller of the candidate."""
+        now = self._tx.now()
+        for print_, history in zip(claim.fingerprints, histories, strict=True):
+            if print_ in claim.candidates and history is not KeyHistory.COUNTED:
+                caller = f"{print_:011x}"
+                row = {"rollout": claim.rollout, "caller": caller, "days": 1, "newest_at": now}
+                self._tx.upsert(canary_caller, row, add=("days",), put=("newest_at",))
+
+    def canary_callers(self, ledgers: Collection[str], limit: int) -> Sequence[ListedCaller]:
+        """Lists the callers that a rollout's candidate served, the newest first."""
+        values: Values = {"ledgers": sorted(ledgers), "most": limit}
+        rows = self._tx.read(CANARY_CALLERS, values)
+        return [ListedCaller(row.rollout, row.caller, row.days, row.newest_at) for row in rows]
+
+    def forget_callers(self, before: datetime) -> int:
+        return self._delete_before(canary_caller.c.newest_at, before)
 
     def last_period(self, rollout: str, print_: int) -> int | None:
         """Returns the last period in which a ledger counted a key; None if it never did.

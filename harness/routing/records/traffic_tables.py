@@ -267,6 +267,21 @@ seen_keys = sa.Table(
     sa.CheckConstraint(f"page BETWEEN 0 AND {PAGES - 1}", name="page_range"),
 )
 
+# Callers that a rollout's candidate served, by the fingerprint of the sticky key in hexadecimal,
+# with the days on which the ledger counted them. rollout: a ledger's name. Deleted as the
+# traffic is.
+canary_caller = sa.Table(
+    "canary_caller",
+    metadata,
+    text("rollout"),
+    text("caller"),
+    count("days"),
+    time("newest_at"),
+    sa.PrimaryKeyConstraint("rollout", "caller"),
+    at_least("days", 1),
+    sa.Index("ix_canary_caller_newest_at", "newest_at"),
+)
+
 # Failed requests of a rollout's callers, which the routers read when windows are over, packed
 # by `late_outcomes.pack_turns`. Deleted when the rollout has ended.
 failed_turns = sa.Table(
