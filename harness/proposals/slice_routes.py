@@ -280,11 +280,12 @@ def _describe_weak_slice(
     power = test.power(sd, effect, plan.n_max)
     if power >= LEAST_SLICE_POWER:
         return ""
-    terms = plan.slice_terms
+    name = plan.slice_terms.name if plan.slice_terms else plan.suite
+    enough = test.items_needed(sd, effect)
     return (
-        f"slice {terms.name if terms else plan.suite!r}: {plan.n_max_text} {plan.unit}s show a "
+        f"slice {name!r}: {plan.n_max_text} {plan.unit}s show a "
         f"true difference of {format_score(effect, None)} points in "
         f"{format_percent(power, significant=2)} of comparisons, and "
-        f"{format_percent(LEAST_SLICE_POWER)} is the least; about {test.items_needed(sd, effect):,} "
-        "would show it in 80 %"
+        f"{format_percent(LEAST_SLICE_POWER)} is the least; about {enough:,} would show it in "
+        "80 %"
     )
