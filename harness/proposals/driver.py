@@ -204,12 +204,34 @@ def _evaluate_answers(
         )
     except StaleEvidence as error:
         return _reject_in_transaction(ctx, proposal, ProposalEvent.STALE, str(error))
-    is_open = isinstance(verdict, Inconclusive) and slice_attempts.may_level_rise(ctx, proposal)
-    if verdict is None or is_open:
+    if verdict is None or _may_level_rise(ctx, proposal, verdict):
         _update_wait_alert(ctx, proposal, runs_by_id)
         return _requeue_short_runs(ctx, proposal)
     with ctx.store.write() as tx:
         return _apply_verdict(ctx, canaries, tx, proposal, verdict)
+
+
+def _may_level_rise(ctx: ProposalsContext, proposal: Proposal, verdict: Verdict) -> bool:
+    """Tells whether a slice waits for the other slices, because Holm's rule may raise its
+    level.
+    """
+    if proposal.slice_terms is None or not isinstance(verdict, Inconclusive):
+        return False
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+
+        def decide(other: Proposal) -> Verdict | None:
+            runs = evaluation.load_runs(tx, other)
+            answers = evaluation.load_answers(tx, other)
+            return evaluation.decide_verdict(
+                other,
+                evaluation.drop_unreadable(ctx, other, runs, answers),
+                evaluation.list_stuck_runs(other, runs, now),
+                now,
+                passed_slices=slice_attempts.list_passed(tx, other),
+            )
+
+        return slice_attempts.may_level_rise(tx, proposal, decide)
 
 
 def _update_wait_alert(

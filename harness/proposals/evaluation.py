@@ -12,7 +12,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from statistics import median
 
-from harness.evals.settings import whole_suite
 from harness.evals.users_turn import describe_users_turn, find_users_turn
 from harness.frame.errors import SignatureInvalid, StaleEvidence
 from harness.frame.failures import describe_absence
@@ -35,7 +34,7 @@ from harness.gate.run import (
 )
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import Verdict
-from harness.proposals import scheduled_runs
+from harness.proposals import scheduled_runs, slice_attempts
 from harness.proposals.context import ProposalsContext
 from harness.providers.registry import targets
 from harness.routing.proposal import (
@@ -45,7 +44,6 @@ from harness.routing.proposal import (
     SuiteRuns,
     build_candidate_run_id,
 )
-from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
 
@@ -83,8 +81,16 @@ def _begin_pair(
     proposal: Proposal,
     plan: SuitePlan,
 ) -> SuiteRuns:
-    if plan.slice_terms is not None and (pair := _copy_pair(ctx, tx, proposal, plan)):
-        return pair
+    if (answers := slice_attempts.find_whole_answers(ctx, tx, plan)) is not None:
+        # A repeated question would be another look at the slice's items.
+        runs = [
+            _add_run(ctx, tx, proposal, plan, target)
+            for target in (proposal.incumbent, proposal.candidate)
+        ]
+        for run, samples in zip(runs, answers, strict=True):
+            for sample in _lasting_samples(samples):
+                EvalRuns(tx).store_sample(replace(sample, run=run))
+        return SuiteRuns(incumbent=runs[0], candidate=runs[1])
     incumbent_run = _build_run(ctx, proposal, plan, proposal.incumbent)
     mean = scheduled_runs.store_mean(ctx, tx, plan, incumbent_run)
     return SuiteRuns(
@@ -92,42 +98,6 @@ def _begin_pair(
         candidate=_add_run(ctx, tx, proposal, plan, proposal.candidate),
         days=mean.days if mean else None,
     )
-
-
-def _copy_pair(
-    ctx: ProposalsContext,
-    tx: Transaction,
-    proposal: Proposal,
-    plan: SuitePlan,
-) -> SuiteRuns | None:
-    """Begins a slice's runs with the answers that the whole route's runs have for its items.
-
-    Both proposals were registered before these answers, and a repeated question would be
-    another look. Returns None for a suite that is not split, and if the incumbent's scores are
-    means of several days.
-    """
-    terms = plan.slice_terms
-    whole_suite_ = whole_suite(plan.suite)
-    if terms is None or whole_suite_ == plan.suite:
-        return None
-    whole = Proposals(tx).get(terms.proposal).runs.get(whole_suite_)
-    if whole is None or whole.days is not None:
-        return None
-    order = ctx.suites.groups(plan.suite).order(plan.order_seed)
-    places = {item: place for place, item in enumerate(order[: plan.planned_items])}
-    runs = []
-    for target, former in (
-        (proposal.incumbent, whole.incumbent),
-        (proposal.candidate, whole.candidate),
-    ):
-        run = _add_run(ctx, tx, proposal, plan, target)
-        for sample in _lasting_samples(EvalRuns(tx).samples(former)):
-            if sample.item in places:
-                EvalRuns(tx).store_sample(
-                    replace(sample, run=run, position=places[sample.item])
-                )
-        runs.append(run)
-    return SuiteRuns(incumbent=runs[0], candidate=runs[1])
 
 
 def _resume_pair(

@@ -5,20 +5,23 @@ The whole route is tested first. Its slices begin only after a verdict that does
 slice's level rises by Holm's rule with each other slice that has passed.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
+from harness.evals.settings import whole_suite
 from harness.frame.errors import NotFound, SignatureInvalid
 from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.verdicts import read_passed_slices
-from harness.gate.suite_plan import SliceTerms
+from harness.gate.run import Sample
+from harness.gate.suite_plan import SliceTerms, SuitePlan
 from harness.gate.verdict import Passed, Verdict
-from harness.proposals import evaluation
 from harness.proposals.context import ProposalsContext
 from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
+from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import ChangeSettings
 from harness.routing.route_settings import place_predicate
@@ -75,28 +78,52 @@ def list_passed(tx: Transaction, proposal: Proposal) -> tuple[str, ...]:
     return tuple(sorted(passed))
 
 
-def may_level_rise(ctx: ProposalsContext, proposal: Proposal) -> bool:
-    """Tells whether another slice may still pass, so that this slice's level may rise."""
-    with ctx.store.read() as tx:
-        return any(_may_pass(ctx, tx, other) for other in _list_others(tx, proposal))
+def may_level_rise(
+    tx: Transaction, proposal: Proposal, decide: Callable[[Proposal], Verdict | None]
+) -> bool:
+    """Tells whether another slice may still pass, so that this slice's level may rise.
+
+    decide: the gate's present verdict on another slice; None while it needs more answers.
+    """
+    return any(_may_pass(other, decide) for other in _list_others(tx, proposal))
 
 
-def _may_pass(ctx: ProposalsContext, tx: Transaction, proposal: Proposal) -> bool:
+def _may_pass(proposal: Proposal, decide: Callable[[Proposal], Verdict | None]) -> bool:
     if proposal.phase not in _IN_EVALS:
         return False
     if proposal.phase is ProposalPhase.PROPOSED or proposal.retry_at is not None:
         return True
-    now = ctx.clock.now()
-    runs = evaluation.load_runs(tx, proposal)
-    answers = evaluation.load_answers(tx, proposal)
-    verdict = evaluation.decide_verdict(
-        proposal,
-        evaluation.drop_unreadable(ctx, proposal, runs, answers),
-        evaluation.list_stuck_runs(proposal, runs, now),
-        now,
-        passed_slices=list_passed(tx, proposal),
-    )
+    verdict = decide(proposal)
     return verdict is None or isinstance(verdict, Passed)
+
+
+def find_whole_answers(
+    ctx: ProposalsContext, tx: Transaction, plan: SuitePlan
+) -> tuple[Sequence[Sample], Sequence[Sample]] | None:
+    """Returns the answers of the whole route's runs to a slice's items, of incumbent and
+    candidate, with their places in the slice's order.
+
+    Both proposals were registered before these answers. Returns None for a suite that is not
+    split, and if the incumbent's scores are means of several days.
+    """
+    terms = plan.slice_terms
+    suite = whole_suite(plan.suite)
+    if terms is None or suite == plan.suite:
+        return None
+    whole = Proposals(tx).get(terms.proposal).runs.get(suite)
+    if whole is None or whole.days is not None:
+        return None
+    order = ctx.suites.groups(plan.suite).order(plan.order_seed)
+    places = {item: place for place, item in enumerate(order[: plan.planned_items])}
+    incumbent, candidate = (
+        [
+            replace(sample, position=places[sample.item])
+            for sample in EvalRuns(tx).samples(run)
+            if sample.item in places
+        ]
+        for run in (whole.incumbent, whole.candidate)
+    )
+    return incumbent, candidate
 
 
 def find_level_faults(tx: Transaction, proposal: Proposal, verdict: Verdict) -> list[str]:

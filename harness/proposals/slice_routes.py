@@ -38,7 +38,7 @@ from harness.routing.route_settings import RouteSettings, RouteSuite, place_pred
 from harness.routing.table import Route
 
 LEAST_AGREEMENT: Final = 0.99
-LEAST_POWER: Final = 0.2
+LEAST_SLICE_POWER: Final = 0.2
 MAX_NAMED: Final = 5  # items named in an error
 
 
@@ -165,7 +165,7 @@ def add_slices(
     route. Stores no proposal.
 
     register: checks and builds the candidate's proposal for a route. Raises InputError for a
-    slice whose power is below LEAST_POWER, and the errors of `register`.
+    slice whose power is below LEAST_SLICE_POWER, and the errors of `register`.
     """
     route = routes.require_route(tx, whole.route)
     proposals = []
@@ -271,20 +271,21 @@ def _check_power(
 def _describe_weak_slice(
     ctx: ProposalsContext, plan: SuitePlan, recorded: DifferenceSpread | None
 ) -> str:
-    """Describes a slice with a power below LEAST_POWER; empty for any other slice."""
+    """Describes a slice with a power below LEAST_SLICE_POWER; empty for any other slice."""
     effect = planned_effect(plan, None)
     guessed = DifferenceSpread(guess_variance(plan, effect), 0.0, 0, bool(plan.cluster))
     spread = recorded or guessed
     sd = spread.sd(plan.epochs)
     test = planned_test(plan, ctx.suites.groups(plan.suite).units, spread)
     power = test.power(sd, effect, plan.n_max)
-    if power >= LEAST_POWER:
+    if power >= LEAST_SLICE_POWER:
         return ""
-    terms = plan.slice_terms
+    name = plan.slice_terms.name if plan.slice_terms else plan.suite
+    enough = test.items_needed(sd, effect)
     return (
-        f"slice {terms.name if terms else plan.suite!r}: {plan.n_max_text} {plan.unit}s show a "
+        f"slice {name!r}: {plan.n_max_text} {plan.unit}s show a "
         f"true difference of {format_score(effect, None)} points in "
         f"{format_percent(power, significant=2)} of comparisons, and "
-        f"{format_percent(LEAST_POWER)} is the least; about {test.items_needed(sd, effect):,} "
-        "would show it in 80 %"
+        f"{format_percent(LEAST_SLICE_POWER)} is the least; about {enough:,} would show it in "
+        "80 %"
     )

@@ -103,6 +103,11 @@ def test_a_slice_alone_is_promoted_while_the_rest_keeps_the_incumbent(
     assert phase(place, ids["support"]) == "rejected"
     replay = place.json("gate", "replay", ids["support-billing"])
     assert replay["agrees"]
+    place.cli("proof", "export", ids["support-billing"], "-o", str(place.folder / "proof.json"))
+    key = str(place.home / "signing.pub")
+    assert place.cli("proof", "verify", "proof.json", "--key", key).out.endswith(
+        "The proof holds.\n"
+    )
 
 
 @pytest.mark.req("D6")

@@ -14,6 +14,7 @@ from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.suite import load_suite
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import InputError
+from harness.frame.plain_data import from_plain
 from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.pairs import PairedItem
 from harness.gate.offline.slices import (
@@ -21,10 +22,12 @@ from harness.gate.offline.slices import (
     judge_slices,
     look_levels,
 )
+from harness.gate.offline.verdicts import decide_verdict, read_passed_slices, replay_verdict
 from harness.gate.suite_plan import (
     MIN_SLICE_UNITS,
     ItemGroups,
     Slice,
+    SliceTerms,
     SuitePlan,
     guard_slices,
 )
@@ -37,6 +40,7 @@ from harness.gate.verdict import (
 )
 from tests.unit.test_gate_verdicts import (
     BETTER,
+    NOW,
     ask,
     named,
     plan,
@@ -45,6 +49,37 @@ from tests.unit.test_gate_verdicts import (
 )
 
 pytestmark = pytest.mark.req("F2", "A7")
+
+
+TERMS = SliceTerms("team = billing", "support", "p_1", "tools", ("x-team: a",), slices=2)
+
+
+@pytest.mark.parametrize(("passed", "outcome"), [((), Inconclusive), (("p_2",), Passed)])
+def test_a_slice_has_a_higher_level_once_another_slice_has_passed(
+    passed: tuple[str, ...], outcome: type[Passed | Inconclusive]
+) -> None:
+    """Sixteen wins and six losses of 200 pass at .05, and not at .025."""
+    terms = replace(plan(), alpha=0.025, slice_terms=TERMS)
+    differs = [*[(0.0, 1.0)] * 16, *[(1.0, 0.0)] * 6, *[(1.0, 1.0)] * 178]
+    Random(5).shuffle(differs)
+    ours, theirs = ([pair[arm] for pair in differs] for arm in (0, 1))
+
+    verdict = decide_verdict(
+        "support-billing",
+        "t_old",
+        "t_new",
+        [terms],
+        {"math": sides(ours, theirs)},
+        NOW,
+        3600.0,
+        passed_slices=passed,
+    )
+
+    assert isinstance(verdict, outcome)
+    assert verdict.inputs["plans"][0]["alpha"] == 0.025
+    assert read_passed_slices(verdict.inputs) == passed
+    assert from_plain(SuitePlan, json.loads(json.dumps(terms.as_json()))) == terms
+    assert replay_verdict(verdict).id == verdict.id
 
 
 def clustered(sizes: Sequence[int], **changes: object) -> SuitePlan:
