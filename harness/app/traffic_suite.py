@@ -20,6 +20,7 @@ from evals.suites.logs.log_stream import stream_source
 from evals.suites.request_log import LoggedRequest
 from evals.suites.suite_import import ImportedSuite, SuiteItems
 from evals.traffic.draw import (
+    OTHER_MODEL,
     OUTSIDE,
     Draw,
     DrawRule,
@@ -47,7 +48,7 @@ from harness.operations.records import Captures
 from harness.providers.models.makers import find_shared_maker
 from harness.providers.records import Sightings
 from harness.providers.target import Target
-from harness.routing.capture import CapturedRequest
+from harness.routing.capture import PROVIDER_STATE, CapturedRequest
 from harness.routing.control import data_class_checks
 from harness.routing.control.routes import require_route
 from harness.routing.provider_side import find_provider_file, find_provider_state
@@ -128,7 +129,7 @@ def draw_suite(
     _check_classes(installation, settings.data_class, request.route)
     data_class_checks.check_targets(ctx, settings, [incumbent, judge], route=request.route)
     rule = _build_rule(installation, request, ctx.policy(settings.policy).gate.draw_days)
-    logged = _load_records(installation, request, settings.data_class, rule)
+    logged = _load_records(installation, request, settings.data_class, rule, incumbent)
     draw = draw_records(
         logged.records,
         rule,
@@ -236,10 +237,14 @@ def _build_rule(installation: Installation, request: DrawRequest, policy_days: i
 
 
 def _load_records(
-    installation: Installation, request: DrawRequest, data_class: str, rule: DrawRule
+    installation: Installation,
+    request: DrawRequest,
+    data_class: str,
+    rule: DrawRule,
+    incumbent: Target,
 ) -> _LoggedRecords:
     if request.source == CAPTURES:
-        return _load_captures(installation, request.route, data_class, rule)
+        return _load_captures(installation, request.route, data_class, rule, incumbent)
     return _read_log(installation, request, data_class, rule)
 
 
@@ -300,13 +305,18 @@ def _find_obstacle(body: Mapping[str, Any], own_class: str, data_class: str) -> 
         return _OTHER_CLASS
     if body.get("store") is False:
         return _COPY_REFUSED
-    if obstacle := find_provider_state(body.get) or find_provider_file(body):
+    noted = body.get(PROVIDER_STATE)
+    if obstacle := noted or find_provider_state(body.get) or find_provider_file(body):
         return f"with {obstacle}"
     return ""
 
 
 def _load_captures(
-    installation: Installation, route: str, data_class: str, rule: DrawRule
+    installation: Installation,
+    route: str,
+    data_class: str,
+    rule: DrawRule,
+    incumbent: Target,
 ) -> _LoggedRecords:
     """Loads the route's captures. They are redacted, and without opted-out requests."""
     age = timedelta(days=rule.days + 1)
@@ -315,14 +325,16 @@ def _load_captures(
     left_out: Counter[str] = Counter()
     records = []
     for capture in captures:
-        if capture.too_large:
+        if capture.target != incumbent.name:
+            left_out[OTHER_MODEL] += 1
+        elif capture.too_large:
             left_out[_TOO_LARGE] += 1
         elif reason := _find_obstacle(capture.content, capture.data_class, data_class):
             left_out[reason] += 1
         elif has_left_out_part(capture):
             left_out[_WITH_MEDIA] += 1
         else:
-            records.append(capture)
+            records.append(replace(capture, target=incumbent.model))
     sha256 = digest(sorted(record.id for record in records))
     return _LoggedRecords(records, {}, left_out, sha256)
 
