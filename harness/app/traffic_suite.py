@@ -130,53 +130,17 @@ def draw_suite(
     data_class_checks.check_targets(ctx, settings, [incumbent, judge], route=request.route)
     rule = _build_rule(installation, request, ctx.policy(settings.policy).gate.draw_days)
     logged = _load_records(installation, request, settings.data_class, rule, incumbent)
+    names = (incumbent.model.lower(), incumbent.model.rpartition("/")[2].lower())
     draw = draw_records(
         logged.records,
         rule,
-        model_names=frozenset(
-            {incumbent.model.lower(), incumbent.model.rpartition("/")[2].lower()}
-        ),
+        model_names=frozenset(names),
         served_today=sightings[0].served.model if sightings else "",
     )
     left_out = Counter({**logged.left_out}) + Counter({**draw.left_out})
-    items = []
-    for drawn in draw.records:
-        call = logged.calls.get(drawn.record.id, LoggedCall())
-        try:
-            items.append(
-                build_item(
-                    drawn,
-                    call,
-                    answers_of=incumbent.name,
-                    ask_again=request.ask_again,
-                )
-            )
-        except InputError:
-            left_out[_NO_CHAT] += 1
-    if not items:
-        raise InputError(
-            f"{request.source}: no drawn record can be asked as a chat: "
-            + "; ".join(f"{count} {reason}" for reason, count in left_out.items())
-        )
+    items = _build_items(request, draw, logged, incumbent, left_out)
     manifest = _build_manifest(request, draw, logged.source_sha256, left_out, items)
-    suite = SuiteItems(
-        SuiteSettings(
-            name=request.suite,
-            title=f"traffic of {request.route}, {rule.first} to {rule.last}",
-            scorer=PREFERENCE.name,
-            scorer_options={
-                "criteria": request.criteria,
-                "answers_of": incumbent.name,
-                "draw": digest(manifest),
-                **({"judge_anyway": request.judge_anyway} if request.judge_anyway else {}),
-            },
-            data_class=settings.data_class,
-            cluster=CLUSTER,
-            judge=JudgeSettings(judge),
-        ),
-        items,
-        origin=manifest,
-    )
+    suite = _build_suite(request, rule, incumbent, settings.data_class, manifest, items)
     added = add_suites(
         installation,
         actor,
@@ -191,6 +155,59 @@ def draw_suite(
         dated=sum(item["metadata"]["dated"] == "yes" for item in items),
         receivers={"the judge": judge.name, "the incumbent, asked again": incumbent.name},
     )
+
+
+def _build_items(
+    request: DrawRequest,
+    draw: Draw,
+    logged: _LoggedRecords,
+    incumbent: Target,
+    left_out: Counter[str],
+) -> Sequence[Mapping[str, Any]]:
+    """Builds the items, and counts the records that Swapgate cannot ask. Raises InputError if
+    it can ask none.
+    """
+    items = []
+    for drawn in draw.records:
+        call = logged.calls.get(drawn.record.id, LoggedCall())
+        try:
+            item = build_item(
+                drawn, call, answers_of=incumbent.name, ask_again=request.ask_again
+            )
+        except InputError:
+            left_out[_NO_CHAT] += 1
+        else:
+            items.append(item)
+    if not items:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise InputError(f"{request.source}: Swapgate cannot ask a drawn record: {reasons}")
+    return items
+
+
+def _build_suite(
+    request: DrawRequest,
+    rule: DrawRule,
+    incumbent: Target,
+    data_class: str,
+    manifest: Mapping[str, object],
+    items: Sequence[Mapping[str, Any]],
+) -> SuiteItems:
+    reason = {"judge_anyway": request.judge_anyway} if request.judge_anyway else {}
+    settings = SuiteSettings(
+        name=request.suite,
+        title=f"traffic of {request.route}, {rule.first} to {rule.last}",
+        scorer=PREFERENCE.name,
+        scorer_options={
+            "criteria": request.criteria,
+            "answers_of": incumbent.name,
+            "draw": digest(manifest),
+            **reason,
+        },
+        data_class=data_class,
+        cluster=CLUSTER,
+        judge=JudgeSettings(Target.from_name(request.judge)),
+    )
+    return SuiteItems(settings, items, origin=dict(manifest))
 
 
 def _check_judge(request: DrawRequest, judge: Target, incumbent: Target) -> None:
