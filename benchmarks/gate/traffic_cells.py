@@ -1,5 +1,5 @@
 """Measures how often a suite of traffic gives a wrong verdict where its records mislead:
-`python -m benchmarks.gate.traffic_cells [--runs 1000]`.
+`python -m benchmarks.gate.traffic_cells [--runs 200]`.
 
 Every candidate lies exactly at the null hypothesis. A cell passes the pairs of one draw through
 the rules of the draw, the check of the record, and the gate. The last column is the same cell
@@ -27,7 +27,7 @@ from harness.gate.verdict import ScorePair
 Floats = NDArray[np.float64]
 
 PAIRS: Final = 200
-RUNS: Final = 400
+RUNS: Final = 200
 MARGIN: Final = 0.05
 ALPHA: Final = 0.05
 TIES: Final = 0.3  # share of the pairs

@@ -20,6 +20,7 @@ from evals.suites.logs.log_stream import stream_source
 from evals.suites.request_log import LoggedRequest
 from evals.suites.suite_import import ImportedSuite, SuiteItems
 from evals.traffic.draw import (
+    OTHER_MODEL,
     OUTSIDE,
     Draw,
     DrawRule,
@@ -47,7 +48,7 @@ from harness.operations.records import Captures
 from harness.providers.models.makers import find_shared_maker
 from harness.providers.records import Sightings
 from harness.providers.target import Target
-from harness.routing.capture import CapturedRequest
+from harness.routing.capture import PROVIDER_STATE, CapturedRequest
 from harness.routing.control import data_class_checks
 from harness.routing.control.routes import require_route
 from harness.routing.provider_side import find_provider_file, find_provider_state
@@ -128,54 +129,18 @@ def draw_suite(
     _check_classes(installation, settings.data_class, request.route)
     data_class_checks.check_targets(ctx, settings, [incumbent, judge], route=request.route)
     rule = _build_rule(installation, request, ctx.policy(settings.policy).gate.draw_days)
-    logged = _load_records(installation, request, settings.data_class, rule)
+    logged = _load_records(installation, request, settings.data_class, rule, incumbent)
+    names = (incumbent.model.lower(), incumbent.model.rpartition("/")[2].lower())
     draw = draw_records(
         logged.records,
         rule,
-        model_names=frozenset(
-            {incumbent.model.lower(), incumbent.model.rpartition("/")[2].lower()}
-        ),
+        model_names=frozenset(names),
         served_today=sightings[0].served.model if sightings else "",
     )
     left_out = Counter({**logged.left_out}) + Counter({**draw.left_out})
-    items = []
-    for drawn in draw.records:
-        call = logged.calls.get(drawn.record.id, LoggedCall())
-        try:
-            items.append(
-                build_item(
-                    drawn,
-                    call,
-                    answers_of=incumbent.name,
-                    ask_again=request.ask_again,
-                )
-            )
-        except InputError:
-            left_out[_NO_CHAT] += 1
-    if not items:
-        raise InputError(
-            f"{request.source}: no drawn record can be asked as a chat: "
-            + "; ".join(f"{count} {reason}" for reason, count in left_out.items())
-        )
+    items = _build_items(request, draw, logged, incumbent, left_out)
     manifest = _build_manifest(request, draw, logged.source_sha256, left_out, items)
-    suite = SuiteItems(
-        SuiteSettings(
-            name=request.suite,
-            title=f"traffic of {request.route}, {rule.first} to {rule.last}",
-            scorer=PREFERENCE.name,
-            scorer_options={
-                "criteria": request.criteria,
-                "answers_of": incumbent.name,
-                "draw": digest(manifest),
-                **({"judge_anyway": request.judge_anyway} if request.judge_anyway else {}),
-            },
-            data_class=settings.data_class,
-            cluster=CLUSTER,
-            judge=JudgeSettings(judge),
-        ),
-        items,
-        origin=manifest,
-    )
+    suite = _build_suite(request, rule, incumbent, settings.data_class, manifest, items)
     added = add_suites(
         installation,
         actor,
@@ -190,6 +155,59 @@ def draw_suite(
         dated=sum(item["metadata"]["dated"] == "yes" for item in items),
         receivers={"the judge": judge.name, "the incumbent, asked again": incumbent.name},
     )
+
+
+def _build_items(
+    request: DrawRequest,
+    draw: Draw,
+    logged: _LoggedRecords,
+    incumbent: Target,
+    left_out: Counter[str],
+) -> Sequence[Mapping[str, Any]]:
+    """Builds the items, and counts the records that Swapgate cannot ask. Raises InputError if
+    it can ask none.
+    """
+    items = []
+    for drawn in draw.records:
+        call = logged.calls.get(drawn.record.id, LoggedCall())
+        try:
+            item = build_item(
+                drawn, call, answers_of=incumbent.name, ask_again=request.ask_again
+            )
+        except InputError:
+            left_out[_NO_CHAT] += 1
+        else:
+            items.append(item)
+    if not items:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise InputError(f"{request.source}: Swapgate cannot ask a drawn record: {reasons}")
+    return items
+
+
+def _build_suite(
+    request: DrawRequest,
+    rule: DrawRule,
+    incumbent: Target,
+    data_class: str,
+    manifest: Mapping[str, object],
+    items: Sequence[Mapping[str, Any]],
+) -> SuiteItems:
+    reason = {"judge_anyway": request.judge_anyway} if request.judge_anyway else {}
+    settings = SuiteSettings(
+        name=request.suite,
+        title=f"traffic of {request.route}, {rule.first} to {rule.last}",
+        scorer=PREFERENCE.name,
+        scorer_options={
+            "criteria": request.criteria,
+            "answers_of": incumbent.name,
+            "draw": digest(manifest),
+            **reason,
+        },
+        data_class=data_class,
+        cluster=CLUSTER,
+        judge=JudgeSettings(Target.from_name(request.judge)),
+    )
+    return SuiteItems(settings, items, origin=dict(manifest))
 
 
 def _check_judge(request: DrawRequest, judge: Target, incumbent: Target) -> None:
@@ -236,10 +254,14 @@ def _build_rule(installation: Installation, request: DrawRequest, policy_days: i
 
 
 def _load_records(
-    installation: Installation, request: DrawRequest, data_class: str, rule: DrawRule
+    installation: Installation,
+    request: DrawRequest,
+    data_class: str,
+    rule: DrawRule,
+    incumbent: Target,
 ) -> _LoggedRecords:
     if request.source == CAPTURES:
-        return _load_captures(installation, request.route, data_class, rule)
+        return _load_captures(installation, request.route, data_class, rule, incumbent)
     return _read_log(installation, request, data_class, rule)
 
 
@@ -300,13 +322,18 @@ def _find_obstacle(body: Mapping[str, Any], own_class: str, data_class: str) -> 
         return _OTHER_CLASS
     if body.get("store") is False:
         return _COPY_REFUSED
-    if obstacle := find_provider_state(body.get) or find_provider_file(body):
+    noted = body.get(PROVIDER_STATE)
+    if obstacle := noted or find_provider_state(body.get) or find_provider_file(body):
         return f"with {obstacle}"
     return ""
 
 
 def _load_captures(
-    installation: Installation, route: str, data_class: str, rule: DrawRule
+    installation: Installation,
+    route: str,
+    data_class: str,
+    rule: DrawRule,
+    incumbent: Target,
 ) -> _LoggedRecords:
     """Loads the route's captures. They are redacted, and without opted-out requests."""
     age = timedelta(days=rule.days + 1)
@@ -315,14 +342,16 @@ def _load_captures(
     left_out: Counter[str] = Counter()
     records = []
     for capture in captures:
-        if capture.too_large:
+        if capture.target != incumbent.name:
+            left_out[OTHER_MODEL] += 1
+        elif capture.too_large:
             left_out[_TOO_LARGE] += 1
         elif reason := _find_obstacle(capture.content, capture.data_class, data_class):
             left_out[reason] += 1
         elif has_left_out_part(capture):
             left_out[_WITH_MEDIA] += 1
         else:
-            records.append(capture)
+            records.append(replace(capture, target=incumbent.model))
     sha256 = digest(sorted(record.id for record in records))
     return _LoggedRecords(records, {}, left_out, sha256)
 

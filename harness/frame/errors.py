@@ -27,6 +27,7 @@ SwapgateError
 ├── ToolServerFailed       an agent's tool server or tool failed; the model gets the error
 ├── DeliveryFailed         a sink did not accept an alert; Swapgate tries again
 ├── JudgeUnfit             a suite's judge is unavailable, or disagrees with human scores
+├── RecordStale            the incumbent's answers differ from a suite's logged answers
 ├── ProviderAway           a provider does not answer; the run waits and tries again
 ├── SpendingPaused         spending reached the monthly cap; the work waits
 ├── PatternTooSlow         a user's regular expression takes too long for a text

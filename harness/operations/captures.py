@@ -32,6 +32,7 @@ from harness.operations.context import Context
 from harness.operations.records import Captures
 from harness.routing.agent import AgentGrant, SessionState
 from harness.routing.capture import (
+    PROVIDER_STATE,
     CapturedRequest,
     CaptureSample,
     draw_per_caller,
@@ -184,7 +185,8 @@ def build_export_line(
     requests.
     """
     content = captured.content
-    question = {name: content[name] for name in content if name != "answer"}
+    omitted = ("answer", PROVIDER_STATE)
+    question = {name: content[name] for name in content if name not in omitted}
     return {
         "id": captured.id,
         **question,

@@ -22,6 +22,8 @@ from harness.routing.table import hash_bucket
 
 _SALT: Final = "capture"
 ANSWER_UNREADABLE: Final = "answer_unreadable"  # an outcome
+# The member of a capture's content that says why no copy of the request may be asked.
+PROVIDER_STATE: Final = "provider_state"
 
 
 @dataclass(frozen=True, slots=True)

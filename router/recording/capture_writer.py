@@ -5,6 +5,7 @@ writer cannot store a capture, it drops and counts the capture, because a spool 
 content on the disk.
 """
 
+import json
 import logging
 import queue
 import threading
@@ -18,10 +19,12 @@ from harness.app.store.router_store import RouterStore
 from harness.frame.redaction import Redactor
 from harness.routing.capture import (
     ANSWER_UNREADABLE,
+    PROVIDER_STATE,
     CapturedRequest,
     CaptureResult,
     capture_id,
 )
+from harness.routing.provider_side import find_provider_file, find_provider_state
 from router.protocols.transcript import build_question, build_transcript
 from router.recording.port import CaptureDraft
 
@@ -153,18 +156,28 @@ def redact_draft(
         transcript: dict[str, object] = {"left_out": head.request}
     elif answer:
         try:
-            return _redact(
-                head,
-                build_transcript(head.endpoint, client_body, answer, stream=head.stream),
-                redactor,
-                secret,
+            transcript = build_transcript(
+                head.endpoint, client_body, answer, stream=head.stream
             )
+            return _mark_state(_redact(head, transcript, redactor, secret), client_body)
         except Exception:  # noqa: BLE001 - a broken answer must not remove its request
             head = replace(head, outcome=ANSWER_UNREADABLE)
             transcript = build_question(head.endpoint, client_body)
     else:
         transcript = build_question(head.endpoint, client_body)
-    return _redact(head, transcript, redactor, secret)
+    return _mark_state(_redact(head, transcript, redactor, secret), client_body)
+
+
+def _mark_state(capture: CapturedRequest, client_body: str) -> CapturedRequest:
+    """Notes why a copy of the request could act at the provider, which the transcript omits. A
+    suite of traffic does not draw such a capture.
+    """
+    if capture.too_large:
+        return capture
+    body = json.loads(client_body)
+    reason = find_provider_state(body.get) or find_provider_file(body)
+    marks = {PROVIDER_STATE: reason} if reason else {}
+    return replace(capture, content={**capture.content, **marks})
 
 
 def _redact(

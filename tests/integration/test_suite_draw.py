@@ -2,11 +2,15 @@
 
 import json
 import shlex
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from harness.frame.runtime.clock import SystemClock
+from harness.operations.records import Captures
+from harness.routing.capture import CapturedRequest
 from tests.support.evals.spend_log import spend_row, spend_rows, write_spend_log
 from tests.support.site.command_line import CommandLine
 from tests.support.site.documented_commands import shell_blocks
@@ -107,6 +111,50 @@ def test_a_judge_of_the_family_and_days_beyond_the_policy_are_refused(
 
     assert sentence in " ".join(done.stderr.split())
     assert not (cli.folder / "suites").exists()
+
+
+def test_captures_are_drawn_without_those_that_would_act_at_the_provider(
+    cli: CommandLine,
+) -> None:
+    midnight = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
+    captures = [capture_of(number, midnight) for number in range(40)]
+    captures[7] = replace(
+        captures[7], content={**captures[7].content, "provider_state": "`mcp_servers`"}
+    )
+    with cli.world.store.write() as tx:
+        for capture in captures:
+            Captures(tx).store(capture, most_per_day=1_000)
+
+    drawn = draw(cli, "--from", "captures")
+
+    assert drawn["items"] == 39
+    assert drawn["not_drawn"] == {"with `mcp_servers`": 1}
+
+
+def capture_of(number: int, midnight: datetime) -> CapturedRequest:
+    at = midnight - timedelta(hours=1 + number)
+    return CapturedRequest(
+        id=f"cap_{number:024}",
+        at=at,
+        expires_at=midnight + timedelta(days=30),
+        route="chat",
+        request=f"r{number}",
+        endpoint="chat",
+        stream=False,
+        arm="incumbent",
+        target="sim/base",
+        revision=1,
+        data_class="personal",
+        user_hash="",
+        share_bps=100,
+        rules="0" * 64,
+        redactions={},
+        content={
+            "messages": [{"role": "user", "content": f"Order {number} and item {number}x?"}],
+            "answer": {"role": "assistant", "content": f"Order {number} is here."},
+        },
+        caller=f"caller-{number}",
+    )
 
 
 def test_the_commands_of_the_page_work_in_their_order(cli: CommandLine) -> None:

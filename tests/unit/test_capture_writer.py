@@ -19,6 +19,7 @@ from harness.frame.errors import StoreUnavailable
 from harness.frame.people.access import OptOut
 from harness.frame.records.transaction import Transaction
 from harness.frame.redaction import Redactor
+from harness.operations.captures import build_export_line
 from harness.operations.records import Captures
 from harness.routing.capture import CapturedRequest, capture_id, is_sampled
 from harness.routing.route_settings import RouteSettings
@@ -389,3 +390,19 @@ def test_of_a_request_over_the_limit_only_its_size_is_taken(tmp_path: Path) -> N
     )
     assert draft.head.body_bytes > limit
     assert sampled.counted == {"captures_too_large": 1}
+
+
+def test_a_capture_says_why_no_copy_of_its_request_may_be_asked(tmp_path: Path) -> None:
+    asked = {
+        "messages": [{"role": "user", "content": "Send the mail."}],
+        "tools": [{"type": "mcp", "server_url": "https://mail.example"}],
+    }
+    plain = draft(1)
+    writes = draft(2, client_body=json.dumps(asked))
+
+    captured, _ = desk(tmp_path, plain, writes)
+
+    states = {one.request: one.content.get("provider_state") for one in captured}
+    assert states == {"req_1": None, "req_2": "a tool that the provider runs"}
+    (line,) = [build_export_line(one) for one in captured if one.request == "req_2"]
+    assert "provider_state" not in line
