@@ -56,7 +56,7 @@ PAGES = {
             url_path="traffic",
         ),
         st.Page("views/shadows.py", title="Shadows", url_path="shadows"),
-        st.Page("views/label_pairs.py", title="Labels", url_path="labels"),
+        st.Page("views/labels.py", title="Labels", url_path="labels"),
         st.Page("views/sessions.py", title="Sessions", url_path="sessions"),
         st.Page("views/audit.py", title="Audit", url_path="audit"),
     ],

@@ -24,6 +24,7 @@ RECORDED = (
     "evals",
     "agents",
     "operations",
+    "proposals/labels",
 )
 
 # Vendor → the files and folders that may import it: its one door.
