@@ -44,7 +44,7 @@ TITLES = {
     "Watch": {
         "traffic": "Traffic & failovers",
         "shadows": "Shadows",
-        "label_pairs": "Labels",
+        "labels": "Labels",
         "sessions": "Sessions",
         "audit": "Audit",
     },

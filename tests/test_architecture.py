@@ -25,6 +25,7 @@ RECORDED = (
     "proposals/labels",
     "agents",
     "operations",
+    "proposals/labels",
 )
 
 # Vendor → the files and folders that may import it: its one door.

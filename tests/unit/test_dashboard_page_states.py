@@ -74,6 +74,7 @@ EVERY_PAGE = (
     *PAGES,
     "audit",
     "keys",
+    "labels",
     "shadows",
     "suites",
     "traffic",
@@ -82,6 +83,7 @@ EVERY_PAGE = (
 FILLED_BY = {
     "compare": "<code>swapgate proposal create",
     "keys": "<code>swapgate key create CLIENT",
+    "labels": "<code>swapgate label ROUTE",
     "providers": "<code>swapgate provider add openai",
     "shadows": "<code>swapgate shadow start",
     "routes": "<code>swapgate init --guided",

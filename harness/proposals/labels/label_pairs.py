@@ -33,11 +33,11 @@ from harness.proposals.labels.label_progress import (
     load_state,
 )
 from harness.proposals.labels.labelling import (
-    Label,
     LabelChoice,
     LabelDraw,
     LabelledItem,
     Labelling,
+    PairLabel,
     ShownAnswer,
     build_drawn_pairs,
     draw_item,
@@ -226,7 +226,7 @@ def give_label(
         preference, harm = read_label(
             state.labelling, draw, actor.principal, choice, unacceptable
         )
-        new = Label(
+        new = PairLabel(
             id=ctx.chance.token("l_"),
             labelling=labelling,
             number=number,

@@ -14,9 +14,9 @@ from harness.gate.offline.label_evidence import LabelEvidence, judge_labels
 from harness.gate.offline.label_forecast import LabelForecast, forecast_labels
 from harness.gate.suite_plan import Claim
 from harness.proposals.labels.labelling import (
-    Label,
     LabelDraw,
     Labelling,
+    PairLabel,
     build_drawn_pairs,
     count_agreement,
 )
@@ -57,7 +57,7 @@ class LabellingState:
 
     labelling: Labelling
     draws: Sequence[LabelDraw]
-    labels: Sequence[Label]
+    labels: Sequence[PairLabel]
 
     @property
     def evidence(self) -> LabelEvidence:

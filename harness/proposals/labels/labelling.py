@@ -112,7 +112,7 @@ class LabelDraw:
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
+class PairLabel:
     """A person's answer about a draw. It never changes; only a skipped pair gets another.
 
     preference: the candidate's share of the win, None for a skipped pair. unacceptable: how
@@ -174,7 +174,7 @@ def read_label(
 def build_drawn_pairs(
     labelling: Labelling,
     draws: Sequence[LabelDraw],
-    labels: Iterable[Label],
+    labels: Iterable[PairLabel],
 ) -> list[DrawnPair]:
     """Joins draws and labels for the evidence, in the order of the draws.
 
@@ -182,7 +182,7 @@ def build_drawn_pairs(
     lower bound, and 1 for the upper bound.
     """
     by_item = {item.item: item for item in labelling.items}
-    given: dict[tuple[int, str], Label] = {
+    given: dict[tuple[int, str], PairLabel] = {
         (label.number, label.person): label for label in labels if label.preference is not None
     }
     pairs = []
@@ -206,7 +206,7 @@ def build_drawn_pairs(
     return pairs
 
 
-def count_agreement(labels: Iterable[Label]) -> tuple[int, int]:
+def count_agreement(labels: Iterable[PairLabel]) -> tuple[int, int]:
     """Counts the draws that two people labelled, and those in which both prefer the same."""
     by_draw: dict[int, list[float]] = {}
     for label in labels:

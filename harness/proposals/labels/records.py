@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from harness.frame.records.columns import at_least, not_blank, one_of, unique_where
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records
-from harness.proposals.labels.labelling import Label, LabelChoice, LabelDraw, Labelling
+from harness.proposals.labels.labelling import LabelChoice, LabelDraw, Labelling, PairLabel
 from harness.providers.records import target
 from harness.routing.records.proposals import proposal
 from harness.routing.records.runs import eval_run
@@ -42,7 +42,7 @@ label_draw = LABEL_DRAW.table
 IS_GIVEN: Final = sa.text("preference IS NOT NULL")
 
 LABEL: Final = record(
-    Label,
+    PairLabel,
     "label",
     one_of("choice", LabelChoice),
     sa.CheckConstraint("preference BETWEEN 0 AND 1", name="preference_share"),
@@ -83,10 +83,10 @@ class LabelDraws(Records[LabelDraw]):
         return self._all(self._select(label_draw.c.labelling == labelling_id))
 
 
-class Labels(Records[Label]):
+class Labels(Records[PairLabel]):
     record = LABEL
     order = (label.c.number, label.c.at, label.c.id)
 
-    def of_labelling(self, labelling_id: str) -> Sequence[Label]:
+    def of_labelling(self, labelling_id: str) -> Sequence[PairLabel]:
         """Returns the labels and skips of a labelling, by draw."""
         return self._all(self._select(label.c.labelling == labelling_id))

@@ -25,7 +25,7 @@ CHOICES: Final[Sequence[tuple[str, str, LabelChoice]]] = (
     ("a", "A is better", LabelChoice.A),
     ("b", "B is better", LabelChoice.B),
     ("t", "Equally good", LabelChoice.TIE),
-    ("c", "I can't tell", LabelChoice.CANNOT_TELL),
+    ("n", "I can't tell", LabelChoice.CANNOT_TELL),
     ("s", "Skip", LabelChoice.SKIP),
 )
 # The labelling whose pairs this browser shows.
