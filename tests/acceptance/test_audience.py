@@ -7,6 +7,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.acceptance.conftest import Installing
 from tests.acceptance.installation import Document, Installation, eventually
+from tests.acceptance.pages import signed_in
 from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import (
     LASTING,
@@ -15,7 +16,6 @@ from tests.acceptance.swaps import (
     propose,
     served_revision,
 )
-from tests.acceptance.test_dashboard import browser, signed_in  # noqa: F401 - a fixture
 from tests.acceptance.traffic import ask_all
 
 AUDIENCE: Document = {
@@ -98,7 +98,7 @@ def test_staff_are_first_a_customer_never_and_who_tells_it(installing: Installin
 @pytest.mark.req("F3", "A7")
 def test_the_canary_page_tells_which_model_a_caller_gets(
     installing: Installing,
-    browser: Browser,  # noqa: F811
+    browser: Browser,
 ) -> None:
     place, _ = in_canary(installing)
     place.serve("ui")

@@ -26,9 +26,13 @@ def item(target: str, **metadata: Any) -> Item:
 
 
 def scored(judge: ScriptedJudge, answer: str, target: str, **metadata: Any) -> ScoreResult:
-    assert PREFERENCE.judged is not None
     options = PREFERENCE.options({})
-    return asyncio.run(PREFERENCE.judged(judge, answer, item(target, **metadata), options))
+
+    async def score() -> ScoreResult:
+        assert PREFERENCE.judged is not None
+        return await PREFERENCE.judged(judge, answer, item(target, **metadata), options)
+
+    return asyncio.run(score())
 
 
 def prefers(text: str) -> ScriptedJudge:

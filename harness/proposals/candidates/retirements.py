@@ -28,10 +28,11 @@ from harness.proposals.candidates import candidates, spares
 from harness.proposals.context import ProposalsContext
 from harness.proposals.submission import ProposalRequest, ScheduleTerms
 from harness.providers.models.model_ends import ModelEnd, find_end
+from harness.providers.models.successors import ALERT_AHEAD
 from harness.providers.records import Targets
 from harness.routing.candidate_schedule import OnBetter, round_alpha
 from harness.routing.control import end_sources, freezes
-from harness.routing.control.deprecations import ALERT_AHEAD, route_end
+from harness.routing.control.deprecations import route_end
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
