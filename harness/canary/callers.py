@@ -40,6 +40,7 @@ from harness.routing.table import (
 # have a different arm by each way.
 _WAYS: Final = ("user", "safety_identifier", "header", "conversation")
 _USUAL_WAY: Final = "user"
+_HEADER_WAY: Final = "header"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +162,22 @@ def _find_arms(
         )
     if keys:
         return
-    callers = [_Caller(way, CallerClaims("", (user,)), f"{way}:{user}") for way in _WAYS]
+    claims = CallerClaims("", (user,))
+    callers = [_Caller(way, claims, sticky) for way, sticky in _list_names(user)]
     arms = [_describe(tx, rollout, history, caller) for caller in callers]
     counted = [arm for arm in arms if arm.is_counted]
     yield from counted or [arm for arm in arms if arm.sent_as == _USUAL_WAY]
+
+
+def _list_names(user: str) -> Iterator[tuple[str, str]]:
+    """Yields each way with the sticky key of a request that names the user so.
+
+    A router reads headers as Latin-1, and most clients send UTF-8.
+    """
+    for way in _WAYS:
+        yield way, f"{way}:{user}"
+        if way == _HEADER_WAY and not user.isascii():
+            yield way, f"{way}:{user.encode('utf-8', 'surrogatepass').decode('latin-1')}"
 
 
 def _describe(

@@ -34,8 +34,11 @@ from harness.gate.online.rollout import (
 from harness.gate.online.uncounted import UncountedReason
 from harness.operations import control_jobs, keys
 from harness.proposals import decisions, review
+from harness.providers.models.capabilities import Endpoint
 from harness.routing.records.observations import Observations
 from harness.routing.table import Arm, choose_arm
+from router.frame.body import read_request
+from router.request.client_directives import sticky_key
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -115,6 +118,22 @@ def test_who_tells_how_the_canary_has_counted_a_caller(world: SmallInstallation)
     assert (counted.sent_as, counted.is_counted) == ("header", True)
     (staff,) = callers.find_arm(world.context(), "staff:ada")
     assert staff.is_counted is True
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_who_finds_a_caller_by_a_header_in_any_encoding(
+    world: SmallInstallation, encoding: str
+) -> None:
+    request = read_request(b'{"model":"chat","messages":[]}', Endpoint.CHAT)
+    sticky = sticky_key(request, "Zoë".encode(encoding), "k-1")
+    canary = world.route().canary
+    assert canary is not None
+    with world.store.write() as tx:
+        print_ = fingerprint(canary.unit_rule.ledger_salt, sticky)
+        Observations(tx).claim_keys(KeyClaim(canary.rollout, 1, [print_]))
+    (found,) = callers.find_arm(world.context(), "Zoë")
+    assert (found.sent_as, found.is_counted) == ("header", True)
+    assert found.arm is choose_arm(world.route(), sticky)
 
 
 def test_an_approver_lists_hashed_callers_of_the_candidate(world: SmallInstallation) -> None:
