@@ -9,9 +9,10 @@ from harness.frame.alerts.records import Alerts
 from harness.frame.people.access import SYSTEM
 from harness.gate.policy import ChangeReferenceRule, Retirement
 from harness.operations.context import Context
-from harness.proposals import decisions
+from harness.proposals import decisions, submission
 from harness.proposals.candidates import retirements
 from harness.proposals.candidates.retirements import KIND
+from harness.proposals.submission import ProposalRequest
 from harness.providers.force import Force, ForceKind, SwitchSource
 from harness.providers.models.catalogue import CatalogueEntry
 from harness.routing.control import freezes
@@ -20,7 +21,7 @@ from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Proposals
 from tests.integration.test_candidates import MONDAY, schedule, wait_until
 from tests.integration.test_spares import SPARES, add_fallbacks, measure, newest, skilled
-from tests.support.control.control_plane import BEN, POLICY, SmallInstallation, approved
+from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation, approved
 from tests.support.providers.scripted_probe import FixedCatalogue
 
 pytestmark = pytest.mark.req("F12")
@@ -162,6 +163,19 @@ def test_a_spare_is_proposed_once_and_not_if_it_ends_as_well(world: SmallInstall
     title, text = alert(world) or ("", "")
     assert title.startswith("route chat: no proven spare")
     assert f"sim/equal: proposal {cancelled.id}: " in text
+
+
+def test_a_cancelled_proposal_of_a_person_with_the_same_reason_stops_nothing(
+    world: SmallInstallation,
+) -> None:
+    days_before(world, 25)
+    request = ProposalRequest("chat", "sim/equal", "sim/base ends on 2026-02-09")
+    made = submission.create_proposal(world.context(), ANN, request)
+    decisions.cancel_proposal(world.context(), ANN, made.id)
+
+    [line] = days_before(world, 21)
+
+    assert "proposed sim/equal" in line
 
 
 def test_a_proposal_that_the_rules_refuse_is_an_alert_with_the_reason(

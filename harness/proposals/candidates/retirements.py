@@ -55,7 +55,7 @@ class EndingRoute:
     days: int  # until that day; 0 or less once the model has ended
     policy: Policy
     spares: Sequence[Spare]  # without models that end soon themselves
-    tried: Sequence[Proposal]  # earlier proposals because of this end, the newest first
+    tried: Sequence[Proposal]  # Swapgate's proposals because of this end, the newest first
     open: Proposal | None
     freeze: str  # why a freeze delays the next step; empty without one
 
@@ -244,7 +244,9 @@ def _load_ending(
     tried = [
         proposal
         for proposal in Proposals(tx).since(route.name, now - ALERT_AHEAD)
+        # Any proposer may write the reason, so only Swapgate's own proposals count.
         if proposal.reason == ending.reason
+        and proposal.proposer_principal == SYSTEM.principal
         and proposal.incumbent == route.incumbent
         and not proposal.open
     ]
