@@ -6,7 +6,7 @@ content of a request is read.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -166,7 +166,21 @@ def _find_arms(
     callers = [_Caller(way, claims, sticky) for way, sticky in _list_names(user)]
     arms = [_describe(tx, rollout, history, caller) for caller in callers]
     counted = [arm for arm in arms if arm.is_counted]
-    yield from counted or [arm for arm in arms if arm.sent_as == _USUAL_WAY]
+    yield from counted or [_compare_ways(arms)]
+
+
+def _compare_ways(arms: Sequence[CallerArm]) -> CallerArm:
+    """Returns the answer for the usual way, with the ways that give another model. Until the
+    canary has counted the caller, its way is unknown.
+    """
+    [usual] = [arm for arm in arms if arm.sent_as == _USUAL_WAY]
+    others = dict.fromkeys(arm.sent_as for arm in arms if arm.model != usual.model)
+    if not others:
+        return usual
+    [other] = {arm.model for arm in arms if arm.model != usual.model}
+    ways = " or ".join(others)
+    because = f"{usual.because}; a request that names it by {ways} gets {other}"
+    return replace(usual, because=because)
 
 
 def _list_names(user: str) -> Iterator[tuple[str, str]]:

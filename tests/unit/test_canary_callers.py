@@ -136,6 +136,28 @@ def test_who_finds_a_caller_by_a_header_in_any_encoding(
     assert found.arm is choose_arm(world.route(), sticky)
 
 
+def test_who_names_the_ways_that_give_an_uncounted_caller_another_model(
+    world: SmallInstallation,
+) -> None:
+    def arm_by(way: str, user: str) -> Arm:
+        return choose_arm(world.route(), f"{way}:{user}")
+
+    users = [f"caller-{number}" for number in range(2_000)]
+    ways = ("safety_identifier", "header", "conversation")
+    user = next(
+        user
+        for user in users
+        if arm_by("user", user) is Arm.INCUMBENT
+        and [way for way in ways if arm_by(way, user) is Arm.CANARY] == ["header"]
+    )
+    (found,) = callers.find_arm(world.context(), user)
+    assert (found.sent_as, found.arm) == ("user", Arm.INCUMBENT)
+    assert found.because.endswith("; a request that names it by header gets sim/better")
+    alike = next(user for user in users if len({arm_by(w, user) for w in ("user", *ways)}) == 1)
+    (found,) = callers.find_arm(world.context(), alike)
+    assert "names it" not in found.because
+
+
 def test_an_approver_lists_hashed_callers_of_the_candidate(world: SmallInstallation) -> None:
     rollout = world.rollout()
     for period, candidates in ((1, {7, 9}), (1, {7}), (2, {7})):
