@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 from weakref import ReferenceType, ref
 
 from harness.frame.people.audience import CallerClaims, Claim
@@ -250,7 +251,9 @@ def read_claims(
     users: list[Claim] = [
         claim for person in body_persons(fields) for claim in _list_claims(person)
     ]
-    users += [_decode(name.encode("latin-1", "replace")) for name in header_persons(headers)]
+    persons = [_decode(name.encode("latin-1", "replace")) for name in header_persons(headers)]
+    # W3C's baggage has percent-encoded values.
+    users += [*persons, *(unquote(name) for name in persons if "%" in name)]
     users += read_header(STICKY.decode())
     users += [_decode(sticky)] if sticky else []
     return CallerClaims(key_name, users, read_header, lambda path: _read_field(fields, path))

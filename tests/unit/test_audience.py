@@ -138,6 +138,7 @@ SPELLINGS: Final[dict[str, tuple[tuple[tuple[bytes, bytes], ...], dict[str, obje
         {"providerOptions": {"gateway": {"user": {"id": "Müller & Söhne"}}}},
     ),
     "in the sticky header": (((b"x-swapgate-sticky", "Müller & Söhne".encode()),), {}),
+    "in baggage": (((b"baggage", b"user_id=M%C3%BCller%20%26%20S%C3%B6hne;a=b"),), {}),
     "in Latin-1": (((b"x-user-id", "Müller & Söhne".encode("latin-1")),), {}),
     "behind another person's header": (
         ((b"x-user", b"a"), (b"x-forwarded-email", "Müller & Söhne".encode())),
