@@ -100,6 +100,7 @@ READING: Final = {
     "provider show": "sim",
     "route diff": "{route}",
     "route fallback list": "{route}",
+    "route fallback spares": "{route}",
     "route history": "{route}",
     "route show": "{route}",
     "shadow status": "{route}",
