@@ -267,7 +267,7 @@ seen_keys = sa.Table(
     sa.CheckConstraint(f"page BETWEEN 0 AND {PAGES - 1}", name="page_range"),
 )
 
-# Callers that a rollout's candidate served, by the fingerprint of the sticky key in hexadecimal,
+# Callers that a rollout's candidate served, by the fingerprint of the sticky key (hexadecimal),
 # with the days on which the ledger counted them. rollout: a ledger's name. Deleted as the
 # traffic is.
 canary_caller = sa.Table(
