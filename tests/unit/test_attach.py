@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from evals.suites.logs import log_stream
 from evals.suites.logs.log_formats import LOG_READERS
 from evals.suites.logs.log_stream import stream_source
+from evals.suites.logs.trace_forms import TRACE_FORMS
+from evals.suites.request_log import RequestLog
+from evals.suites.source_records import SourceFile, SourceRecord
 from harness.app.attach.attach import AttachRequest, attach
 from harness.app.attach.attach_blocks import describe_report, write_json
 from harness.app.attach.attach_report import AttachChoice, AttachReport
@@ -526,6 +529,67 @@ def test_captures_of_swapgate_keep_their_data_class(tmp_path: Path) -> None:
 
     assert found.survey.data_classes == {"internal": 2}
     assert write_json(found)["models"][0]["model"] == "openai/gpt-4.1"
+
+
+PLACES = sorted(
+    {
+        place.partition(".")[0]
+        for form in TRACE_FORMS.values()
+        for places in (
+            form.kind,
+            form.start,
+            form.question,
+            form.answer,
+            form.usage,
+            form.model,
+        )
+        for place in places
+    }
+    | {
+        "call_type",
+        "startTime",
+        "proxy_server_request",
+        "response",
+        "resourceSpans",
+        "provenance",
+    }
+)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["llm", "LLM"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["messages", "role", "type", "spans"]), inner, max_size=2
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(LOG_READERS)),
+    fields=st.dictionaries(st.sampled_from(PLACES), VALUES, max_size=6),
+)
+def test_a_reader_gives_requests_or_says_where_a_record_is_wrong(
+    kind: str, fields: Mapping[str, Any]
+) -> None:
+    part = SourceFile(Path("log"), "jsonl", [SourceRecord("log:1", fields)], {})
+    message = "log:1: "
+    log = RequestLog((), {})
+    try:
+        log = LOG_READERS[kind](part)
+    except InputError as error:
+        message = str(error)
+    assert message.startswith("log:1: ")
+    survey = TrafficSurvey()
+    for request in (*log.requests, *log.without_content):
+        survey.add(request)
+    assert survey.requests + survey.repeated == len(log.requests) + len(log.without_content)
 
 
 def sum_up(parts: Iterable[Any]) -> Mapping[str, object]:
