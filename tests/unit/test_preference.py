@@ -26,9 +26,13 @@ def item(target: str, **metadata: Any) -> Item:
 
 
 def scored(judge: ScriptedJudge, answer: str, target: str, **metadata: Any) -> ScoreResult:
-    assert PREFERENCE.judged is not None
-    options = PREFERENCE.options({})
-    return asyncio.run(PREFERENCE.judged(judge, answer, item(target, **metadata), options))
+    judged = PREFERENCE.judged
+    assert judged is not None
+
+    async def score() -> ScoreResult:
+        return await judged(judge, answer, item(target, **metadata), PREFERENCE.options({}))
+
+    return asyncio.run(score())
 
 
 def prefers(text: str) -> ScriptedJudge:
