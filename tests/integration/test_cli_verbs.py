@@ -35,6 +35,8 @@ PROCESSES = {
     "worker",
     "gate run",  # tests/integration/test_gate_run.py
     "proof verify",  # tests/integration/test_proof_export.py
+    "attach",  # tests/unit/test_attach.py
+    "suite draw",  # tests/integration/test_suite_draw.py
     "completion",
     "docs generate",
 }
@@ -124,6 +126,8 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     )
     ask("proposal", "reject", ids[2], "--reason", "not now")
     ask("canary", "status")
+    ask("canary", "who", "user-7")
+    ask("canary", "callers", "chat")
     for step in ("pause", "resume", "abort"):
         ask("canary", step, "chat", "--reason", "a rehearsal")
     ask("status")
@@ -426,6 +430,7 @@ def chain_verbs(ask: Callable[..., object]) -> None:
     ask("route", "fallback", "mark", *target, "--capable", *why)
     ask("route", "fallback", "order", *target, *why)
     ask("route", "fallback", "list", "chat3")
+    ask("route", "fallback", "spares", "chat3")
     ask("route", "fallback", "remove", *target, *why)
 
 
@@ -668,6 +673,8 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         "on_bad_event": "fail",
         "on_empty_answer": "fail",
         "comparable_vectors": False,
+        "failover": "declared",
+        "proven": [],
     }
 
 

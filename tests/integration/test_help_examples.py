@@ -38,6 +38,8 @@ PARSED_ONLY = {
     "sim traffic",
     "status",  # --watch, without an end
     "worker",
+    "attach",  # tests/unit/test_attach.py
+    "label",  # asks at a terminal: tests/integration/test_labelling.py
     "docs open",  # opens a browser
     "gate run",  # tests/integration/test_gate_run.py
     "eval run",  # --wait: no control process ends the run
@@ -207,7 +209,7 @@ def _try_proposals(examples: Examples) -> None:
 def _try_canaries(examples: Examples) -> None:
     examples.catch_up()
     examples.cli.world.run_once()
-    looks = ("canary status", "canary explain", "canary plan")
+    looks = ("canary status", "canary explain", "canary plan", "canary who", "canary callers")
     examples.run(*looks, "canary pause", "canary resume", "canary advance")
     examples.run("canary promote", "canary finish")
     examples.run("canary abort", exits=1)  # it has ended
