@@ -210,7 +210,8 @@ def signed_in_as(
 
 
 def pages() -> Sequence[str]:
-    return sorted(re.findall(r'^ {8}"(\w+)": "', MAIN.read_text(encoding="utf-8"), re.M))
+    source = MAIN.read_text(encoding="utf-8")
+    return sorted(re.findall(r'^ {8}"(\w+)": "', source, re.MULTILINE))
 
 
 FIELDS = (
