@@ -206,7 +206,7 @@ def _try_proposals(examples: Examples) -> None:
 def _try_canaries(examples: Examples) -> None:
     examples.catch_up()
     examples.cli.world.run_once()
-    looks = ("canary status", "canary explain", "canary plan")
+    looks = ("canary status", "canary explain", "canary plan", "canary who", "canary callers")
     examples.run(*looks, "canary pause", "canary resume", "canary advance")
     examples.run("canary promote", "canary finish")
     examples.run("canary abort", exits=1)  # it has ended
