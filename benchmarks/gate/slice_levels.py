@@ -2,7 +2,7 @@
 `python -m benchmarks.gate.slice_levels [--runs 2000]`.
 
 The whole route is tested first, at alpha. If it does not pass, Holm's rule tests the declared
-slices at the alpha of the next look (docs/explanation/statistics.md §1.22). Each slice is a
+slices at the alpha of the next look (docs/explanation/statistics.md §1.24). Each slice is a
 column of items; the whole route's test reads all of them in a random order. The guards of the
 gate are left out: they can only prevent a promotion. Ends with 3 if a share exceeds MOST_FALSE.
 """

@@ -424,7 +424,7 @@ def holm_test(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
 
 
 def slice_level(alpha: float, slices: int, passed: int) -> float:
-    """Computes the level of each remaining slice by Holm's rule (statistics.md §1.22).
+    """Computes the level of each remaining slice by Holm's rule (statistics.md §1.24).
 
     slices: the number of declared slices. passed: how many of them have passed.
     """

@@ -360,7 +360,7 @@ class SuitePin:
 
 @dataclass(frozen=True, slots=True)
 class SliceTerms:
-    """The terms of a slice that is proposed as a route of its own (statistics.md §1.22).
+    """The terms of a slice that is proposed as a route of its own (statistics.md §1.24).
 
     predicate: selects the slice's requests at the router, unless one of `after` selects them.
     slices: the number of slices that share alpha by Holm's rule.

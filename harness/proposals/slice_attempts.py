@@ -1,5 +1,5 @@
 """Finds how the proposals of a whole route and of its slices stand to one another, while
-`harness.proposals.driver` drives them (docs/explanation/statistics.md §1.22).
+`harness.proposals.driver` drives them (docs/explanation/statistics.md §1.24).
 
 The whole route is tested first. Its slices begin only after a verdict that does not pass. A
 slice's level rises by Holm's rule with each other slice that has passed.
