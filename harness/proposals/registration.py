@@ -262,17 +262,8 @@ def describe_uncounted_looks(tx: Transaction, proposal: Proposal) -> str:
     driver calls this once a proposal has passed. With a missing look the alpha was too large,
     so the verdict proves nothing.
     """
-    lineage = find_lineage(tx, Targets(tx).all()[proposal.candidate], None)
     for plan in proposal.plans:
-        pin = Suites(tx).get(plan.suite_digest)
-        looks, earlier = _count_looks(
-            tx,
-            pin,
-            proposal.candidate,
-            lineage,
-            proposal.route,
-            until=proposal,
-        )
+        looks, earlier = find_earlier_looks(tx, proposal, plan)
         if looks >= plan.look:
             ids = ", ".join(proposal_before.id for proposal_before in earlier[:3])
             id_list = f" ({ids})" if ids else ""
@@ -282,6 +273,17 @@ def describe_uncounted_looks(tx: Transaction, proposal: Proposal) -> str:
                 "propose again, to count them"
             )
     return ""
+
+
+def find_earlier_looks(
+    tx: Transaction, proposal: Proposal, plan: SuitePlan
+) -> tuple[int, list[Proposal]]:
+    """Counts the looks at a plan's items before a proposal, and lists their proposals, newest
+    first.
+    """
+    lineage = find_lineage(tx, Targets(tx).all()[proposal.candidate], None)
+    pin = Suites(tx).get(plan.suite_digest)
+    return _count_looks(tx, pin, proposal.candidate, lineage, proposal.route, until=proposal)
 
 
 def _count_looks(

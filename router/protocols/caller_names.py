@@ -31,6 +31,7 @@ _HEADER_NAMES: Final = re.compile(
 OPENING: Final = "opening:"
 _CAMEL_BOUNDARY: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _IN_METADATA: Final = ""
+_PERSON_KINDS: Final = frozenset({"safety_identifier", "user"})
 # Paths in a body that name its caller, and the kind of name.
 _BODY_NAMES: Final = (
     ("safety_identifier", "safety_identifier"),
@@ -152,6 +153,24 @@ def body_callers(fields: Mapping[str, object]) -> Sequence[str]:
     return callers
 
 
+def body_persons(fields: Mapping[str, object]) -> Sequence[object]:
+    """Lists the values, of any type, that a body gives for persons. fields: the top level."""
+    persons: list[object] = []
+    for field, inner, kind in _PATHS:
+        value = fields.get(field)
+        for inner_field in inner:
+            value = value.get(inner_field) if isinstance(value, Mapping) else None
+        if kind in _PERSON_KINDS:
+            persons.append(value)
+        elif not kind and isinstance(value, Mapping):
+            persons += [
+                person
+                for name, person in value.items()
+                if _find_rank(_as_header(name)) == _PERSON_RANK
+            ]
+    return persons
+
+
 @lru_cache(maxsize=1024)
 def _find_rank(name: bytes) -> int:
     """Returns the rank of a header: 1 for a person, 2 for a conversation, 3 for metadata.
@@ -165,11 +184,16 @@ def _find_rank(name: bytes) -> int:
 def _metadata_names(metadata: Mapping[str, object]) -> Sequence[tuple[int, int, str]]:
     names = []
     for name, value in metadata.items():
-        header_form = _CAMEL_BOUNDARY.sub("_", str(name)).lower().encode("latin-1", "replace")
+        header_form = _as_header(name)
         rank = _find_rank(header_form) if isinstance(value, str) and value else 0
         if 0 < rank < _METADATA_RANK:
             names.append((rank, len(header_form), str(value)))
     return names
+
+
+def _as_header(name: str) -> bytes:
+    """Writes a member's name like a header's: `userId` is `user_id`."""
+    return _CAMEL_BOUNDARY.sub("_", str(name)).lower().encode("latin-1", "replace")
 
 
 def _read_metadata(text: str) -> Mapping[str, object]:

@@ -24,6 +24,7 @@ from router.frame.replies import LISTS, Header, Reply, error_reply
 from router.protocols.caller_names import (
     OPENING,
     body_callers,
+    body_persons,
     header_caller,
     header_persons,
 )
@@ -246,17 +247,13 @@ def read_claims(
         return [*values, *parts]
 
     fields = request.members.found
-    named = [caller.partition(":") for caller in body_callers(fields)]
-    users: list[Claim] = [name for kind, _, name in named if kind in _USER_KINDS]
-    for field in _USER_KINDS:
-        users += _list_claims(fields.get(field))
+    users: list[Claim] = [
+        claim for person in body_persons(fields) for claim in _list_claims(person)
+    ]
     users += [_decode(name.encode("latin-1", "replace")) for name in header_persons(headers)]
     users += read_header(STICKY.decode())
     users += [_decode(sticky)] if sticky else []
     return CallerClaims(key_name, users, read_header, lambda path: _read_field(fields, path))
-
-
-_USER_KINDS: Final = ("user", "safety_identifier")
 
 
 def _decode(value: bytes) -> str:

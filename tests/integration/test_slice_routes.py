@@ -8,7 +8,7 @@ import pytest
 
 from evals.suites.items import Item
 from harness.evals.settings import SuiteSettings
-from harness.frame.errors import InputError, NotAllowed
+from harness.frame.errors import Conflict, InputError, NotAllowed
 from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.budget import spend_alpha
@@ -187,6 +187,20 @@ def test_a_later_attempt_counts_the_slices_as_one_look(world: SmallInstallation)
 
     assert (whole.plans[0].look, billing.plans[0].look) == (3, 4)
     assert billing.route == "chat-billing"
+
+
+@pytest.mark.parametrize("first", [(), SLICES])
+def test_a_slice_cannot_be_chosen_by_the_scores_of_an_earlier_look(
+    world: SmallInstallation, first: tuple[str, ...]
+) -> None:
+    split_suite(world, items=400)
+    drive(world, propose(world, "sim/worse", slices=first))
+
+    with pytest.raises(Conflict, match="declared before the first score"):
+        propose(world, "sim/worse", slices=SLICES[:1])
+
+    with world.store.read() as tx:
+        assert not Proposals(tx).open()
 
 
 def test_tags_that_the_router_does_not_follow_are_named_before_anything_is_asked(

@@ -127,8 +127,17 @@ SPELLINGS: Final[dict[str, tuple[tuple[tuple[bytes, bytes], ...], dict[str, obje
     "in full width": ((), {"user": "Ｍüller & Söhne"}),
     "with an invisible character": ((), {"user": "Müller\u200b & Söhne"}),
     "with spaces": ((), {"user": "  Müller  &  Söhne "}),
+    "with other spaces": ((), {"user": "Müller\t&\u2003Söhne"}),
+    "without spaces": ((), {"user": "Müller&Söhne"}),
+    "with a variation selector": ((), {"user": "Müller & Söhne\ufe0f"}),
+    "with a blank letter": ((), {"user": "Müller\u3164 & \u2800Söhne"}),
     "by another field": ((), {"user": "staff:a", "safety_identifier": "Müller & Söhne"}),
     "in the metadata": ((), {"user": "staff:a", "metadata": {"user_id": "Müller & Söhne"}}),
+    "in a list of the metadata": ((), {"metadata": {"userId": ["Müller & Söhne"]}}),
+    "as a gateway's user": (
+        (),
+        {"providerOptions": {"gateway": {"user": {"id": "Müller & Söhne"}}}},
+    ),
     "in the sticky header": (((b"x-swapgate-sticky", "Müller & Söhne".encode()),), {}),
     "in Latin-1": (((b"x-user-id", "Müller & Söhne".encode("latin-1")),), {}),
     "behind another person's header": (

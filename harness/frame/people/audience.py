@@ -10,6 +10,7 @@ compares exactly.
 Pure. `harness.routing.table.place_caller` applies it, for routers and for `canary who`.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,10 +19,15 @@ from typing import Final
 from unicodedata import category, normalize
 
 from harness.frame.configuration.setting import required
+from harness.frame.formatting import INVISIBLE_CHARACTERS
 
 # The most sets of one list, and the most texts of one set: a router compares each request.
 MOST_SETS: Final = 20
 MOST_TEXTS: Final = 500
+# Invisible marks, which choose the form of the character before them.
+_VARIATION_SELECTORS: Final = re.compile(
+    "[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
 # A claimed value; None for a value that is neither a text, a whole number nor a list of these.
 Claim = str | None
 
@@ -113,9 +119,18 @@ def _fold_set(callers: CallerSet) -> tuple[frozenset[str], tuple[str, ...]]:
 
 
 def _fold(text: str) -> str:
-    """Normalizes case, width and spaces, and drops characters without a glyph."""
-    visible = "".join(char for char in text if category(char) not in ("Cf", "Cc"))
-    return " ".join(normalize("NFKC", normalize("NFKC", visible).casefold()).split())
+    """Normalizes case and width, and drops spaces and other characters without a glyph."""
+    visible = "".join(char for char in text if _has_glyph(char))
+    folded = normalize("NFKC", normalize("NFKC", visible).casefold())
+    return "".join(folded.split())
+
+
+def _has_glyph(char: str) -> bool:
+    return (
+        category(char) not in ("Cf", "Cc")
+        and char not in INVISIBLE_CHARACTERS
+        and not _VARIATION_SELECTORS.match(char)
+    )
 
 
 @dataclass(frozen=True, slots=True)

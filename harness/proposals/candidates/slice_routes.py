@@ -165,8 +165,10 @@ def add_slices(
     route. Stores no proposal.
 
     register: checks and builds the candidate's proposal for a route. Raises InputError for a
-    slice whose power is below LEAST_SLICE_POWER, and the errors of `register`.
+    slice whose power is below LEAST_SLICE_POWER, Conflict for slices that were not declared
+    before the candidate's first score, and the errors of `register`.
     """
+    _check_declared_first(tx, whole, slices)
     route = routes.require_route(tx, whole.route)
     proposals = []
     for slice_ in slices:
@@ -181,6 +183,35 @@ def add_slices(
         proposals.append(replace(proposal, plans=plans, widened=widened))
     _check_power(ctx, tx, whole, proposals)
     return tuple(proposals)
+
+
+def _check_declared_first(
+    tx: Transaction, whole: Proposal, slices: Sequence[DeclaredSlice]
+) -> None:
+    """Requires that each earlier look at the candidate declared the same slices.
+
+    A person may choose a slice by the scores of an earlier look, and no level of a later look
+    counts the slices that were not chosen. Raises Conflict, which names the looks.
+    """
+    [plan] = [plan for plan in whole.plans if plan.role is SuiteRole.PRIMARY]
+    looks, earlier = registration.find_earlier_looks(tx, whole, plan)
+    declared: dict[str, set[str]] = {
+        proposal.slice_terms.proposal if proposal.slice_terms else proposal.id: set()
+        for proposal in earlier
+    }
+    candidates = {proposal.candidate for proposal in earlier}
+    for proposal in Proposals(tx).of_slices(candidates, declared.keys()):
+        if proposal.slice_terms is not None:
+            declared[proposal.slice_terms.proposal].add(proposal.slice_terms.name)
+    wanted = {slice_.name for slice_ in slices}
+    late = sorted(id_ for id_, names in declared.items() if names != wanted)
+    if late or (looks and not earlier):
+        seen = ", ".join(late[:MAX_NAMED]) or "a run by hand"
+        raise Conflict(
+            f"the candidate has scores on suite {plan.suite!r} already ({seen}), without these "
+            "slices. Slices count only if they are declared before the first score: propose "
+            "another candidate with its slices, or give the suite new items"
+        )
 
 
 def _share_level(
