@@ -19,7 +19,7 @@ from tests.support.browser.dashboard_server import (
     send_key,
 )
 
-pytestmark = pytest.mark.req("H3")
+pytestmark = pytest.mark.req("F13")
 
 
 @pytest.fixture

@@ -225,7 +225,7 @@ def _try_routes(examples: Examples) -> None:
     examples.run("route create", exits=6)  # the route exists
     examples.run("route fallback add", "route fallback mark")
     examples.run("route fallback order", exits=2)  # the chain has one target
-    examples.run("route fallback list", "route fallback remove")
+    examples.run("route fallback list", "route fallback spares", "route fallback remove")
     examples.run("route break-glass propose", "route break-glass list")
     glass = examples.cli.json("route", "break-glass", "list")[0]["id"]
     examples.run("route break-glass confirm", exits=7, id_=glass)  # it needs another person
