@@ -195,6 +195,7 @@ def _try_proposals(examples: Examples) -> None:
         cli.world.until_decided(id_)
     examples.run("proposal show", "proposal report", "gate replay", id_=approved)
     examples.run("proposal approve", "proof export", id_=approved)
+    examples.run("label")  # it stops at once: no key is pressed
     examples.run("proof verify", exits=2)  # the keys of tests are in the environment
     examples.run("proposal reject", id_=rejected)
     examples.run("proposal accept-cost")
