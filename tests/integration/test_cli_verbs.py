@@ -126,8 +126,6 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     )
     ask("proposal", "reject", ids[2], "--reason", "not now")
     ask("canary", "status")
-    ask("canary", "who", "user-7")
-    ask("canary", "callers", "chat")
     for step in ("pause", "resume", "abort"):
         ask("canary", step, "chat", "--reason", "a rehearsal")
     ask("status")
@@ -401,8 +399,9 @@ def canary_verbs(
     for step in ("advance", "promote", "finish"):
         assert "--reason" in cli.run("canary", step, "chat2", exits=2).stderr
         ask("canary", step, "chat2", "--reason", "a rehearsal")
-    for look in ("explain", "plan"):
+    for look in ("explain", "plan", "callers"):
         ask("canary", look, "chat2")
+    ask("canary", "who", "user-7")
     expected = ("--callers-per-day", "2000", "--requests-per-day", "9000")
     assert "takes" in cli.run("canary", "plan", "chat2", *expected).stdout.lower()
     assert (

@@ -39,7 +39,6 @@ PARSED_ONLY = {
     "status",  # --watch, without an end
     "worker",
     "attach",  # tests/unit/test_attach.py
-    "label",  # asks at a terminal: tests/integration/test_labelling.py
     "docs open",  # opens a browser
     "gate run",  # tests/integration/test_gate_run.py
     "eval run",  # --wait: no control process ends the run

@@ -110,8 +110,6 @@ NOT_READING: Final = frozenset(
     {
         *(f"agent {verb}" for verb in ("approve", "reject", "revoke")),
         "alert test",
-        "attach",
-        "suite draw",
         "proposal confirm-same-model",
         "init",
         "doctor",
