@@ -36,8 +36,9 @@ def show() -> None:
         st.html(markup.title("There is no route yet, so no canary"))
         page_frame.show_no_route()
         return
-    # State, next step and Abort come first; the choice of the route is below them.
-    top = st.container()
+    # State, next step and Abort come first; the choice of the route is below them. styles.css
+    # selects this key, to prevent fading during refreshes.
+    top = st.container(key="live-top")
     route = page_frame.choose_route(routes)
     if route is None:
         return
@@ -64,7 +65,6 @@ def show() -> None:
         state.html(canary_text.headline(view, view.status))
         with top:
             show_controls(view.status)
-        # styles.css selects this key, to prevent fading during refreshes.
         with st.container(key="live"):
             if rollout.live or rollout.baking:
                 refresh_figures(route, rollout.version, state)

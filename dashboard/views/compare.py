@@ -42,7 +42,9 @@ def show() -> None:
     if view is None:
         st.html(markup.title("Nothing to compare yet"))
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
-        page_frame.show_empty("No candidate is proposed yet. Propose one:", command)
+        page_frame.show_empty(
+            "No candidate is proposed yet. Once a route exists, propose one:", command
+        )
         return
     _show_header(view)
     is_stale = show_banners(view)

@@ -126,12 +126,13 @@ def _show_pair(labelling: str) -> bool:
             f"Pair {pair.labelled + 1}", f"you have given {_count_labels(pair.labelled)}"
         )
     )
-    st.html(markup.scrolled_text(escape(pair.request)))
-    columns = st.columns(2)
-    for column, letter, text in zip(columns, "AB", (pair.a, pair.b), strict=True):
-        with column:
-            st.html(markup.section(f"Answer {letter}"))
-            st.html(markup.scrolled_text(escape(text)))
+    panels = [
+        _render_panel("Request", pair.request),
+        _render_panel("Answer A", pair.a),
+        _render_panel("Answer B", pair.b),
+    ]
+    st.html(f'<div class="sg sg-answers one">{panels[0]}</div>')
+    st.html(f'<div class="sg sg-answers">{panels[1]}{panels[2]}</div>')
     marks = _ask_unacceptable(pair)
     with st.container(horizontal=True, key="label-choices"):
         for key, words, choice in CHOICES:
@@ -141,6 +142,19 @@ def _show_pair(labelling: str) -> bool:
         del st.session_state[OPEN_KEY]
         st.rerun()
     return True
+
+
+def _render_panel(heading: str, text: str) -> str:
+    """Renders a text below its heading. Notes the length of a cut text."""
+    body = escape(text[: markup.SHOWN_CHARACTERS])
+    cut = ""
+    if len(text) > markup.SHOWN_CHARACTERS:
+        shown = f"The first {markup.SHOWN_CHARACTERS:,} of {len(text):,} characters."
+        cut = f'<p class="note">{shown}</p>'
+    return (
+        f'<section class="answer"><header><b>{escape(heading)}</b></header>'
+        f"{markup.scrolled_text(body)}{cut}</section>"
+    )
 
 
 def _count_labels(count: int) -> str:

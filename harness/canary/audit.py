@@ -33,6 +33,7 @@ from harness.gate.online.rollout import (
     RolloutState,
 )
 from harness.gate.online.rollout_action import RolloutAction, decide_action
+from harness.gate.policy import CanaryPolicy
 from harness.proposals.context import ProposalsContext
 from harness.routing.proposal import Proposal
 from harness.routing.records.observations import Observations
@@ -209,11 +210,29 @@ def decision_inputs(
             "blocks": len(used_blocks),
             "last_block": max((block.number for block in used_blocks), default=0),
             "blocks_sha256": _blocks_sha256(used_blocks),
-            "policy_sha256": digest(to_shown(rollout.policy)),
+            "policy_sha256": hash_policy(rollout.policy),
         },
         "decided": list_decision_codes(repeated),
         "decided_sha256": hash_decision(repeated),
     }
+
+
+def hash_policy(policy: CanaryPolicy) -> str:
+    """Hashes a canary's policy. Leaves an audience out that is not set, because events that are
+    older than the setting have the hash of a policy without it.
+    """
+    return digest(_without_unset_audience(to_shown(policy)))
+
+
+def _without_unset_audience(shown: object) -> object:
+    match shown:
+        case Mapping():
+            kept = {k: v for k, v in shown.items() if k != "audience" or v is not None}
+            return {key: _without_unset_audience(value) for key, value in kept.items()}
+        case list():
+            return [_without_unset_audience(value) for value in shown]
+        case _:
+            return shown
 
 
 def list_decision_codes(action: RolloutAction) -> dict[str, object]:
@@ -313,7 +332,7 @@ def _input_differences(
         differences.append(f"{inputs['blocks']} blocks were used, but {len(blocks)} are stored")
     elif _blocks_sha256(blocks) != inputs["blocks_sha256"]:
         differences.append("the stored blocks differ from the blocks used")
-    if digest(to_shown(rollout.policy)) != inputs["policy_sha256"]:
+    if hash_policy(rollout.policy) != inputs["policy_sha256"]:
         differences.append("the rollout's stored policy differs from the policy used")
     return differences
 

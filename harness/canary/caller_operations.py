@@ -68,8 +68,7 @@ CANARY_CALLERS: Final = OperationGroup(
         Operation(
             use_case=callers.list_callers,
             role=Role.APPROVER,
-            words="List the callers that the candidate of ROUTE's newest canary served, by a "
-            "hash of their names.\n\n"
+            words="List hashed callers that the candidate of ROUTE's newest canary served.\n\n"
             "The audit log records the reading. Callers at shares above 50 % and in the bake "
             "are left out.",
             command="callers ROUTE",

@@ -137,12 +137,15 @@ def find_arm(
             rollouts = list(Rollouts(tx).list(route=route, limit=1))
             if not rollouts:
                 raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
-        keys = [key for key in ApiKeys(tx).all() if key.role is None and _is_named(key, user)]
+        keys = _find_keys(tx, user)
         return [arm for rollout in rollouts for arm in _find_arms(tx, rollout, user, keys)]
 
 
-def _is_named(key: ApiKey, user: str) -> bool:
-    return user in (key.name, key.id) and key.revoked_at is None
+def _find_keys(tx: Transaction, name: str) -> Sequence[ApiKey]:
+    """Finds the client keys with this name or id that are not revoked."""
+    records = ApiKeys(tx)
+    found = [id_ for id_, own in records.data_key_names().items() if name in (own, id_)]
+    return [key for id_ in found if (key := records.find(id_)) is not None]
 
 
 def _find_arms(

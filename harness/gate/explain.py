@@ -407,7 +407,7 @@ def _read_times(
 
 _UNKNOWN_ETAS: Final = {
     EstimateState.NO_TRAFFIC: "unknown: too few requests in the last hour",
-    EstimateState.NOT_IN_TIME: "later than its deadline, so it will pause",
+    EstimateState.NOT_IN_TIME: "later than its deadline at this traffic; it would then pause",
     EstimateState.HELD: "not before the hold ends",
     EstimateState.PAUSED: "not before a person resumes it",
 }

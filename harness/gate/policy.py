@@ -8,7 +8,7 @@ and each route's own rules are in `harness.proposals.route_rules`.
 import re
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from harness.frame.configuration.setting import (
     COUNT,
@@ -27,7 +27,7 @@ from harness.frame.errors import InputError
 from harness.frame.failures import DEFAULT_PATIENCE_S, RETRY_PAUSES_S
 from harness.frame.formatting import format_number
 from harness.frame.people.audience import Audience, StepAudience
-from harness.frame.plain_data import ShowsMore, digest
+from harness.frame.plain_data import digest
 from harness.gate.online.guardrails import RATIO, CanaryJudge, Guardrail, Guardrails
 from harness.gate.pins import ServedPin
 from harness.gate.suite_plan import (
@@ -188,15 +188,8 @@ class GatePolicy:
 _PLAIN: Final = GatePolicy()
 
 
-def _show_audience(shown: dict[str, Any]) -> dict[str, Any]:
-    """Leaves an audience out that is not set, because replay hashes the policies of events that
-    are older than the setting.
-    """
-    return {name: value for name, value in shown.items() if name != "audience" or value}
-
-
 @dataclass(frozen=True, slots=True)
-class CanaryStep(ShowsMore):
+class CanaryStep:
     """Sets one share of traffic of a canary."""
 
     weight_bps: int = field(metadata=required("Share of the callers.", range=Range(1, 9_999)))
@@ -223,9 +216,6 @@ class CanaryStep(ShowsMore):
     )
     # The audience from this step on, instead of the policy's.
     audience: Audience | None = None
-
-    def show_more(self, shown: dict[str, Any]) -> dict[str, Any]:
-        return _show_audience(shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +244,7 @@ DEFAULT_STEPS = (
 
 
 @dataclass(frozen=True, slots=True)
-class CanaryPolicy(ShowsMore):
+class CanaryPolicy:
     """Sets the thresholds of the online guard (statistics.md §2)."""
 
     # Shares of traffic that a candidate gets, one after another.
@@ -337,9 +327,6 @@ class CanaryPolicy(ShowsMore):
         Range(0, 1_000),
         unit="callers",
     )
-
-    def show_more(self, shown: dict[str, Any]) -> dict[str, Any]:
-        return _show_audience(shown)
 
     @property
     def cold_exposures(self) -> int:

@@ -224,7 +224,10 @@ class RouteStatus:
             return f"{by[:1].upper()}{by[1:]}"
         if self.state is RouteState.APPROVAL and self.open_proposal is not None:
             until = f"{self.open_proposal.approval_ends_at:%Y-%m-%d %H:%M} UTC"
-            return f"Proposed by {self.open_proposal.proposer}; expires {until}."
+            return (
+                f"Proposed by {self.open_proposal.proposer}; another person must approve or "
+                f"reject it by {until}."
+            )
         if self.state is RouteState.APPROVED:
             return self.waits
         has_reason = self.state in (WAITING_STATES | HARM_STATES | ENDED_STATES)

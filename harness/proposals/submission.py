@@ -24,18 +24,12 @@ from harness.gate.policy import (
     parse_change_reference,
 )
 from harness.gate.suite_plan import Claim, SuitePlan
-from harness.proposals import (
-    eval_queue,
-    registration,
-    route_rules,
-    slice_routes,
-    traffic_suites,
-)
-from harness.proposals.candidates import cost_ratio
+from harness.proposals import eval_queue, registration, route_rules, traffic_suites
+from harness.proposals.candidates import cost_ratio, slice_routes
 from harness.proposals.candidates.cost_ratio import CostRatio
+from harness.proposals.candidates.slice_routes import DeclaredSlice
 from harness.proposals.context import ProposalsContext
 from harness.proposals.registration import FalsePassRisk, SelectionPlace
-from harness.proposals.slice_routes import DeclaredSlice
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import named_models, targets
 from harness.providers.target import Target

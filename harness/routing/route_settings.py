@@ -204,8 +204,8 @@ class RouteSettings:
     proven: tuple[ProvenSpare, ...] = setting(
         (),
         Declaration(
-            meaning="Fallbacks with proof.",
-            caption="proven",
+            meaning="Proven fallbacks that routers try first.",
+            caption="proven first",
             format=lambda proven: ", ".join(spare.target for spare in proven) or "none",
             composite=True,
         ),

@@ -5,11 +5,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-import httpx
 import pytest
 
 from tests.acceptance.conftest import Installing
-from tests.acceptance.installation import Document, Installation, eventually
+from tests.acceptance.installation import Document, Installation
 from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import SHORT, await_phase, await_up, before_simulator, propose
 
@@ -82,20 +81,21 @@ def test_a_spend_log_proves_a_swap_and_a_logged_write_is_never_sent_again(
 
     ann = place.management_key("ann", "proposer")
     swap = propose(place, "support", "sim/sim-better", token=ann)
-    await_phase(place, swap, "awaiting_approval")
-    # The suite is new on this route, so a second person looks at it.
-    answer = place.api("POST", f"/proposals/{swap}/approve", {"reason": "seen"})
-    assert answer.status_code == httpx.codes.OK, answer.text
     await_phase(place, swap, "canary")
 
     (verdict,) = place.database.rows("SELECT * FROM verdict WHERE proposal = :id", id=swap)
     assert verdict["outcome"] == "passed"
     assert verdict["reason"].startswith("By the judge sim/sim-judge ")
     assert "Weighted by requests, the difference is" in verdict["reason"]
-    # The incumbent answered only the check of the record; its arm is the log.
-    counted = eventually(lambda: made[0].stats()["models"])
-    assert counted["sim-base"]["requests"] == 60
-    assert counted["sim-better"]["requests"] <= CALLERS
+    # The incumbent's arm is the log.
+    rows = place.database.rows(
+        "SELECT s.strict, s.error FROM eval_run r JOIN sample s ON s.run = r.id"
+        " WHERE r.target = :incumbent",
+        incumbent=verdict["incumbent"],
+    )
+    assert {(one["strict"], one["error"]) for one in rows} == {(0.5, None)}
+    counted = made[0].stats()["models"]
+    assert counted["sim-base"]["requests"] >= 60
     assert all(not model["tools"] for model in counted.values())
     prompts = place.database.rows("SELECT prompt FROM sample")
     assert not [one for one in prompts if WRITE in str(one["prompt"])]

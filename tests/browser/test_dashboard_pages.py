@@ -122,7 +122,9 @@ def test_times_are_in_the_readers_zone_with_utc_as_a_tooltip(
     # A round time of this zone is no round hour of UTC.
     axis = page.locator(".vega-embed svg").first
     expect(axis).to_be_visible()
-    for path in ("/canary?route=support-chat", "/audit", "/"):
+    page.goto(f"{address}/canary?route=support-chat")
+    expect(page.get_by_text(re.compile(r"updated [\d:]{8}\sUTC\+05:30"))).to_be_visible()
+    for path in ("/audit", "/"):
         page.goto(address + path)
         expect(page.get_by_text("Copy as CLI")).to_be_visible()
         shown = page.locator("[data-testid=stMainBlockContainer]").inner_text()

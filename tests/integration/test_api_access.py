@@ -110,6 +110,8 @@ WRITES = {
     "POST /agent-grants/{grant}/revoke": ({}, "approver"),
     "POST /alerts/test": (None, "admin"),
     "GET /captures/{capture}": (None, "approver"),
+    "POST /caller-arms": ({"user": "user-7"}, "viewer"),
+    "GET /canaries/chat/callers": (None, "approver"),
     "DELETE /captures?all=true": (None, "admin"),
     "POST /user-deletions": (
         {"user": "u-1", "reason": "ticket 12"},

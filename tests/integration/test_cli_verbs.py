@@ -35,6 +35,8 @@ PROCESSES = {
     "worker",
     "gate run",  # tests/integration/test_gate_run.py
     "proof verify",  # tests/integration/test_proof_export.py
+    "attach",  # tests/unit/test_attach.py
+    "suite draw",  # tests/integration/test_suite_draw.py
     "completion",
     "docs generate",
 }
@@ -397,8 +399,9 @@ def canary_verbs(
     for step in ("advance", "promote", "finish"):
         assert "--reason" in cli.run("canary", step, "chat2", exits=2).stderr
         ask("canary", step, "chat2", "--reason", "a rehearsal")
-    for look in ("explain", "plan"):
+    for look in ("explain", "plan", "callers"):
         ask("canary", look, "chat2")
+    ask("canary", "who", "user-7")
     expected = ("--callers-per-day", "2000", "--requests-per-day", "9000")
     assert "takes" in cli.run("canary", "plan", "chat2", *expected).stdout.lower()
     assert (
@@ -426,6 +429,7 @@ def chain_verbs(ask: Callable[..., object]) -> None:
     ask("route", "fallback", "mark", *target, "--capable", *why)
     ask("route", "fallback", "order", *target, *why)
     ask("route", "fallback", "list", "chat3")
+    ask("route", "fallback", "spares", "chat3")
     ask("route", "fallback", "remove", *target, *why)
 
 
@@ -668,6 +672,8 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         "on_bad_event": "fail",
         "on_empty_answer": "fail",
         "comparable_vectors": False,
+        "failover": "declared",
+        "proven": [],
     }
 
 

@@ -38,6 +38,7 @@ PARSED_ONLY = {
     "sim traffic",
     "status",  # --watch, without an end
     "worker",
+    "attach",  # tests/unit/test_attach.py
     "docs open",  # opens a browser
     "gate run",  # tests/integration/test_gate_run.py
     "eval run",  # --wait: no control process ends the run
@@ -172,7 +173,7 @@ def _try_settings(examples: Examples) -> None:
     examples.run("model probe", exits=1)
     examples.run("suite import", "suite list", "gate decide", "canary decide")
     examples.run("try", exits=2)  # the files are empty
-    examples.run("suite draw", exits=2)  # the name of the incumbent shows no maker
+    examples.run("suite draw", exits=1)  # there is no route of this name yet
     examples.cli.json("eval", "run", "colours", "sim/base", "--items", "5")
     run = examples.cli.json("eval", "list")[0]["id"]
     examples.run("eval list")
@@ -195,6 +196,7 @@ def _try_proposals(examples: Examples) -> None:
         cli.world.until_decided(id_)
     examples.run("proposal show", "proposal report", "gate replay", id_=approved)
     examples.run("proposal approve", "proof export", id_=approved)
+    examples.run("label")  # it stops at once: no key is pressed
     examples.run("proof verify", exits=2)  # the keys of tests are in the environment
     examples.run("proposal reject", id_=rejected)
     examples.run("proposal accept-cost")
@@ -207,7 +209,7 @@ def _try_proposals(examples: Examples) -> None:
 def _try_canaries(examples: Examples) -> None:
     examples.catch_up()
     examples.cli.world.run_once()
-    looks = ("canary status", "canary explain", "canary plan")
+    looks = ("canary status", "canary explain", "canary plan", "canary who", "canary callers")
     examples.run(*looks, "canary pause", "canary resume", "canary advance")
     examples.run("canary promote", "canary finish")
     examples.run("canary abort", exits=1)  # it has ended
@@ -225,7 +227,7 @@ def _try_routes(examples: Examples) -> None:
     examples.run("route create", exits=6)  # the route exists
     examples.run("route fallback add", "route fallback mark")
     examples.run("route fallback order", exits=2)  # the chain has one target
-    examples.run("route fallback list", "route fallback remove")
+    examples.run("route fallback list", "route fallback spares", "route fallback remove")
     examples.run("route break-glass propose", "route break-glass list")
     glass = examples.cli.json("route", "break-glass", "list")[0]["id"]
     examples.run("route break-glass confirm", exits=7, id_=glass)  # it needs another person

@@ -100,6 +100,7 @@ READING: Final = {
     "provider show": "sim",
     "route diff": "{route}",
     "route fallback list": "{route}",
+    "route fallback spares": "{route}",
     "route history": "{route}",
     "route show": "{route}",
     "shadow status": "{route}",
@@ -335,7 +336,10 @@ def live_through(cli: CommandLine, door: Door) -> dict[str, str]:
         secret=SECRET,
         lasts=lasts,
     )[0].session
+    labelling = door.post(f"/proposals/{made.id}/labellings", {"people": ["ann", "ada"]})
+    door.post(f"/labellings/{labelling['id']}/next", {}, role="proposer")
     return {
+        "labelling": labelling["id"],
         "route": "mail",
         "proposal": made.id,
         "verdict": str(made.verdict),

@@ -2,24 +2,20 @@
 
 import json
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from evals.suites.logs import log_stream
-from evals.suites.logs.log_formats import LOG_READERS
-from evals.suites.logs.log_stream import stream_source
 from harness.app.attach.attach import AttachRequest, attach
 from harness.app.attach.attach_blocks import describe_report, write_json
 from harness.app.attach.attach_report import AttachChoice, AttachReport
 from harness.app.attach.proof_effort import estimate_effort
-from harness.app.attach.traffic_survey import ModelTraffic, TrafficSurvey
+from harness.app.attach.traffic_survey import ModelTraffic
 from harness.frame.errors import InputError
 from harness.interfaces.cli import try_program
 from harness.interfaces.cli.program import program
@@ -526,67 +522,6 @@ def test_captures_of_swapgate_keep_their_data_class(tmp_path: Path) -> None:
 
     assert found.survey.data_classes == {"internal": 2}
     assert write_json(found)["models"][0]["model"] == "openai/gpt-4.1"
-
-
-def sum_up(parts: Iterable[Any]) -> Mapping[str, object]:
-    survey = TrafficSurvey()
-    for part in parts:
-        for request in LOG_READERS["litellm"](part).requests:
-            survey.add(request)
-    (model,) = survey.ranked
-    return {
-        "requests": survey.requests,
-        "cost": model.cost_usd,
-        "median": model.find_duration(0.5),
-        "errors": model.errors,
-        "callers": survey.callers,
-    }
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    part_bytes=st.integers(1, 5_000),
-    number=st.integers(2, 30),
-    form=st.sampled_from(["jsonl", "csv"]),
-)
-def test_a_stream_in_parts_gives_the_sums_of_the_whole(
-    tmp_path_factory: pytest.TempPathFactory, part_bytes: int, number: int, form: str
-) -> None:
-    rows = [row(n, status="failure" if n % 5 == 0 else "success") for n in range(number)]
-    file = tmp_path_factory.mktemp("log") / f"log.{form}"
-    WRITERS[form](file, rows)
-    whole = sum_up(stream_source(file))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log_stream, "PART_BYTES", part_bytes)
-        parts = list(stream_source(file))
-        assert sum_up(parts) == whole
-        # A part ends with the record that fills it, so no part grows with the file.
-        assert all(
-            sum(len(json.dumps(dict(record.fields))) for record in part.records[:-1])
-            < part_bytes * 2 + 1_000
-            for part in parts
-        )
-
-
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    names = list(rows[0])
-    cells = [
-        [value if isinstance(value, str) else json.dumps(value) for value in one.values()]
-        for one in rows
-    ]
-    lines = [names, *cells]
-    quoted = [
-        ",".join('"{}"'.format(cell.replace('"', '""')) for cell in line) for line in lines
-    ]
-    path.write_text("\n".join(quoted), encoding="utf-8")
-    return path
-
-
-WRITERS: Mapping[str, Callable[[Path, Sequence[Mapping[str, Any]]], Path]] = {
-    "jsonl": write_lines,
-    "csv": write_table,
-}
 
 
 def test_the_small_program_attaches_to_files_and_names_the_package_of_the_next_command(

@@ -217,4 +217,4 @@ def test_a_step_that_will_miss_its_deadline_says_that_instead_of_a_time() -> Non
 
     assert found.estimate is EstimateState.NOT_IN_TIME
     assert found.eta_s is None
-    assert found.eta == "later than its deadline, so it will pause"
+    assert found.eta == "later than its deadline at this traffic; it would then pause"

@@ -216,7 +216,7 @@ def test_slices_are_chosen_beside_the_candidate_and_shown_with_their_route(
     slices.set_value(["team = billing"]).run()
 
     # The page checks the slices as a dry run does: the shipped suite has no field `team`.
-    assert "No forecast is possible: slice 'team = billing'" in text(app)
+    assert "No forecast is possible: slice" in text(app)
 
 
 @pytest.mark.req("C4", "F2")

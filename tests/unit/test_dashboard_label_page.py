@@ -20,7 +20,7 @@ from tests.unit.test_dashboard_page_states import (
     text,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.req("H3")]
+pytestmark = [pytest.mark.slow, pytest.mark.req("F13")]
 
 
 @pytest.fixture(scope="module")

@@ -212,7 +212,8 @@ def signed_in_as(
 
 
 def pages() -> Sequence[str]:
-    return sorted(re.findall(r"views/(\w+)\.py", MAIN.read_text(encoding="utf-8")))
+    source = MAIN.read_text(encoding="utf-8")
+    return sorted(re.findall(r'^ {8}"(\w+)": "', source, re.MULTILINE))
 
 
 FIELDS = (

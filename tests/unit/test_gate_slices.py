@@ -22,7 +22,12 @@ from harness.gate.offline.slices import (
     judge_slices,
     look_levels,
 )
-from harness.gate.offline.verdicts import decide_verdict, read_passed_slices, replay_verdict
+from harness.gate.offline.verdicts import (
+    claims_from_json,
+    decide_verdict,
+    read_passed_slices,
+    replay_verdict,
+)
 from harness.gate.suite_plan import (
     MIN_SLICE_UNITS,
     ItemGroups,
@@ -76,7 +81,8 @@ def test_a_slice_has_a_higher_level_once_another_slice_has_passed(
     )
 
     assert isinstance(verdict, outcome)
-    assert verdict.inputs["plans"][0]["alpha"] == 0.025
+    [claim] = claims_from_json(verdict.inputs)
+    assert claim.plan == terms
     assert read_passed_slices(verdict.inputs) == passed
     assert from_plain(SuitePlan, json.loads(json.dumps(terms.as_json()))) == terms
     assert replay_verdict(verdict).id == verdict.id

@@ -101,7 +101,7 @@ def test_only_a_kind_that_was_declared_or_seen_decides_and_only_where_it_has_a_r
     assert (kind in possible) if possible else kind is None
     if kind is not None:
         # What it is not asked for changes nothing.
-        alone = {kind: overrides[kind]}
+        alone: dict[str, str] = {kind: overrides[kind]}
         assert choose_kind(alone, declared, seen_) is kind
 
 

@@ -26,11 +26,11 @@ def item(target: str, **metadata: Any) -> Item:
 
 
 def scored(judge: ScriptedJudge, answer: str, target: str, **metadata: Any) -> ScoreResult:
-    options = PREFERENCE.options({})
+    judged = PREFERENCE.judged
+    assert judged is not None
 
     async def score() -> ScoreResult:
-        assert PREFERENCE.judged is not None
-        return await PREFERENCE.judged(judge, answer, item(target, **metadata), options)
+        return await judged(judge, answer, item(target, **metadata), PREFERENCE.options({}))
 
     return asyncio.run(score())
 

@@ -165,6 +165,11 @@ def _describe_step_after_pass(decided: DecidedProposal) -> str:
             rollback_text = f" At the promotion there was {decided.no_way_back.rstrip('.')}."
             step = f"none; the candidate {absence_text if decided.gone else serving_text}."
             return f"{step}{rollback_text if decided.no_way_back else ''}"
+        case ProposalPhase.ROLLED_BACK:
+            return (
+                "find the cause of the rollback before you propose this model again; the "
+                "former model serves all callers."
+            )
         case _:
             rivals_text = "the best candidate continues once the gate has judged all rivals."
             return f"none; {rivals_text if proposal.open else 'the proposal is closed.'}"

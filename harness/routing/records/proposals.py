@@ -307,9 +307,9 @@ class Proposals(Records[Proposal]):
         routes. targets: the candidates of these proposals.
         """
         return [
-            found
-            for found in self.of_candidates(targets)
-            if (terms := found.slice_terms) is not None and terms.proposal in whole_proposals
+            member
+            for member in self.of_candidates(targets)
+            if (terms := member.slice_terms) is not None and terms.proposal in whole_proposals
         ]
 
 
