@@ -38,9 +38,10 @@ from harness.routing.table import (
 
 # How a request may name its caller. The name's way is a part of the sticky key, so one user may
 # have a different arm by each way.
-_WAYS: Final = ("user", "safety_identifier", "header", "conversation")
 _USUAL_WAY: Final = "user"
 _HEADER_WAY: Final = "header"
+_CONVERSATION: Final = "conversation"
+_WAYS: Final = (_USUAL_WAY, "safety_identifier", _HEADER_WAY, _CONVERSATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,24 +164,29 @@ def _find_arms(
         yield _describe(
             tx, rollout, history, _Caller("key", CallerClaims(key.name), "", opted_out)
         )
-    if keys:
-        return
-    claims = CallerClaims("", (user,))
-    callers = [_Caller(way, claims, sticky) for way, sticky in _list_names(user)]
+    callers = [
+        # A conversation is no user, so no rule about users holds for it.
+        _Caller(way, CallerClaims("", () if way == _CONVERSATION else (user,)), sticky)
+        for way, sticky in _list_names(user)
+    ]
     arms = [_describe(tx, rollout, history, caller) for caller in callers]
     counted = [arm for arm in arms if arm.is_counted]
-    yield from counted or [_compare_ways(arms)]
+    # A user may have the name of a client key.
+    yield from counted or ([] if keys else [_compare_ways(arms)])
 
 
 def _compare_ways(arms: Sequence[CallerArm]) -> CallerArm:
-    """Returns the answer for the usual way, with the ways that give another model. Until the
-    canary has counted the caller, its way is unknown.
+    """Returns the answer for the usual way, with the user's other ways that give another model.
+    Until the canary has counted the caller, its way is unknown.
     """
     [usual] = [arm for arm in arms if arm.sent_as == _USUAL_WAY]
-    others = dict.fromkeys(arm.sent_as for arm in arms if arm.model != usual.model)
-    if not others:
+    other_arms = [
+        arm for arm in arms if arm.model != usual.model and arm.sent_as != _CONVERSATION
+    ]
+    if not other_arms:
         return usual
-    [other] = {arm.model for arm in arms if arm.model != usual.model}
+    others = dict.fromkeys(arm.sent_as for arm in other_arms)
+    other = other_arms[0].model  # a canary has two models
     ways = " or ".join(others)
     because = f"{usual.because}; a request that names it by {ways} gets {other}"
     return replace(usual, because=because)

@@ -158,6 +158,25 @@ def test_who_names_the_ways_that_give_an_uncounted_caller_another_model(
     assert "names it" not in found.because
 
 
+def test_who_tells_a_user_apart_from_a_client_key_and_a_conversation(
+    world: SmallInstallation,
+) -> None:
+    keys.create_key(world.context(), SYSTEM, "web", secret=b"s")
+    canary = world.route().canary
+    assert canary is not None
+    salt = canary.unit_rule.ledger_salt
+    counted = [fingerprint(salt, name) for name in ("user:web", "conversation:staff:1")]
+    with world.store.write() as tx:
+        Observations(tx).claim_keys(KeyClaim(canary.rollout, 1, counted))
+    found = callers.find_arm(world.context(), "web")
+    assert [arm.sent_as for arm in found] == ["key", "user"]
+    # The audience's rule is about users, so the router draws this conversation.
+    (drawn,) = callers.find_arm(world.context(), "staff:1")
+    assert drawn.sent_as == "conversation"
+    assert drawn.arm is choose_arm(world.route(), "conversation:staff:1")
+    assert "the share draws it" in drawn.because
+
+
 def test_an_approver_lists_hashed_callers_of_the_candidate(world: SmallInstallation) -> None:
     rollout = world.rollout()
     for period, candidates in ((1, {7, 9}), (1, {7}), (2, {7})):
