@@ -100,7 +100,7 @@ def start_labelling(
                 f"second chance. Continue it by `swapgate label {stored.route}`"
             )
         principals = _find_people(tx, people) or (actor.principal,)
-        items = load_items(ctx, tx, stored, plan)
+        items = load_items(tx, stored, plan)
         new = Labelling(
             id=ctx.chance.token("lb_"),
             proposal=stored.id,
@@ -208,14 +208,16 @@ def give_label(
     """Stores the actor's answer about a pair that was shown. It never changes afterwards.
 
     choice: by the letters of the answers. unacceptable: the answers that no user should get.
-    Raises Conflict for another person's pair and for a pair with the actor's label, NotAllowed,
-    NotFound.
+    Raises Conflict for another person's pair, for a pair with the actor's label and after the
+    end, NotAllowed, NotFound.
     """
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
         tx.serialize()
         state = load_state(tx, Labellings(tx).get(labelling))
         _check_person(state.labelling, actor)
+        if state.evidence.is_decided:
+            raise Conflict(f"{labelling} has ended, and a later label would change its verdict")
         draw = next((draw for draw in state.draws if draw.number == number), None)
         if draw is None:
             raise NotFound(f"{labelling} has no pair {number}; ask for the next pair first")
@@ -338,11 +340,6 @@ def _show(
     labelling = state.labelling
     runs = Proposals(tx).get(labelling.proposal).runs[labelling.suite]
     texts = load_texts(ctx, tx, labelling.suite, runs, draw.item)
-    if not texts.candidate and not texts.incumbent:
-        raise InputError(
-            f"{labelling.id}: the texts of pair {draw.number} were deleted after their "
-            "retention; propose again, and label sooner"
-        )
     answers = [texts.candidate or NO_ANSWER, texts.incumbent or NO_ANSWER]
     if not labelling.shows_candidate_first(draw.number, person):
         answers.reverse()
