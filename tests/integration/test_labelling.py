@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
-from harness.frame.people.access import Actor, Role
+from harness.frame.people.access import OPERATOR, Actor, Role
 from harness.interfaces.cli.program import program
+from harness.operations import keys
 from harness.proposals.labels import label_pairs, label_progress
 from harness.proposals.labels.label_items import is_equal
 from harness.proposals.labels.label_pairs import ShownPair
@@ -270,6 +271,20 @@ def test_pairs_go_to_people_at_random_and_a_tenth_to_two(
     assert all(len(set(people)) == len(people) for people in chosen)
     with pytest.raises(NotAllowed, match="not one of the people"):
         label_pairs.show_next_pair(world.context(), ada, started.id)
+
+
+def test_a_service_does_not_label_and_one_person_labels_under_one_name(
+    world: SmallInstallation, proposal: Proposal, ada: Actor
+) -> None:
+    ctx = world.context()
+    robot = world.person("robot", Role.PROPOSER, service=True)
+    with pytest.raises(InputError, match="only people label"):
+        label_pairs.start_labelling(ctx, robot, proposal.id)
+
+    world.person("ada2", Role.PROPOSER)
+    keys.link_people(ctx, OPERATOR, "ada2", "ada", "one person")
+    with pytest.raises(InputError, match="named twice"):
+        label_pairs.start_labelling(ctx, ada, proposal.id, people=["ada", "ada2"])
 
 
 def test_the_pairs_of_a_person_who_stays_away_count_against_the_candidate(

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
-from harness.frame.people.access import Actor, Role
-from harness.frame.people.records import Principals
+from harness.frame.people.access import Actor, PrincipalKind, Role
+from harness.frame.people.records import PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.offline.label_evidence import plan_next_label
@@ -99,7 +99,7 @@ def start_labelling(
                 f"{stored.id} has a labelling of suite {plan.suite!r}: a second one would be a "
                 f"second chance. Continue it by `swapgate label {stored.route}`"
             )
-        principals = _find_people(tx, people) or (actor.principal,)
+        principals = _find_people(tx, people, actor)
         items = load_items(tx, stored, plan)
         new = Labelling(
             id=ctx.chance.token("lb_"),
@@ -256,14 +256,23 @@ def _find_plan(proposal: Proposal, suite: str | None) -> SuitePlan:
     return plans[0]
 
 
-def _find_people(tx: Transaction, names: Sequence[str]) -> tuple[str, ...]:
-    found = []
+def _find_people(tx: Transaction, names: Sequence[str], actor: Actor) -> tuple[str, ...]:
+    """Returns the principals of different people; the actor's without names. A service has no
+    preference.
+    """
+    found = [] if names else [actor.principal]
     for name in names:
         principal = Principals(tx).named(name)
         if principal is None:
             raise NotFound(f"there is no person {name!r}; `swapgate person list` shows them")
         found.append(principal.id)
-    if len(set(found)) < len(found):
+    for principal in Principals(tx).among(found).values():
+        if principal.kind is PrincipalKind.SERVICE:
+            raise InputError(
+                f"{principal.name} is a service, and only people label: name them by --person"
+            )
+    people = PersonLinks(tx).people()
+    if len({people.person(id_) for id_ in found}) < len(found):
         raise InputError("a person is named twice; name each person once")
     return tuple(found)
 
