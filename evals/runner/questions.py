@@ -87,6 +87,8 @@ class RunSuite(Protocol):
     @property
     def unlabelled(self) -> Mapping[str, str]: ...
 
+    def prompt(self, item: str) -> str: ...
+
 
 def open_questions(job: EvalJob, suite: RunSuite) -> tuple[Question, ...]:
     """Lists the questions without a stored sample, in the run's order.
@@ -154,7 +156,9 @@ def given_samples(
             continue
         given = answers.get(question.item, GivenAnswer(""))
         usage = AnswerUsage(*(given.tokens or (0, 0)))
-        sample = unscored_sample(job, question, usage, prompt="")
+        # Retention recognises a run that still has texts by its prompts.
+        prompt = suite.prompt(question.item)
+        sample = unscored_sample(job, question, usage, prompt=prompt)
         yield replace(
             sample,
             answer=given.text,

@@ -325,6 +325,7 @@ def load_suite(settings: SuiteSettings) -> Suite:
         raise ConfigError(f"suite {settings.name!r}: its template must contain {{input}}")
     scorer = find_scorer(settings.scorer)
     _check_judge(settings, scorer)
+    _check_draw(settings, scorer)
     check_fields(settings.request, f"suite {settings.name!r}: request")
     loaded = load_items(
         settings.path,
@@ -435,6 +436,17 @@ def _check_class(settings: SuiteSettings, item: Item) -> None:
         raise InputError(
             f"item {item.id!r} was captured as {item_class} data: set `data_class: "
             f"{item_class}` of suite {settings.name!r}"
+        )
+
+
+def _check_draw(settings: SuiteSettings, scorer: Scorer) -> None:
+    """Raises ConfigError for a comparison with answers that no draw has registered."""
+    options = settings.scorer_options
+    missing = " and no ".join(name for name in ("answers_of", "draw") if not options.get(name))
+    if scorer.name == PREFERENCE.name and missing:
+        raise ConfigError(
+            f"suite {settings.name!r}: scorer {scorer.name!r} has no {missing} in "
+            "scorer_options: `swapgate suite draw` writes such a suite"
         )
 
 

@@ -45,6 +45,7 @@ from harness.frame.plain_data import digest
 from harness.frame.redaction import Redactor
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations.records import Captures
+from harness.proposals.traffic_suites import DRAWN
 from harness.providers.models.makers import find_shared_maker
 from harness.providers.records import Sightings
 from harness.providers.target import Target
@@ -399,5 +400,5 @@ def _record_draw(
     """Registers the draw in the audit log before the block."""
     details = {**manifest, "items": imported[0].items, "sha256": imported[0].sha256}
     with installation.context.store.write() as tx:
-        AuditLog(tx).append(actor, "suite.draw", f"suite {request.suite}", details)
+        AuditLog(tx).append(actor, DRAWN, f"suite {request.suite}", details)
         yield

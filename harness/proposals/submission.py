@@ -296,7 +296,7 @@ def _register(
     vector_checks.check_vectors(ctx, tx, route.name, route.settings, incumbent, [candidate])
     for suite in route.settings.suites:
         data_class_checks.check_suite(ctx, suite.suite, [incumbent, candidate])
-    traffic_suites.check_traffic_suites(ctx, route.settings, incumbent, candidate)
+    traffic_suites.check_traffic_suites(ctx, tx, route.settings, incumbent, candidate)
     policy = _build_policy(ctx, route.settings, request)
     _check_reason(policy.gate, request)
     route_rules.check_judge(ctx, tx, route, policy)

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Final
 
+from harness.evals.settings import whole_suite
 from harness.frame.errors import InputError, ProofRefused, StaleEvidence
 from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
 from harness.gate.policy import TrafficProof
 from harness.gate.run import RECORD_STALE, EvalRun, RunState
 from harness.gate.suite_plan import SuiteRole
@@ -23,6 +25,7 @@ from harness.routing.proposal import Proposal
 from harness.routing.route_settings import RouteSettings
 
 MAX_AGE_DAYS: Final = 14  # of a record, when a comparison with it begins
+DRAWN: Final = "suite.draw"  # the audit event of a registered draw
 
 
 def list_traffic_suites(ctx: ProposalsContext, settings: RouteSettings) -> Sequence[str]:
@@ -33,19 +36,22 @@ def list_traffic_suites(ctx: ProposalsContext, settings: RouteSettings) -> Seque
 
 def check_traffic_suites(
     ctx: ProposalsContext,
+    tx: Transaction,
     settings: RouteSettings,
     incumbent: Target,
     candidate: Target,
 ) -> None:
     """Checks a route's suites of traffic before a comparison.
 
-    Raises StaleEvidence for a draw of another incumbent or with old records, InputError for a
+    Raises StaleEvidence for a draw of another incumbent, with old records or with a changed
+    file, InputError for a
     judge that is a compared model or of its maker, and NotAllowed or NotFound for a judge that
     may not see the suite's data.
     """
     for suite in list_traffic_suites(ctx, settings):
         judge = ctx.judges[suite]
         _check_draw(ctx, suite, incumbent)
+        _check_registration(ctx, tx, suite)
         if judge.name in (incumbent.name, candidate.name):
             raise InputError(
                 f"suite {suite!r}: {judge.name} cannot judge its own answers: draw the suite "
@@ -74,6 +80,26 @@ def _check_draw(ctx: ProposalsContext, suite: str, incumbent: Target) -> None:
         raise StaleEvidence(
             f"suite {suite!r} has records of {oldest:%Y-%m-%d}, older than {MAX_AGE_DAYS} "
             f"days: {again}"
+        )
+
+
+def _check_registration(ctx: ProposalsContext, tx: Transaction, suite: str) -> None:
+    """Raises StaleEvidence unless the data file is the file that the newest draw registered.
+
+    A person who may leave out records or change logged answers could choose the verdict.
+    """
+    name = whole_suite(suite)
+    since = ctx.clock.now() - timedelta(days=MAX_AGE_DAYS + 1)
+    events = AuditLog(tx).for_subject(f"suite {name}", since=since, limit=1, actions=(DRAWN,))
+    again = f"draw it again by `swapgate suite draw {name} … --replace`"
+    if not events:
+        raise StaleEvidence(
+            f"the audit log has no draw of suite {name!r} in {MAX_AGE_DAYS} days: {again}"
+        )
+    if events[0].details.get("sha256") != ctx.suites.pin(name).data_sha256:
+        raise StaleEvidence(
+            f"the data file of suite {name!r} has changed since its draw of "
+            f"{events[0].at:%Y-%m-%d}: {again}"
         )
 
 

@@ -15,6 +15,10 @@ _STATE_MEMBERS: Final = (
     "background",
     "container",
     "prompt",
+    "assistant_id",
+    "thread_id",
+    "cachedContent",
+    "cached_content",
 )
 # Members by which the provider or a gateway searches the web or runs a tool.
 _TOOL_MEMBERS: Final = (
@@ -23,6 +27,8 @@ _TOOL_MEMBERS: Final = (
     "search_parameters",
     "enable_search",
     "plugins",
+    "connectors",
+    "data_sources",
 )
 _FILE_MEMBERS: Final = frozenset({"file_id", "file_ids", "vector_store_ids"})
 _FILE_PARTS: Final = frozenset({"item_reference", "container_upload"})
@@ -60,8 +66,12 @@ def find_provider_state(read: Callable[[str], Any]) -> str:
 
 
 def has_hosted_tool(tools: object) -> bool:
-    """Tells whether a list of tools has one that the client does not run itself."""
-    return isinstance(tools, list) and not all(map(_is_client_tool, tools))
+    """Tells whether a list of tools has one that the client does not run itself. Tools in
+    another form than a list may be such tools.
+    """
+    if not isinstance(tools, list):
+        return bool(tools)
+    return not all(map(_is_client_tool, tools))
 
 
 def _is_client_tool(tool: object) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
-from harness.frame.people.access import Actor, Role
+from harness.frame.people.access import OPERATOR, Actor, Role
 from harness.interfaces.cli.program import program
+from harness.operations import keys
 from harness.proposals.labels import label_pairs, label_progress
 from harness.proposals.labels.label_items import is_equal
 from harness.proposals.labels.label_pairs import ShownPair
@@ -19,6 +21,7 @@ from harness.proposals.labels.labelling import LabelChoice, ShownAnswer
 from harness.proposals.labels.records import LabelDraws, Labellings, Labels
 from harness.proposals.labels.records import label as label_table
 from harness.routing.proposal import Proposal
+from harness.routing.records.runs import EvalRuns
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.command_line import CommandLine, installed
 
@@ -203,6 +206,53 @@ def test_unacceptable_answers_fail_a_preferred_candidate(
     assert "unacceptable" in ended.verdict
 
 
+def test_a_pair_that_is_only_shown_hides_no_unacceptable_answers(
+    world: SmallInstallation, proposal: Proposal, ada: Actor
+) -> None:
+    ctx = world.context()
+    started = label_pairs.start_labelling(ctx, ada, proposal.id)
+    for _ in range(200):
+        found = label_pairs.show_next_pair(ctx, ada, started.id)
+        if found.pair is None:
+            break
+        assert not label_pairs.load_progress(ctx, started.id).passed
+        ours = answers_by_model(world, found.pair)["candidate"]
+        label_pairs.give_label(
+            ctx,
+            ada,
+            started.id,
+            found.pair.number,
+            LabelChoice(ours),
+            unacceptable=[ShownAnswer(ours)],
+        )
+
+
+def test_no_late_label_changes_a_verdict(
+    world: SmallInstallation, proposal: Proposal, ada: Actor
+) -> None:
+    ctx = world.context()
+    started = label_pairs.start_labelling(ctx, ada, proposal.id)
+    skipped = label_pairs.show_next_pair(ctx, ada, started.id).pair
+    assert skipped is not None
+    label_pairs.give_label(ctx, ada, started.id, skipped.number, LabelChoice.SKIP)
+    assert label_all(world, ada, started.id, "incumbent").ended
+
+    with pytest.raises(Conflict, match="has ended"):
+        label_pairs.give_label(ctx, ada, started.id, skipped.number, LabelChoice.A)
+
+
+def test_answers_that_retention_deleted_are_no_ties(
+    world: SmallInstallation, proposal: Proposal, ada: Actor
+) -> None:
+    ctx = world.context()
+    later = world.clock.now() + timedelta(days=1)
+    with world.store.write() as tx:
+        assert EvalRuns(tx).blank_texts("colours", later, limit=9)
+
+    with pytest.raises(InputError, match="deleted after their retention"):
+        label_pairs.start_labelling(ctx, ada, proposal.id)
+
+
 def test_pairs_go_to_people_at_random_and_a_tenth_to_two(
     world: SmallInstallation, proposal: Proposal, ada: Actor
 ) -> None:
@@ -221,6 +271,20 @@ def test_pairs_go_to_people_at_random_and_a_tenth_to_two(
     assert all(len(set(people)) == len(people) for people in chosen)
     with pytest.raises(NotAllowed, match="not one of the people"):
         label_pairs.show_next_pair(world.context(), ada, started.id)
+
+
+def test_a_service_does_not_label_and_one_person_labels_under_one_name(
+    world: SmallInstallation, proposal: Proposal, ada: Actor
+) -> None:
+    ctx = world.context()
+    robot = world.person("robot", Role.PROPOSER, service=True)
+    with pytest.raises(InputError, match="only people label"):
+        label_pairs.start_labelling(ctx, robot, proposal.id)
+
+    world.person("ada2", Role.PROPOSER)
+    keys.link_people(ctx, OPERATOR, "ada2", "ada", "one person")
+    with pytest.raises(InputError, match="named twice"):
+        label_pairs.start_labelling(ctx, ada, proposal.id, people=["ada", "ada2"])
 
 
 def test_the_pairs_of_a_person_who_stays_away_count_against_the_candidate(
@@ -322,6 +386,7 @@ def test_nothing_can_be_labelled_before_the_evals(world: SmallInstallation, ada:
         ("[1]", "[2]", False),
         ("{not JSON", "{not json", False),
         ("yes", "no", False),
+        ('{"refund": true}', '{"refund": 1}', False),
     ],
 )
 def test_equal_answers_need_no_person(one: str, other: str, *, equal: bool) -> None:

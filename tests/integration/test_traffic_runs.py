@@ -11,8 +11,10 @@ import pytest
 from evals.sim import server
 from evals.sim.answers import write_filler
 from evals.suites.configured_suites import ConfiguredSuites
+from evals.suites.suite import load_suite
 from harness.evals.ports import EvalJob
 from harness.evals.settings import JudgeSettings, SuiteSettings
+from harness.frame.errors import ConfigError
 from harness.gate.run import Sample, SampleError
 from harness.providers.target import Price, Provider, Target
 from tests.support.evals.eval_process import Assignment, carry_out
@@ -127,6 +129,8 @@ def test_the_incumbents_arm_is_the_logged_answers_at_one_half(
     assert len(found) == ITEMS
     assert {one.strict for one in found} == {0.5}
     assert {one.judge_calls for one in found} == {0}
+    # Retention finds the texts of a run by its prompts.
+    assert all(one.prompt for one in found)
     # The log has no answer to three items, so people compare with the answers of now.
     now = {n: write_filler(QUESTION.format(n, n * 37 % 101)) for n in range(3)}
     answers = {one.item: one.answer for one in found}
@@ -151,3 +155,12 @@ def test_a_record_that_the_incumbent_no_longer_answers_so_is_stale(
     assert results["stale"]["samples"] == []
     assert "RecordStale" in results["stale"]["error"]
     assert "so its record is stale" in results["stale"]["error"]
+
+
+@pytest.mark.parametrize("missing", ["answers_of", "draw"])
+def test_a_comparison_with_answers_of_no_draw_is_refused(tmp_path: Path, missing: str) -> None:
+    suite = suite_of(tmp_path, "own", [line(n, "Short.") for n in range(ITEMS)])
+    options = {**suite.scorer_options, missing: ""}
+
+    with pytest.raises(ConfigError, match=f"has no {missing} in scorer_options"):
+        load_suite(replace(suite, scorer_options=options))

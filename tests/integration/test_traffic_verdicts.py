@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from evals.suites.items import Item
+from evals.suites.items import Item, file_sha256
 from harness.evals.ports import EvalJob
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.errors import InputError, ProofRefused, RecordStale, StaleEvidence
 from harness.frame.people.access import SYSTEM
+from harness.frame.signing.audit_log import AuditLog
 from harness.gate.offline.verdicts import replay_verdict, verdict_bytes
 from harness.gate.policy import TrafficProof
 from harness.gate.run import RECORD_STALE, RunState
 from harness.gate.verdict import Inconclusive, Passed, Verdict
 from harness.proposals import decisions
+from harness.proposals.candidates.spares import list_spares
 from harness.providers.target import Target
 from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
@@ -87,6 +89,11 @@ def world(plain_world: SmallInstallation) -> SmallInstallation:
 
 def use(world: SmallInstallation, suite: SuiteSettings) -> None:
     world.suites["traffic"] = suite
+    assert suite.path is not None
+    with world.store.write() as tx:
+        AuditLog(tx).append(
+            SYSTEM, "suite.draw", "suite traffic", {"sha256": file_sha256(suite.path)}
+        )
     settings = RouteSettings(suites=(RouteSuite("traffic"),))
     if world.route().settings != settings:
         routes.change_settings(
@@ -122,6 +129,7 @@ def test_a_judges_verdict_opens_no_canary_until_people_have_labelled(
         ProofRefused, match=r"not labelled suite 'traffic' yet: `swapgate label chat`"
     ):
         decisions.approve_proposal(world.context(), BEN, proposal.id, "it is fine")
+    assert list_spares(world.context(), "chat") == []  # and proves no spare
 
 
 def test_a_policy_may_let_the_judge_alone_open_a_canary(world: SmallInstallation) -> None:
@@ -181,6 +189,36 @@ def test_a_draw_of_another_incumbent_or_of_old_records_is_refused(
     options = {**settings.scorer_options, "answers_of": "sim/equal"}
     world.suites["traffic"] = replace(settings, scorer_options=options)
     with pytest.raises(StaleEvidence, match="has answers of sim/equal"):
+        world.propose("sim/good")
+
+
+@pytest.mark.parametrize("change", ["a logged answer", "a record"])
+def test_a_drawn_file_that_someone_changed_gives_no_verdict(
+    world: SmallInstallation, change: str
+) -> None:
+    file = world.suites["traffic"].path
+    assert file is not None
+    text = file.read_text(encoding="utf-8")
+    changed = (
+        text.replace("It is on its way.", "I do not know.")
+        if change == "a logged answer"
+        else text.partition("\n")[2]
+    )
+    file.write_text(changed, encoding="utf-8")
+
+    with pytest.raises(StaleEvidence, match="changed since its draw"):
+        world.propose("sim/good")
+
+
+def test_a_suite_under_another_name_than_its_draw_gives_no_verdict(
+    world: SmallInstallation,
+) -> None:
+    world.suites["copy"] = replace(world.suites["traffic"], name="copy")
+    routes.change_settings(
+        world.context(), SYSTEM, "chat", lambda now: replace(now, suites=(RouteSuite("copy"),))
+    )
+
+    with pytest.raises(StaleEvidence, match="has no draw of suite 'copy'"):
         world.propose("sim/good")
 
 

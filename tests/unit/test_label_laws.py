@@ -424,3 +424,13 @@ def test_a_preference_that_is_no_share_is_refused() -> None:
     for wrong in (math.nan, -0.1, 1.1):
         with pytest.raises(InputError, match="from 0 to 1"):
             judge_level(wrong)
+
+
+@pytest.mark.parametrize(
+    ("claim", "outcome"),
+    [(Claim.NON_INFERIOR, "promote"), (Claim.SUPERIOR, "inconclusive")],
+)
+def test_equal_pairs_alone_need_no_label(claim: Claim, outcome: str) -> None:
+    weights = PairWeights(1.0, (0.0, 0.0, 0.0))
+
+    assert judge_labels(weights, [], LabelDesign(claim, margin=0.1)).outcome == outcome

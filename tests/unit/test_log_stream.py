@@ -141,3 +141,22 @@ WRITERS: Mapping[str, Callable[[Path, Sequence[Mapping[str, Any]]], Path]] = {
     "jsonl": write_lines,
     "csv": write_table,
 }
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"x" * 2_000, "neither JSON nor the header of a table"),
+        (b"a\0,b\n1,2\n", "neither JSON nor the header of a table"),
+        (b"a,b\n", "has a header and no row"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused_by_its_first_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, sentence: str
+) -> None:
+    monkeypatch.setattr(log_stream, "_MAX_LINE_BYTES", 1_000)
+    file = tmp_path / "log.csv"
+    file.write_bytes(content)
+
+    with pytest.raises(InputError, match=sentence):
+        list(log_stream.stream_source(file))

@@ -216,6 +216,8 @@ def test_a_copy_has_the_requests_own_settings_and_no_others() -> None:
         ("meta-llama/Llama-3.3-70B-Instruct", "meta"),
         ("qwen3:8b", "alibaba"),
         ("our-deployment", ""),
+        ("ft:gpt-4o-mini-2024-07-18:novabank::abc", "openai"),
+        ("azure/ft:gpt-4o:claude-judge::x", "openai"),
     ],
 )
 def test_a_models_name_shows_its_maker_or_nothing(model: str, maker: str) -> None:

@@ -29,6 +29,9 @@ _MAX_LINE_BYTES: Final = 64 * 2**20
 _SURROGATE: Final = b"\\ud"
 
 
+_NUL: Final = "\0"
+
+
 def stream_source(path: Path) -> Iterator[SourceFile]:
     """Yields a file's records in parts of about PART_BYTES.
 
@@ -135,7 +138,10 @@ def _stream_table(path: Path) -> Iterator[SourceFile]:
 def _read_table(path: Path, text: TextIO) -> Iterator[SourceFile]:
     records: list[SourceRecord] = []
     part_bytes = 0
-    separator = detect_separator(text.readline())
+    header = text.readline(_MAX_LINE_BYTES)
+    if len(header) >= _MAX_LINE_BYTES or _NUL in header:
+        raise InputError(f"{path}:1: is neither JSON nor the header of a table")
+    separator = detect_separator(header)
     text.seek(0)
     reader = csv.reader(text, strict=True, delimiter=separator)
     names = [canonical(name).strip() for name in next(reader, [])]
@@ -155,6 +161,8 @@ def _read_table(path: Path, text: TextIO) -> Iterator[SourceFile]:
             yield SourceFile(path, "csv", records, {})
             records = []
             part_bytes = 0
+    if line <= 2 and not records:
+        raise InputError(f"{path}: has a header and no row; export the requests too")
     if records:
         yield SourceFile(path, "csv", records, {})
 

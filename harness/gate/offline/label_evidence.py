@@ -82,11 +82,11 @@ class HarmEvidence:
     """Evidence that people call more of the candidate's answers unacceptable than of the
     incumbent's.
 
-    log_e: now. log_e_most: the largest so far. least, most: bounds of the difference of both
-    rates.
+    log_e_labelled: now, by the draws with a label alone. log_e_most: the largest so far, if the
+    other draws count for the candidate. least, most: bounds of the difference of both rates.
     """
 
-    log_e: float
+    log_e_labelled: float
     log_e_most: float
     least: float
     most: float
@@ -97,8 +97,11 @@ class HarmEvidence:
 
     @property
     def is_suspected(self) -> bool:
-        """Whether the evidence of harm is strong, and further labels may show it."""
-        return self.log_e >= _STRONG_LOG_E and self.most > _SLACK
+        """Whether the evidence of harm is strong, and further labels may show it.
+
+        A pair that is shown, but not labelled, does not weaken it.
+        """
+        return self.log_e_labelled >= _STRONG_LOG_E and self.most > _SLACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,13 +222,17 @@ def judge_labels(
     passing = _Capital()
     failing = _Capital()
     harm = _Capital()
-    outcome = "running"
+    labelled_harm = _Capital()
+    # Equal pairs are known, and may be enough without a label.
+    outcome = _decide(known, passing, failing, design)
     for pair in drawn:
         low = known.share_with(pair, pair.low, known.low)
         high = known.share_with(pair, pair.high, known.high)
         passing.pay(pair.step.passing, low - design.theta0)
         failing.pay(pair.step.failing, design.rejected_below - high)
-        _pay_harm(harm, pair, known)
+        _pay_harm(harm, pair, known, known.unacceptable, pair.least_unacceptable)
+        if pair.unacceptable is not None:
+            _pay_harm(labelled_harm, pair, known, known.most_unacceptable, pair.unacceptable)
         known.add(pair)
         if outcome == "running":
             outcome = _decide(known, passing, failing, design)
@@ -247,7 +254,7 @@ def judge_labels(
         log_e_passing=passing.log_most,
         log_e_failing=failing.log_most,
         harm=HarmEvidence(
-            harm.log_now,
+            labelled_harm.log_now,
             harm.log_most,
             least=known.unacceptable - float(open_weight.sum()),
             most=known.most_unacceptable + float(open_weight.sum()),
@@ -270,13 +277,19 @@ def _decide(
     return "running"
 
 
-def _pay_harm(harm: _Capital, pair: DrawnPair, known: _Known) -> None:
+def _pay_harm(
+    harm: _Capital,
+    pair: DrawnPair,
+    known: _Known,
+    found: float,
+    label: float,
+) -> None:
     """Bets that people call more of the candidate's answers unacceptable. The stakes depend on
-    the draws alone.
+    the draws alone. found: the sum over earlier draws. label: this pair's `unacceptable`.
     """
     rates = pair.step.rates
     worst = known.drawn_weight + float((1.0 / rates[known.open_weight > 0.0]).max())
-    value = known.unacceptable + pair.least_unacceptable / float(rates[pair.judged])
+    value = found + label / float(rates[pair.judged])
     harm.pay(np.asarray(_GUARD_STAKES) / worst, value)
 
 

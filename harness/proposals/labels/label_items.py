@@ -4,13 +4,14 @@ weights and the judge's preferences.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
+from harness.frame.plain_data import canonical_json
 from harness.frame.records.transaction import Transaction
-from harness.gate.run import RunState, Sample
+from harness.gate.run import RunState, Sample, SampleError
 from harness.gate.suite_plan import SuitePlan
 from harness.proposals.context import ProposalsContext
 from harness.proposals.labels.labelling import LabelledItem
@@ -21,7 +22,6 @@ _FEWEST_PAIRS: Final = 10
 
 
 def load_items(
-    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
     plan: SuitePlan,
@@ -35,13 +35,15 @@ def load_items(
         )
     answers = first_answers(EvalRuns(tx).samples(runs.candidate))
     others = first_answers(EvalRuns(tx).samples(runs.incumbent))
+    _check_texts(proposal, plan, answers, others)
     ordered = sorted(answers.values(), key=lambda sample: sample.position)
     weights = _weigh(plan, len(ordered))
     items = []
     for sample, weight in zip(ordered, weights, strict=False):
-        theirs = incumbent_answer(ctx, plan.suite, sample.item, others)
+        if sample.error is SampleError.UNLABELLED:
+            continue  # no model was asked
         judged = None
-        if not is_equal(sample.answer, theirs):
+        if not is_equal(sample.answer, others[sample.item].answer):
             judged = _read_preference(sample)
         items.append(LabelledItem(sample.item, weight, judged))
     if len(items) < _FEWEST_PAIRS:
@@ -49,7 +51,35 @@ def load_items(
             f"suite {plan.suite!r} has {format_quantity(len(items), 'pair')}; a labelling "
             f"needs at least {_FEWEST_PAIRS}"
         )
-    return tuple(items)
+    total = sum(item.weight for item in items)
+    return tuple(replace(item, weight=item.weight / total) for item in items)
+
+
+def _check_texts(
+    proposal: Proposal,
+    plan: SuitePlan,
+    answers: Mapping[str, Sample],
+    others: Mapping[str, Sample],
+) -> None:
+    """Raises InputError for pairs whose answers are not both stored. Two deleted answers are
+    equal as texts, but no tie.
+    """
+    if missing := len(answers.keys() - others.keys()):
+        raise InputError(
+            f"{proposal.id}: the incumbent has not answered {missing} of {len(answers)} items "
+            f"of suite {plan.suite!r}; label after its evals"
+        )
+    if any(is_deleted(sample) for sample in (*answers.values(), *others.values())):
+        raise InputError(
+            f"{proposal.id}: the answers to suite {plan.suite!r} were deleted after their "
+            "retention; propose again, and label sooner"
+        )
+
+
+def is_deleted(sample: Sample) -> bool:
+    """Tells whether retention deleted a sample's texts. An empty answer has a prompt."""
+    is_asked = sample.error is not SampleError.UNLABELLED
+    return is_asked and not (sample.prompt or sample.answer)
 
 
 def _read_preference(sample: Sample) -> float:
@@ -67,18 +97,6 @@ def first_answers(samples: Iterable[Sample]) -> dict[str, Sample]:
     return found
 
 
-def incumbent_answer(
-    ctx: ProposalsContext,
-    suite: str,
-    item: str,
-    answers: Mapping[str, Sample],
-) -> str:
-    """Returns the incumbent's answer: of its run, or the answer that a user got."""
-    if item in answers and answers[item].answer.strip():
-        return answers[item].answer
-    return ctx.suites.item_texts(suite, item)[1]
-
-
 def is_equal(one: str, other: str) -> bool:
     """Tells whether two answers are mechanically equal: as texts, or as JSON values."""
     if one.strip() == other.strip():
@@ -86,7 +104,7 @@ def is_equal(one: str, other: str) -> bool:
     if one.strip()[:1] not in ("{", "[") or other.strip()[:1] not in ("{", "["):
         return False
     try:
-        return bool(json.loads(one) == json.loads(other))
+        return canonical_json(json.loads(one)) == canonical_json(json.loads(other))
     except ValueError:
         return False
 
@@ -115,11 +133,18 @@ def load_texts(
     runs: SuiteRuns,
     item: str,
 ) -> PairTexts:
-    """Loads the texts of a pair. All are empty after their retention."""
+    """Loads the texts of a pair. Raises InputError if retention deleted an answer, because a
+    missing answer would lose.
+    """
     sample = first_answers(EvalRuns(tx).samples_of(runs.candidate, [item]))[item]
     others = first_answers(EvalRuns(tx).samples_of(runs.incumbent, [item]))
+    if is_deleted(sample) or is_deleted(others[item]):
+        raise InputError(
+            f"suite {suite!r}: the answers of this pair were deleted after their retention; "
+            "propose again, and label sooner"
+        )
     return PairTexts(
         sample.prompt or ctx.suites.item_texts(suite, item)[0],
         sample.answer,
-        incumbent_answer(ctx, suite, item, others),
+        others[item].answer,
     )

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
-from harness.frame.people.access import Actor, Role
-from harness.frame.people.records import Principals
+from harness.frame.people.access import Actor, PrincipalKind, Role
+from harness.frame.people.records import PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.offline.label_evidence import plan_next_label
@@ -99,8 +99,8 @@ def start_labelling(
                 f"{stored.id} has a labelling of suite {plan.suite!r}: a second one would be a "
                 f"second chance. Continue it by `swapgate label {stored.route}`"
             )
-        principals = _find_people(tx, people) or (actor.principal,)
-        items = load_items(ctx, tx, stored, plan)
+        principals = _find_people(tx, people, actor)
+        items = load_items(tx, stored, plan)
         new = Labelling(
             id=ctx.chance.token("lb_"),
             proposal=stored.id,
@@ -208,14 +208,16 @@ def give_label(
     """Stores the actor's answer about a pair that was shown. It never changes afterwards.
 
     choice: by the letters of the answers. unacceptable: the answers that no user should get.
-    Raises Conflict for another person's pair and for a pair with the actor's label, NotAllowed,
-    NotFound.
+    Raises Conflict for another person's pair, for a pair with the actor's label and after the
+    end, NotAllowed, NotFound.
     """
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
         tx.serialize()
         state = load_state(tx, Labellings(tx).get(labelling))
         _check_person(state.labelling, actor)
+        if state.evidence.is_decided:
+            raise Conflict(f"{labelling} has ended, and a later label would change its verdict")
         draw = next((draw for draw in state.draws if draw.number == number), None)
         if draw is None:
             raise NotFound(f"{labelling} has no pair {number}; ask for the next pair first")
@@ -254,14 +256,23 @@ def _find_plan(proposal: Proposal, suite: str | None) -> SuitePlan:
     return plans[0]
 
 
-def _find_people(tx: Transaction, names: Sequence[str]) -> tuple[str, ...]:
-    found = []
+def _find_people(tx: Transaction, names: Sequence[str], actor: Actor) -> tuple[str, ...]:
+    """Returns the principals of different people; the actor's without names. A service has no
+    preference.
+    """
+    found = [] if names else [actor.principal]
     for name in names:
         principal = Principals(tx).named(name)
         if principal is None:
             raise NotFound(f"there is no person {name!r}; `swapgate person list` shows them")
         found.append(principal.id)
-    if len(set(found)) < len(found):
+    for principal in Principals(tx).among(found).values():
+        if principal.kind is PrincipalKind.SERVICE:
+            raise InputError(
+                f"{principal.name} is a service, and only people label: name them by --person"
+            )
+    people = PersonLinks(tx).people()
+    if len({people.person(id_) for id_ in found}) < len(found):
         raise InputError("a person is named twice; name each person once")
     return tuple(found)
 
@@ -338,11 +349,6 @@ def _show(
     labelling = state.labelling
     runs = Proposals(tx).get(labelling.proposal).runs[labelling.suite]
     texts = load_texts(ctx, tx, labelling.suite, runs, draw.item)
-    if not texts.candidate and not texts.incumbent:
-        raise InputError(
-            f"{labelling.id}: the texts of pair {draw.number} were deleted after their "
-            "retention; propose again, and label sooner"
-        )
     answers = [texts.candidate or NO_ANSWER, texts.incumbent or NO_ANSWER]
     if not labelling.shows_candidate_first(draw.number, person):
         answers.reverse()

@@ -27,6 +27,8 @@ _OTHER_MAKERS: Final[Mapping[str, str]] = {
     "jamba": "ai21",
 }
 
+_FINE_TUNED: Final = "ft:"  # `ft:BASE:OWNER:SUFFIX:ID`
+
 
 def maker_of_model(model: str) -> str:
     """Returns the maker of a model; empty if the name does not show it.
@@ -34,6 +36,10 @@ def maker_of_model(model: str) -> str:
     Ignores a gateway's or a cloud's parts before the name: `openai/gpt-4o`,
     `eu.anthropic.claude-sonnet-4`.
     """
+    name = model.lower().rpartition("/")[2]
+    if name.startswith(_FINE_TUNED):
+        # The owner of a fine-tuned model chooses all parts after the base model's name.
+        return maker_of_model(name.removeprefix(_FINE_TUNED).partition(":")[0])
     for part in reversed(model.lower().replace(":", "/").split("/")):
         for name in (part, *(piece for piece in part.split(".") if not piece.isdigit())):
             if maker := _maker_of_name(name):
