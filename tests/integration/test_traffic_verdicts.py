@@ -20,6 +20,10 @@ from harness.gate.run import RECORD_STALE, RunState
 from harness.gate.verdict import Inconclusive, Passed, Verdict
 from harness.proposals import decisions
 from harness.proposals.candidates.spares import list_spares
+from harness.proposals.report.blocks import Heading, plain_text
+from harness.proposals.report.comparison import load_comparison
+from harness.proposals.report.document import describe_comparison
+from harness.proposals.report.findings import describe_absence, list_drawbacks
 from harness.providers.target import Target
 from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
@@ -130,6 +134,25 @@ def test_a_judges_verdict_opens_no_canary_until_people_have_labelled(
     ):
         decisions.approve_proposal(world.context(), BEN, proposal.id, "it is fine")
     assert list_spares(world.context(), "chat") == []  # and proves no spare
+
+
+def test_the_report_names_the_judge_and_the_labels_first_and_no_time_of_a_logged_answer(
+    world: SmallInstallation,
+) -> None:
+    proposal = world.until_decided(world.propose("sim/good").id)
+
+    comparison = load_comparison(world.context(), proposal.id)
+    title, *_ = describe_comparison(comparison)
+
+    assert isinstance(title, Heading)
+    assert plain_text(title.text).startswith("PASSED by the judge sim/judge (in spite of")
+    label, _, decision = comparison.next_step.partition("`swapgate label chat`")
+    assert "asks for people" in label
+    assert decision.startswith(". After that, another person than ann must approve")
+    assert comparison.incumbent_figures.p50_s is None
+    assert comparison.candidate_figures.p50_s is not None
+    assert not any("slower" in one.what for one in list_drawbacks(comparison))
+    assert "not slower" not in describe_absence(comparison)
 
 
 def test_a_policy_may_let_the_judge_alone_open_a_canary(world: SmallInstallation) -> None:

@@ -195,13 +195,13 @@ def _describe_untaken(model: SeenModel, other: Replacement) -> str:
 
 def _list_effort(report: AttachReport) -> Iterator[tuple[str, str]]:
     effort = report.effort
-    few = "" if effort.items >= PAIRS else f" (the figures below are for {PAIRS:,})"
+    few = "" if effort.items >= PAIRS else f", if there were {PAIRS:,} pairs"
     yield "Candidate", report.candidate or "unknown: name it by --candidate"
     yield (
         "Requests",
         (
-            f"{effort.items:,} to the candidate{few}, and {effort.reasked:,} again to the "
-            "present model"
+            f"{effort.items:,} to the candidate, and {effort.reasked:,} again to the present "
+            "model"
         ),
     )
     yield "Judge", report.judge or "unknown: name it by --judge"
@@ -211,7 +211,7 @@ def _list_effort(report: AttachReport) -> Iterator[tuple[str, str]]:
         "A person",
         (
             f"about {median} minutes for {effort.labels} labels, and in 4 of 5 cases at most "
-            f"{most} for {effort.labels_80}, to show a loss of less than {POINTS} points"
+            f"{most} for {effort.labels_80}, to show a loss of less than {POINTS} points{few}"
         ),
     )
 

@@ -314,7 +314,7 @@ def _describe_weak_slice(
     name = plan.slice_terms.name if plan.slice_terms else plan.suite
     enough = test.items_needed(sd, effect)
     return (
-        f"slice {name!r}: {plan.n_max_text} {plan.unit}s show a "
+        f"slice {name!r}: {plan.n_max:,} {plan.unit}s show a "
         f"true difference of {format_score(effect, None)} points in "
         f"{format_percent(power, significant=2)} of comparisons, and "
         f"{format_percent(LEAST_SLICE_POWER)} is the least; about {enough:,} would show it in "

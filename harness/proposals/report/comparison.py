@@ -40,6 +40,7 @@ from harness.proposals.report.next_steps import (
     DecidedProposal,
     describe_next_step,
 )
+from harness.proposals.traffic_suites import find_missing_labels
 from harness.providers.records import Targets
 from harness.providers.registry.target_life import describe_no_way_back
 from harness.providers.target import Target
@@ -242,7 +243,7 @@ def load_comparison(
         candidate=arms[1],
         verdict=verdict,
         suites=suites,
-        incumbent_figures=compute_arm_figures(AnswerColumns.join(arm for arm, _ in answers)),
+        incumbent_figures=_compute_incumbent_figures(suites),
         candidate_figures=compute_arm_figures(AnswerColumns.join(arm for _, arm in answers)),
         forecast=forecast,
         cost=ratio,
@@ -306,10 +307,11 @@ def _next_step(
     answers = {
         side.plan.suite: (side.figures.incumbent, side.figures.candidate) for side in suites
     }
-    freeze_text = absence_text = no_way_back = ""
+    freeze_text = absence_text = no_way_back = missing_labels = ""
     if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
         with ctx.store.read() as tx:
             freeze_text = "; ".join(freezes.list_refusals_of_step(ctx, tx, proposal.route))
+            missing_labels = find_missing_labels(tx, proposal)
     elif proposal.phase is ProposalPhase.PROMOTED and rollout is not None:
         with ctx.store.read() as tx:
             absence_text = _describe_replacement(tx, rollout)
@@ -325,6 +327,7 @@ def _next_step(
             freeze_text,
             absence_text,
             no_way_back,
+            missing_labels,
         )
     )
 
@@ -387,6 +390,23 @@ def _load_suite(
         load(pair.candidate),
         Suites(tx).get(plan.suite_digest),
         SuiteColumns(figures(pair.incumbent), figures(pair.candidate)) if is_light else None,
+    )
+
+
+def _compute_incumbent_figures(suites: Sequence[SuiteAnswers]) -> ArmFigures:
+    """Computes the incumbent's figures. A suite of traffic gives its answers from the log, so
+    that their times are unknown.
+    """
+    figures = compute_arm_figures(AnswerColumns.join(side.figures.incumbent for side in suites))
+    if not any(side.plan.judged_by for side in suites):
+        return figures
+    return replace(
+        figures,
+        p50_s=None,
+        p95_s=None,
+        p50_interval_s=None,
+        p95_interval_s=None,
+        tokens_per_s=None,
     )
 
 

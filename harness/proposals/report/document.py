@@ -131,7 +131,14 @@ def _build_title(comparison: Comparison, file: str) -> Heading:
         place = (f" on {subject} ", Code(file or comparison.proposal.route))
         return Heading(("No verdict yet: ", candidate, " against ", incumbent, *place), 1)
     relation = f" {OUTCOME_PHRASES[verdict.outcome]} "
-    return Heading((f"{verdict.words}: ", candidate, relation, incumbent), 1)
+    words = f"{verdict.words}{_name_judge(comparison)}"
+    return Heading((f"{words}: ", candidate, relation, incumbent), 1)
+
+
+def _name_judge(comparison: Comparison) -> str:
+    """Names the judge of a verdict on a suite of traffic; empty for any other verdict."""
+    judges = [side.plan.judged_by for side in comparison.suites if side.plan.judged_by]
+    return f" by the judge {judges[0]}" if judges and comparison.is_measured else ""
 
 
 def _build_notices(comparison: Comparison) -> Blocks:

@@ -119,10 +119,11 @@ def describe_absence(comparison: Comparison) -> str:
     candidate = comparison.candidate_figures
     if not comparison.is_measured:
         return "Unknown: it was not measured."
-    if None in (incumbent.p50_s, candidate.p50_s):
-        return "Its latency, cost and failures were not measured."
-    parts = ["not slower (median, p95)"]
+    has_times = None not in (incumbent.p50_s, candidate.p50_s)
     has_costs = None not in (incumbent.cost_usd_per_1000, candidate.cost_usd_per_1000)
+    if not (has_times or has_costs):
+        return "Its latency, cost and failures were not measured."
+    parts = ["not slower (median, p95)"] if has_times else []
     parts += ["not dearer"] if has_costs else []
     text = f"No drawback: it is {', '.join(parts)}, and no more of its calls failed."
     reports = comparison.basis.suites if comparison.basis else ()
@@ -130,7 +131,10 @@ def describe_absence(comparison: Comparison) -> str:
     if slices:
         other = "other " if any(slice_.worse for slice_ in slices) else ""
         text += f" No {other}slice looks worse."
-    return text if has_costs else f"{text} Its cost compared with the current model is unknown."
+    if has_times and has_costs:
+        return text
+    unknown = "latency" if has_costs else "cost"
+    return f"{text} Its {unknown} compared with the current model is unknown."
 
 
 def _canary_drawbacks(comparison: Comparison) -> Iterator[Drawback]:

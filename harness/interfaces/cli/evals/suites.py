@@ -258,7 +258,7 @@ def draw_suite(
         return
     click.echo(f"suite {suite}: {drawn.summary}")
     for reason, count in sorted(drawn.left_out.items()):
-        output.note(f"not drawn: {format_quantity(count, 'record')} {reason}")
+        output.note(f"not drawn: {count:,} {reason}")
     if drawn.dated:
         output.note(
             f"{format_quantity(drawn.dated, 'prompt')} with a date or a tool's result, which "

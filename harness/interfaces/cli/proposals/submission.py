@@ -14,6 +14,7 @@ from harness.frame.formatting import (
     format_bps,
     format_estimate,
     format_percent,
+    format_quantity,
     format_score,
     format_span,
     format_usd,
@@ -270,10 +271,12 @@ def _print_brief_outlook(outlook: ProposalOutlook, ramp: RampPlan) -> None:
 
 def _summarise_estimate(suite_estimate: SuiteEstimate) -> str:
     cells = _build_planning_cells(suite_estimate)
+    plan = suite_estimate.plan
+    size = format_quantity(plan.n_max, plan.unit)
     return (
-        f"{cells['SUITE']} ({cells['ROLE']}): {cells['CLAIM']}, {cells['ITEMS']} items, shows "
-        f"differences from {cells['SEES FROM']}; costs at most {cells['COSTS AT MOST']}; takes "
-        f"about {cells['TAKES ABOUT']}"
+        f"{cells['SUITE']} ({cells['ROLE']}): {cells['CLAIM']}, {size}, shows differences "
+        f"from {cells['SEES FROM']}; costs at most {cells['COSTS AT MOST']}; takes about "
+        f"{cells['TAKES ABOUT']}"
     )
 
 
