@@ -39,15 +39,17 @@ from harness.app.capture_import import build_capture
 from harness.app.installation import Installation
 from harness.app.suite_import import SuiteImport, add_suites
 from harness.evals.settings import JudgeSettings, SuiteSettings
-from harness.frame.errors import InputError, NotAllowed
-from harness.frame.people.access import Actor, Role, key_hash
+from harness.frame.errors import InputError, NotAllowed, NotFound
+from harness.frame.people.access import SYSTEM, Actor, Role, key_hash
 from harness.frame.plain_data import digest
+from harness.frame.records.transaction import Transaction
 from harness.frame.redaction import Redactor
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations.records import Captures
 from harness.proposals.traffic_suites import DRAWN
 from harness.providers.models.makers import find_shared_maker
-from harness.providers.records import Sightings
+from harness.providers.records import Providers, Sightings
+from harness.providers.registry.targets import require_provider, store_prices
 from harness.providers.target import Target
 from harness.routing.capture import PROVIDER_STATE, CapturedRequest
 from harness.routing.control import data_class_checks
@@ -125,7 +127,8 @@ def draw_suite(
         table = Routing(tx).table()
         incumbent = table.targets[table.routes[request.route].incumbent]
         sightings = Sightings(tx).for_target(incumbent.id)
-    judge = Target.from_name(request.judge)
+        judge = Target.from_name(request.judge)
+        _require_judge_provider(tx, judge)
     _check_judge(request, judge, incumbent)
     _check_classes(installation, settings.data_class, request.route)
     data_class_checks.check_targets(ctx, settings, [incumbent, judge], route=request.route)
@@ -209,6 +212,15 @@ def _build_suite(
         judge=JudgeSettings(Target.from_name(request.judge)),
     )
     return SuiteItems(settings, items, origin=dict(manifest))
+
+
+def _require_judge_provider(tx: Transaction, judge: Target) -> None:
+    """Raises NotFound for a judge without a provider, before anything is drawn."""
+    if judge.provider not in Providers(tx).all():
+        raise NotFound(
+            f"the judge {judge.name} has no provider here: add it by `swapgate provider add "
+            f"{judge.provider}`, or name a --judge of another provider"
+        )
 
 
 def _check_judge(request: DrawRequest, judge: Target, incumbent: Target) -> None:
@@ -401,4 +413,8 @@ def _record_draw(
     details = {**manifest, "items": imported[0].items, "sha256": imported[0].sha256}
     with installation.context.store.write() as tx:
         AuditLog(tx).append(actor, DRAWN, f"suite {request.suite}", details)
+        # A control process that runs fills prices at its start only.
+        judge = Target.from_name(request.judge)
+        provider = require_provider(tx, judge.provider)
+        store_prices(installation.context, tx, SYSTEM, provider, [judge.model])
         yield

@@ -10,6 +10,7 @@ import pytest
 
 from harness.frame.runtime.clock import SystemClock
 from harness.operations.records import Captures
+from harness.providers.records import Providers
 from harness.routing.capture import CapturedRequest
 from tests.support.evals.spend_log import spend_row, spend_rows, write_spend_log
 from tests.support.site.command_line import CommandLine
@@ -64,6 +65,21 @@ def test_a_drawn_suite_has_the_users_answers_and_its_registration(cli: CommandLi
     assert event["subject"] == "suite traffic"
 
 
+def test_a_draw_stores_the_price_of_its_judge_at_once(cli: CommandLine) -> None:
+    """A control process that runs already would not know the costs of judging."""
+    config = cli.folder / "swapgate.yaml"
+    config.write_text(
+        config.read_text("utf-8").replace("personal: [sim]", "personal: [sim, openai]"), "utf-8"
+    )
+    cli.run("provider", "add", "openai", "--kind", "openai")
+    write_spend_log(cli.folder / "spend.jsonl", spend_rows(NOW, 80))
+
+    draw(cli, "--judge", "openai/gpt-4.1")
+
+    with cli.world.store.read() as tx:
+        assert "gpt-4.1" in Providers(tx).all()["openai"].prices
+
+
 def test_the_same_dates_give_the_same_draw_whatever_else_the_file_has(cli: CommandLine) -> None:
     rows = spend_rows(NOW, 80)
     write_spend_log(cli.folder / "spend.jsonl", rows)
@@ -95,6 +111,7 @@ def test_a_record_whose_class_nobody_knows_is_not_drawn(cli: CommandLine) -> Non
     [
         (("--judge-anyway", ""), 2, "does not show who made the judge"),
         (("--judge", "sim/base"), 2, "is the incumbent"),
+        (("--judge", "gemini/x"), 1, "add it by `swapgate provider add gemini`"),
         (("--days", "9"), 2, "draws from 7 whole days"),
     ],
 )
