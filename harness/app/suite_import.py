@@ -49,12 +49,14 @@ from harness.frame.errors import ConfigError, Conflict, InputError
 from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.text_files import decode_text
+from harness.gate.suite_plan import TRAFFIC_SCORER
 
 MAX_UPLOAD_BYTES: Final = 50 * 1024 * 1024
 UPLOAD_SUFFIXES: Final = (".jsonl", ".csv")
 # The scorers for uploaded suites, each with its options and their defaults.
+# Only a draw makes a suite of traffic.
 UPLOAD_SCORERS: Final[Mapping[str, Mapping[str, object]]] = {
-    name: scorer.defaults for name, scorer in SCORERS.items()
+    name: scorer.defaults for name, scorer in SCORERS.items() if name != TRAFFIC_SCORER
 }
 JUDGED_SCORERS: Final = frozenset(name for name, scorer in SCORERS.items() if scorer.judged)
 LOCK_WAIT_S: Final = 30.0

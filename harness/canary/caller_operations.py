@@ -68,7 +68,7 @@ CANARY_CALLERS: Final = OperationGroup(
         Operation(
             use_case=callers.list_callers,
             role=Role.APPROVER,
-            words="List hashed callers that the candidate of ROUTE's newest canary served.\n\n"
+            words="List the hashed callers of a canary's candidate.\n\n"
             "The audit log records the reading. Callers at shares above 50 % and in the bake "
             "are left out.",
             command="callers ROUTE",

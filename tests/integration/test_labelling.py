@@ -85,6 +85,7 @@ def test_people_who_prefer_the_candidate_pass_it_and_the_verdict_names_the_perso
     assert ended.ended
     assert ended.passed
     assert f"By {ada.name}'s preference ({ended.labels} labels): PASSED" in ended.verdict
+    assert "+" not in ended.verdict
     with world.store.read() as tx:
         assert label_progress.find_missing_label_proof(tx, proposal.id, "colours") == ""
 

@@ -239,7 +239,7 @@ def test_a_request_that_acts_at_the_provider_is_counted_as_never_asked_again(
         ),
         (
             [row(n, end_user="kim", session_id=f"s{n}") for n in range(3)],
-            "all requests name one caller, so a proof counts by conversation, and there are 3",
+            "all requests name one caller, and no suite is drawn from one caller",
         ),
         (
             [row(n, end_user="") for n in range(3)],

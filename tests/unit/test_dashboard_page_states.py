@@ -480,7 +480,7 @@ def test_an_old_page_says_what_is_stale_and_how_old_all_else_is(
     for page, sentence in says.items():
         app = shown(monkeypatch, lived_in.config, page, queries.get(page))
         assert sentence in text(app), page
-    assert {*pages()} - {*says} == {"keys", "providers", "shadows"}
+    assert {*pages()} - {*says} == {"keys", "labels", "providers", "shadows"}
 
 
 def test_a_router_that_did_not_hear_of_a_change_is_named(

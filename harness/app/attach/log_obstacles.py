@@ -59,8 +59,8 @@ def list_obstacles(
     yield from _list_caller_obstacles(survey)
     if survey.all_alike:
         yield (
-            "all requests ask the same: a proof from them holds for this one question, so log "
-            "more of the traffic"
+            "all requests ask the same, and no suite is drawn from one question: log more of "
+            "the traffic"
         )
     for bond, number in subject.bonds.most_common():
         yield f"{_part(number, total)} are never asked again, because they use {bond}"
@@ -96,10 +96,9 @@ def _list_caller_obstacles(survey: TrafficSurvey) -> Iterator[str]:
             "the proof, so log the user of each request"
         )
     elif survey.callers == 1:
-        conversations = format_quantity(survey.conversations, "conversation")
         yield (
-            "all requests name one caller, so a proof counts by conversation, and there "
-            f"{'is' if survey.conversations == 1 else 'are'} {conversations}"
+            "all requests name one caller, and no suite is drawn from one caller: log the end "
+            "user of each request"
         )
 
 

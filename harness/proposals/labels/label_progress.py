@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from harness.frame.formatting import format_points, format_quantity
+from harness.frame.formatting import format_quantity, format_score
 from harness.frame.people.records import Principals
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.label_evidence import LabelEvidence, judge_labels
@@ -146,7 +146,7 @@ def describe_verdict(
             "incumbent, whatever people prefer."
         )
     share = f"the candidate wins a share of {evidence.estimate:.2f} of {subject}"
-    allowed = f"at most {format_points(design.margin)} points worse"
+    allowed = f"at most {format_score(design.margin, None)} points worse"
     match evidence.outcome, design.claim:
         case "promote", Claim.SUPERIOR:
             return f"{by}: PASSED, the candidate is preferred; {share}."
