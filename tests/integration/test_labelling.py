@@ -1,5 +1,6 @@
 """People label pairs of answers, blind, through use cases, command line and API."""
 
+import errno
 import json
 from collections.abc import Iterator
 from datetime import timedelta
@@ -432,6 +433,21 @@ def test_a_person_labels_in_the_terminal_stops_and_continues_until_it_ends(
     assert "Pairs without a label count against the candidate: local (1)" in rest
     assert "The labels suffice. By local's preference" in last
     assert "NOT ENOUGH EVIDENCE" in last
+
+
+def test_without_a_terminal_the_command_says_where_to_label(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> str:
+        raise OSError(errno.ENXIO, "No such device or address", "/dev/tty")
+
+    monkeypatch.setattr("click.getchar", refuse)
+
+    cli.run("route", "create", "mail", "--incumbent", "sim/base", "--suite", "colours")
+    proposal = cli.json("proposal", "create", "mail", "sim/better")["proposal"]["id"]
+    cli.world.until_decided(proposal)
+
+    assert "run the same command in a terminal" in press("", "mail", exits=2)
 
 
 def test_the_people_of_a_labelling_are_fixed_at_its_start(cli: CommandLine) -> None:

@@ -163,6 +163,11 @@ def _read_key(prompt: str) -> str:
         key = click.getchar().lower()
     except (EOFError, KeyboardInterrupt):
         key = _QUIT
+    except OSError:  # click opens /dev/tty if stdin is none
+        raise InputError(
+            "this process has no terminal for the keys: run the same command in a terminal, "
+            "or label on the dashboard; the labelling waits"
+        ) from None
     if not key or key in _INTERRUPTS:
         key = _QUIT
     click.echo(key)
