@@ -65,6 +65,24 @@ def test_a_drawn_suite_has_the_users_answers_and_its_registration(cli: CommandLi
     assert event["subject"] == "suite traffic"
 
 
+def test_what_is_left_out_and_what_is_compared_is_counted_once_with_its_noun(
+    cli: CommandLine,
+) -> None:
+    hosted = spend_row(900, NOW, tools=[{"type": "mcp", "server_url": "https://mail.example"}])
+    rows = [*spend_rows(NOW, 80), {**hosted, "startTime": spend_rows(NOW, 1)[0]["startTime"]}]
+    write_spend_log(cli.folder / "spend.jsonl", rows)
+
+    drawn = cli.run(
+        *("suite", "draw", "traffic", "--route", "chat", "--from", "spend.jsonl"),
+        *("--judge", "sim/judge", "--judge-anyway", WHY),
+    )
+    cli.run("route", "settings", "chat", "--suite", "traffic", "--reason", "our traffic")
+    brief = cli.run("proposal", "create", "chat", "sim/better")
+
+    assert "not drawn: 1 with a tool that the provider runs\n" in drawn.stderr
+    assert "traffic (primary): superior, 80 clusters, shows differences" in brief.stdout
+
+
 def test_a_draw_stores_the_price_of_its_judge_at_once(cli: CommandLine) -> None:
     """A control process that runs already would not know the costs of judging."""
     config = cli.folder / "swapgate.yaml"

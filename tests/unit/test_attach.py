@@ -117,6 +117,12 @@ def test_the_screen_has_models_replacements_and_the_next_command_as_its_last_lin
     assert any(line.startswith("openai/gpt-4.1  4") and "$0.04" in line for line in lines)
     assert "What could take their place" in lines
     assert lines[-1].strip().startswith("swapgate suite draw my-traffic --route ROUTE --from")
+    assert lines[-2] == (
+        "Put a name for ROUTE, which the log does not tell. The command needs an installation "
+        "(swapgate init) whose route serves openai/gpt-4.1, and a provider for the judge."
+    )
+    (person,) = [line for line in lines if line.startswith("a person:")]
+    assert person.endswith("if there were 3,000 pairs")
     assert str(file) in lines[-1]
     assert lines[-1].partition("--judge ")[2].startswith("anthropic/")
 

@@ -5,6 +5,8 @@ from typing import Any, Final
 
 from harness.app.attach.attach_report import (
     MOST_MODELS,
+    UNKNOWN_JUDGE,
+    UNKNOWN_ROUTE,
     AttachReport,
     SeenModel,
     count_unknown,
@@ -62,7 +64,21 @@ def describe_report(report: AttachReport) -> Blocks:
     if report.obstacles:
         yield BulletList("Mind", [mark_code(obstacle) for obstacle in report.obstacles])
     yield Heading("Next")
+    yield Sentence(mark_code(_describe_need(report)))
     yield Commands([report.next_command])
+
+
+def _describe_need(report: AttachReport) -> str:
+    """Describes what the next command needs."""
+    words = report.next_command.split()
+    gaps = [gap for gap in (UNKNOWN_ROUTE, UNKNOWN_JUDGE) if gap in words]
+    names = (
+        f"Put a name for {' and '.join(gaps)}, which the log does not tell. " if gaps else ""
+    )
+    return (
+        f"{names}The command needs an installation (`swapgate init`) whose route serves "
+        f"{report.subject.name}, and a provider for the judge."
+    )
 
 
 def _list_facts(report: AttachReport) -> Iterator[tuple[str, str]]:

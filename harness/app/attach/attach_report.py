@@ -31,8 +31,9 @@ from harness.providers.models.catalogue import Catalogue, CatalogueEntry
 
 MOST_MODELS: Final = 8  # with replacements, so that the screen stays one
 _UNKNOWN: Final = "unknown"
-_ROUTE: Final = "ROUTE"
-_JUDGE: Final = "PROVIDER/MODEL"
+# What the next command has instead of a name that the log does not tell.
+UNKNOWN_ROUTE: Final = "ROUTE"
+UNKNOWN_JUDGE: Final = "PROVIDER/MODEL"
 _NO_NAME: Final = re.compile(r"[^a-z0-9]+")
 
 
@@ -197,11 +198,11 @@ def _write_command(
         "draw",
         f"{route or 'my'}-traffic",
         "--route",
-        route or _ROUTE,
+        route or UNKNOWN_ROUTE,
         "--from",
         source,
         "--judge",
-        judge.name if judge else _JUDGE,
+        judge.name if judge else UNKNOWN_JUDGE,
     ]
     return shlex.join(words)
 
