@@ -70,6 +70,18 @@ def test_the_exit_code_is_the_verdict(
     assert "so far" not in done.stderr
 
 
+def test_a_pass_that_waits_for_a_person_says_who_goes_on(
+    cli: CommandLine, meanwhile: Meanwhile
+) -> None:
+    cli.run("route", "create", "mail", "--incumbent", "sim/base", "--suite", "colours")
+    cli.run("route", "settings", "mail", "--policy", "approved", "--reason", "four eyes")
+    meanwhile(cli.world.run_once)
+
+    done = cli.run("proposal", "create", "mail", "sim/better", "--wait")
+
+    assert "must approve or reject the canary" in done.stderr.splitlines()[-1]
+
+
 def test_several_candidates_are_waited_for_and_the_best_sets_the_exit_code(
     cli: CommandLine, meanwhile: Meanwhile
 ) -> None:

@@ -45,7 +45,7 @@ from harness.proposals.candidates.outlook import (
 from harness.proposals.report.comparison import load_comparison
 from harness.proposals.submission import ProposalRequest
 from harness.routing.control import freezes
-from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalTexts
+from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalPhase, ProposalTexts
 from harness.routing.reports import monthly_bill
 
 
@@ -237,9 +237,17 @@ def create_proposal(
         facts = {**risk, **({"slices": of_slices} if of_slices else {})}
         _print_documents(proposals[:n_candidates], outlook.candidates, facts)
     elif wait:
-        for proposal in proposals:
-            click.echo(comparison.describe_outcome(load_comparison(context, proposal.id)))
+        _print_outcomes(context, proposals)
     return code
+
+
+def _print_outcomes(ctx: Context, proposals: Sequence[Proposal]) -> None:
+    """Prints each verdict, and the next step of a proposal that waits for a person."""
+    for proposal in proposals:
+        loaded = load_comparison(ctx, proposal.id)
+        click.echo(comparison.describe_outcome(loaded))
+        if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
+            output.note(f"next: {loaded.next_step}")
 
 
 def _note_before(ctx: Context, route: str, candidates: Sequence[str]) -> None:
