@@ -131,7 +131,7 @@ def test_init_makes_an_installation_that_the_doctor_likes(empty_folder: Path) ->
 
 
 def test_a_command_or_a_key_file_that_is_not_there_is_said_with_what_there_is() -> None:
-    assert "There are: import, list." in run("suite", "show", exits=2).stderr
+    assert "There are: draw, import, list." in run("suite", "show", exits=2).stderr
     assert "eval-worker" not in run("unheard", exits=2).stderr
     assert "Did you mean 'list'?" in run("suite", "lst", exits=2).stderr
     assert (
