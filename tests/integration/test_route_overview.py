@@ -171,9 +171,11 @@ def test_a_route_names_the_fallback_that_a_kill_switch_puts_in_its_models_place(
 # Path → why the whole of it is short. docs/reference/api.md says it in a sentence.
 SMALL: Final = {
     "/canaries": "at most one per route",
+    "/canaries/{route}/callers": "at most 10,000 hashes of one canary",
     "/credentials/providers": "one per provider",
     "/dashboard-sessions": "who is signed in now",
     "/drift": "one per route and suite",
+    "/labellings": "the newest 50",
     "/models/ending": "models in use that end within 90 days",
     "/people": "people and services, not their keys",
     "/policies": "those of the file",
@@ -183,6 +185,7 @@ SMALL: Final = {
     "/providers/{provider}/models": "at most 5,000",
     "/routes/{route}/drift": "one per suite of a route",
     "/routes/{route}/fallbacks": "one chain",
+    "/routes/{route}/spares": "one chain",
     "/suites": "those of the file",
 }
 

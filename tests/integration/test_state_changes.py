@@ -26,9 +26,19 @@ from harness.frame.people.access import OPERATOR, SYSTEM, Role
 from harness.frame.records.columns import Json, UtcTime
 from harness.frame.records.signed_tables import SignedTable
 from harness.frame.records.transaction import Transaction
+from harness.gate.offline.label_plan import LabelDesign
+from harness.gate.suite_plan import Claim
 from harness.operations import dashboard_sessions, integrity, keys
 from harness.proposals import break_glass, decisions, fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.proposals.labels.labelling import (
+    LabelChoice,
+    LabelDraw,
+    LabelledItem,
+    Labelling,
+    PairLabel,
+)
+from harness.proposals.labels.records import LabelDraws, Labellings, Labels
 from harness.providers.credential import Credential
 from harness.providers.force import Force, ForceKind, SwitchSource
 from harness.providers.records import Credentials, Targets
@@ -37,6 +47,7 @@ from harness.providers.target import Target
 from harness.routing.control import freezes
 from harness.routing.proposal import Proposal
 from harness.routing.records.interventions import Shadows
+from harness.routing.records.runs import EvalRuns
 from harness.routing.shadow import Shadow
 from router.snapshot.holder import SnapshotHolder
 from tests.contract.test_store_shadows import SHADOW
@@ -220,6 +231,7 @@ def live(world: SmallInstallation) -> None:
         Credentials(tx).put(replace(CREDENTIAL, created_at=world.clock.now()))
         Shadows(tx).add(shadow_of(proposal, world.clock.now()))
         approve_switch(tx)
+        add_label(tx, proposal)
     dashboard_sessions.create_link(ctx, OPERATOR, secret=SECRET)
     world.run_once()
     assert world.get(proposal.id).rollout
@@ -231,6 +243,29 @@ def approve_switch(tx: Transaction) -> None:
     SwitchRequests(tx).add(REQUEST)
     AgentGrants(tx).add(ANSWERING)
     SwitchRequests(tx).decide(APPROVED)
+
+
+def add_label(tx: Transaction, proposal: Proposal) -> None:
+    plan = proposal.plans[0]
+    labelling = Labelling(
+        id="lb_1",
+        proposal=proposal.id,
+        suite=plan.suite,
+        suite_digest=plan.suite_digest,
+        candidate=proposal.candidate,
+        run=next(iter(EvalRuns(tx).of_targets({proposal.candidate}))).id,
+        people=("ben",),
+        design=LabelDesign(Claim.NON_INFERIOR, margin=0.1),
+        items=(LabelledItem("red", 1.0, 0.5),),
+        seed="5eed",
+        author="ben",
+        created_at=proposal.updated_at,
+    )
+    Labellings(tx).add(labelling)
+    LabelDraws(tx).add(LabelDraw("lb_1", 1, "red", ("ben",), {}, proposal.updated_at))
+    Labels(tx).add(
+        PairLabel("la_1", "lb_1", 1, "ben", LabelChoice.TIE, 0.5, 0.0, proposal.updated_at)
+    )
 
 
 def shadow_of(proposal: Proposal, now: datetime) -> Shadow:

@@ -202,6 +202,47 @@ ROWS: Final[tuple[tuple[str, Row], ...]] = (
             "data_class": "",
         },
     ),
+    (
+        "labelling",
+        {
+            "id": "lb_1",
+            "proposal": "p_2",
+            "suite": "s",
+            "suite_digest": "d",
+            "candidate": "t_third",
+            "run": "r_1",
+            "people": '["ben"]',
+            "design": "{}",
+            "items": "[]",
+            "seed": "5eed",
+            "author": "ben",
+            "created_at": AT,
+        },
+    ),
+    (
+        "label_draw",
+        {
+            "labelling": "lb_1",
+            "number": 1,
+            "item": "i_1",
+            "people": '["ben"]',
+            "step": "{}",
+            "at": AT,
+        },
+    ),
+    (
+        "label",
+        {
+            "id": "la_1",
+            "labelling": "lb_1",
+            "number": 1,
+            "person": "ben",
+            "choice": "tie",
+            "preference": 0.5,
+            "unacceptable": 0.0,
+            "at": AT,
+        },
+    ),
 )
 
 
