@@ -225,7 +225,10 @@ def create_proposal(
         _print_documents(proposals, outlook.candidates, risk)
     elif wait:
         for proposal in proposals:
-            click.echo(comparison.describe_outcome(load_comparison(context, proposal.id)))
+            result = load_comparison(context, proposal.id)
+            click.echo(comparison.describe_outcome(result))
+            if result.next_step:
+                click.echo(f"next: {result.next_step}")
     return code
 
 
