@@ -122,8 +122,10 @@ def _describe_remeasurement(decided: DecidedProposal) -> str:
         key=attrgetter("limit"),
         default=None,
     ):
-        advice = f"{longest_cut.advice}, then propose again."
-        return f"{advice} This is not evidence about the candidate."
+        return (
+            f"answers of suite runs were {longest_cut.text}: {longest_cut.advice}, then propose "
+            "again. This is not evidence about the candidate."
+        )
     has_missing_scores = any(
         report.figures.measured is not None for report in decided.verdict.suites
     )

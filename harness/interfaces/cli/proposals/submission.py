@@ -45,7 +45,7 @@ from harness.proposals.candidates.outlook import (
 from harness.proposals.report.comparison import load_comparison
 from harness.proposals.submission import ProposalRequest
 from harness.routing.control import freezes
-from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalPhase, ProposalTexts
+from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalTexts
 from harness.routing.reports import monthly_bill
 
 
@@ -242,11 +242,11 @@ def create_proposal(
 
 
 def _print_outcomes(ctx: Context, proposals: Sequence[Proposal]) -> None:
-    """Prints each verdict, and the next step of a proposal that waits for a person."""
+    """Prints each verdict with its next step."""
     for proposal in proposals:
         loaded = load_comparison(ctx, proposal.id)
         click.echo(comparison.describe_outcome(loaded))
-        if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
+        if loaded.next_step:
             output.note(f"next: {loaded.next_step}")
 
 
