@@ -123,8 +123,8 @@ def _describe_remeasurement(decided: DecidedProposal) -> str:
         default=None,
     ):
         return (
-            f"answers of suite runs were {longest_cut.text}: {longest_cut.advice}, then propose "
-            "again. This is not evidence about the candidate."
+            f"answers of suite runs were {longest_cut.text}: {longest_cut.advice}, then "
+            "propose again. This is not evidence about the candidate."
         )
     has_missing_scores = any(
         report.figures.measured is not None for report in decided.verdict.suites
