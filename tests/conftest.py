@@ -10,9 +10,10 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
@@ -210,6 +211,21 @@ def mark_by_database(items: list[pytest.Item]) -> None:
             and not item.get_closest_marker("both_databases")
         ):
             item.add_marker(pytest.mark.verify)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def loggers_without_caches() -> Iterator[None]:
+    """Lets every logger follow the present configuration. A logger that keeps its processors
+    escapes `capture_logs` once another test of this process has set up the logs anew.
+    """
+    configure = structlog.configure
+
+    def configure_without_caches(**given: Any) -> None:
+        configure(**given | {"cache_logger_on_first_use": False})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structlog, "configure", configure_without_caches)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -152,7 +152,7 @@ def test_a_number_with_two_readings_is_refused_with_its_line(tmp_path: Path) -> 
 
 
 def test_each_scorer_that_compares_its_target_scores_it() -> None:
-    rules = {"assertions", "judged_assertions", "code", "rubric", "pairwise"}
+    rules = {"assertions", "judged_assertions", "code", "rubric", "pairwise", "preference"}
     unscored = {
         name
         for name, scorer in SCORERS.items()
