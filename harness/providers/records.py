@@ -8,6 +8,7 @@ audit events. The dataclasses stand in the modules of their rules, such as `targ
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
@@ -378,6 +379,21 @@ class DiscoveredModels(Records[DiscoveredModel]):
         return self._first(
             self._select(columns.provider == provider_name, columns.model == model)
         )
+
+    def has_newer(self, of_provider: Provider, requested_at: datetime) -> bool:
+        """Tells whether a list of the provider's present address was requested after this
+        time.
+        """
+        # Waits until no other transaction writes lists.
+        self._tx.serialize_by(discovered_model.name)
+        columns = discovered_model.c
+        newer = self._select(
+            columns.provider == of_provider.name,
+            columns.source == of_provider.api_base,
+            columns.found_at > requested_at,
+            columns.gone_at.is_(None),
+        )
+        return self._first(newer) is not None
 
     def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
         """Replaces a provider's list, and marks missing models as gone. Raises InputError."""

@@ -322,6 +322,24 @@ def test_a_provider_that_is_changed_while_it_is_asked_keeps_no_list(
     assert "another" not in names(ctx)
 
 
+def test_a_list_that_was_requested_earlier_replaces_no_newer_list(
+    world: SmallInstallation, ctx: Context, sim: ListServer
+) -> None:
+    class Slow:
+        """Another process reads and stores a longer list while this answer is under way."""
+
+        def ask(self, *asked: object) -> object:
+            reply = HttpProviderProbe(SystemClock()).ask(*asked)  # type: ignore[arg-type]
+            lists(sim, listing(*BEFORE, "new"))
+            world.clock.advance(1)
+            named_models.discover_models(ctx, ANN, "attic")
+            return reply
+
+    named_models.discover_models(replace(ctx, probe=Slow()), ANN, "attic")  # type: ignore[arg-type]
+
+    assert "new" in names(ctx)
+
+
 def test_a_provider_without_its_key_is_not_asked(ctx: Context) -> None:
     registered_providers.change_provider(ctx, SYSTEM, "groq", ProviderChange())
     with pytest.raises(Conflict, match="swapgate provider key set groq"):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Final
 
 from harness.frame.errors import (
@@ -77,7 +77,8 @@ def discover_models(
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, name)
-    return _store_list(ctx, actor, provider, _request_list(ctx, provider))
+    requested_at = ctx.clock.now()
+    return _store_list(ctx, actor, provider, _request_list(ctx, provider), requested_at)
 
 
 def discover_several(
@@ -91,6 +92,8 @@ def discover_several(
     Returns by provider its list, or the error of reading it. Raises StoreUnavailable.
     """
     actor.require(Role.PROPOSER)
+
+    requested_at = ctx.clock.now()
 
     def ask(provider: Provider) -> ProbeReply | SwapgateError:
         try:
@@ -106,7 +109,7 @@ def discover_several(
             results[provider.name] = (
                 reply
                 if isinstance(reply, SwapgateError)
-                else _store_list(ctx, actor, provider, reply)
+                else _store_list(ctx, actor, provider, reply, requested_at)
             )
         except StoreUnavailable:
             raise
@@ -120,11 +123,12 @@ def _store_list(
     actor: Actor,
     provider: Provider,
     reply: ProbeReply,
+    requested_at: datetime,
 ) -> DiscoveredList:
     """Stores a list that a provider sent. Raises the errors of `discover_models`.
 
     Refuses the list if the provider changed meanwhile: a list from its former address would be
-    wrong.
+    wrong. Keeps a stored list that was requested later, because it is newer.
     """
     name = provider.name
     if reply.error:
@@ -133,7 +137,7 @@ def _store_list(
             "--api-base URL` changes its address"
         )
     try:
-        parsed = parse_listed_models(reply.content, provider, ctx.clock.now())
+        parsed = parse_listed_models(reply.content, provider, requested_at)
     except InputError as error:
         raise DiscoveryFailed(
             f"provider {name!r} at {provider.api_base} lists no models: {error}"
@@ -143,6 +147,8 @@ def _store_list(
             raise Conflict(
                 f"provider {name!r} was changed while Swapgate read its list: discover again"
             )
+        if DiscoveredModels(tx).has_newer(provider, requested_at):
+            return parsed
         DiscoveredModels(tx).replace(name, parsed.models)
         used = targets.list_used_models(ctx, tx, provider)
         targets.store_prices(ctx, tx, actor, provider, used)
