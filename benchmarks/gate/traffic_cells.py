@@ -205,7 +205,7 @@ def best_of_windows(runs: int, claim: Claim) -> TrafficCell:
 
 def heavy_caller(runs: int, claim: Claim) -> TrafficCell:
     """One caller sends 30 % of the requests, and the candidate wins all of them. The mean over
-    callers is at the null. The naive rule draws requests, whoever sent them.
+    callers is at the null. The naive rule draws requests, and ignores their callers.
     """
     others = PAIRS - 1
     plan = plan_of(claim, PAIRS)

@@ -440,7 +440,7 @@ def _build_entry(
 
 def _toml(entries: list[dict[str, object]]) -> str:
     """Writes the values as JSON: TOML reads JSON's strings, numbers, and lists."""
-    lines = ["# Written by `swapgate suite import`."]
+    lines = ["# Written by Swapgate."]
     for entry in entries:
         lines += ["", "[[dataset]]"]
         lines += [f"{name} = {write_value(value)}" for name, value in entry.items()]

@@ -162,7 +162,7 @@ def _bare_name(model: str) -> str:
 
 
 def _find_served(names: Sequence[str], served_today: str, aliases: frozenset[str]) -> str:
-    """Returns the served model whose records count: today's; empty if none is today's.
+    """Returns the served model whose records count: today's; empty if no record has it.
 
     names: of the incumbent's records, oldest first. A log may have only an alias, which names
     no build; the re-ask then shows whether the model has changed.

@@ -241,7 +241,7 @@ def _check_judge(request: DrawRequest, judge: Target, incumbent: Target) -> None
 
 
 def _check_classes(installation: Installation, data_class: str, route: str) -> None:
-    """Raises NotAllowed if nobody can tell which providers may see the route's records."""
+    """Raises NotAllowed if a route without a data class leaves its receivers unknown."""
     if installation.context.data_classes and not data_class:
         raise NotAllowed(
             f"the configuration has data classes, but route {route!r} has none, so Swapgate "
@@ -251,7 +251,7 @@ def _check_classes(installation: Installation, data_class: str, route: str) -> N
 
 def _build_rule(installation: Installation, request: DrawRequest, policy_days: int) -> DrawRule:
     """Builds the rule of the draw. Its seed depends on the route and the dates, and on no
-    content, so that nobody can look for a seed.
+    content, so that a proposer cannot search for a favourable seed.
     """
     days = policy_days if request.days is None else request.days
     if days > policy_days:

@@ -36,7 +36,7 @@ _FILE_PARTS: Final = frozenset({"item_reference", "container_upload"})
 _GATEWAY_FUNCTIONS: Final = frozenset({"litellm_web_search"})
 _ONLINE: Final = ":online"  # OpenRouter's suffix of a model that searches the web
 _CLIENT_TYPES: Final = frozenset({None, "function", "custom"})
-# Members of which one is in each function tool, by protocol.
+# Each function tool has one of these members, by protocol.
 _FUNCTION_MEMBERS: Final = ("function", "name")
 
 HOSTED_TOOL: Final = "a tool that the provider runs"

@@ -17,7 +17,8 @@ def choose_override(overrides: Overrides, request: ItemRequest) -> str | None:
     """
     if request.endpoint not in list(Endpoint):
         raise InputError(
-            f"metadata.endpoint: {request.endpoint!r} is none of {', '.join(Endpoint)}"
+            f"metadata.endpoint: {request.endpoint!r} is no endpoint; write one of "
+            f"{', '.join(Endpoint)}"
         )
     body = json.dumps(dict(request.body)).encode()
     declared = request.headers.get(KIND.decode())

@@ -91,7 +91,7 @@ def _list_facts(report: AttachReport) -> Iterator[tuple[str, str]]:
         last = format_date(survey.last_at.date())
         days = format_quantity(len(survey.days), "day")
         yield "Dates", f"{first} to {last}, requests on {days}"
-    callers = f"{survey.callers:,}" if survey.callers else "none is named"
+    callers = f"{survey.callers:,}" if survey.callers else "the log names no caller"
     yield "Callers", callers
     for reason, number in survey.lost.most_common(_MOST_ERRORS):
         yield "Without", f"{number:,} {reason}"

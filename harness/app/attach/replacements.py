@@ -80,7 +80,7 @@ class Replacement:
     """A model that could take another's place. Money in US dollars, for the counted requests.
 
     untaken: the requests that it certainly cannot take, by the ability that it lacks. unstated:
-    requests that need an ability of which the catalogue says nothing, by ability.
+    requests that need an ability that the catalogue does not mention, by ability.
     """
 
     name: str  # kind/model

@@ -109,7 +109,7 @@ class ModelTraffic:
                 self.bonds[bond] += 1
 
     def find_duration(self, share: float) -> float | None:
-        """Returns a quantile of the durations in seconds; None if none is known."""
+        """Returns a quantile of the durations in seconds; None without a known duration."""
         seen = 0
         for bin_, number in sorted(self._durations.items()):
             seen += number

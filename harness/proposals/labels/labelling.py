@@ -81,7 +81,7 @@ class Labelling:
         return PairWeights(ties / total, (sums[0] / total, sums[1] / total, sums[2] / total))
 
     def chance(self, *parts: object) -> float:
-        """Computes a number from 0 to below 1 that nobody can choose, from the seed."""
+        """Computes a number from 0 to below 1 from the random seed."""
         text = ":".join([self.seed, *map(str, parts)])
         return int.from_bytes(sha256(text.encode()).digest()[:7]) / 2**56
 

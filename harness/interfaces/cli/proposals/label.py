@@ -101,7 +101,7 @@ def _show_status(progress: LabelProgress) -> int:
                 ("pairs", progress.pairs),
                 ("labels", progress.labels),
                 ("missing labels", missing or "none"),
-                ("labelled by two", f"{progress.both}, of which {progress.agreed} agree"),
+                ("labelled by two", f"{progress.both}; {progress.agreed} agree"),
                 ("plan", progress.forecast),
                 ("verdict", progress.verdict or "not yet: more labels decide"),
             ]
@@ -163,7 +163,7 @@ def _read_key(prompt: str) -> str:
         key = click.getchar().lower()
     except (EOFError, KeyboardInterrupt):
         key = _QUIT
-    except OSError:  # click opens /dev/tty if stdin is none
+    except OSError:  # without stdin, click opens /dev/tty
         raise InputError(
             "this process has no terminal for the keys: run the same command in a terminal, "
             "or label on the dashboard; the labelling waits"
