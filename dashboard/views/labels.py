@@ -46,8 +46,8 @@ def show() -> None:
             f"{labels.plural(waiting, 'labelling')} to go on with"
             if waiting
             else "Nothing to label",
-            "People compare the answers of two models, blind. Their labels decide, not the "
-            "judge.",
+            "People compare the answers of two models, blind. A canary needs their verdict "
+            "beside the judge's.",
         )
     )
     opened = st.session_state.get(OPEN_KEY)
