@@ -57,7 +57,7 @@ _FIELD_CLASSES: Final = frozenset(
         FailureClass.CONTEXT_WINDOW,
     }
 )
-_BETA_HEADER: Final = b"anthropic-beta"
+BETA_HEADER: Final = b"anthropic-beta"
 _WORD: Final = re.compile(r"[a-z]+")
 Headers = tuple[tuple[bytes, bytes], ...]
 # Provider, maker, endpoint.
@@ -324,14 +324,14 @@ def _remove_betas(headers: Headers, removed: Sequence[str]) -> Headers:
     if not removed:
         return headers
     other_betas = [beta for beta in _list_betas(headers) if beta not in removed]
-    other_headers = tuple(header for header in headers if header[0] != _BETA_HEADER)
+    other_headers = tuple(header for header in headers if header[0] != BETA_HEADER)
     return (
-        (*other_headers, (_BETA_HEADER, ",".join(other_betas).encode("latin-1")))
+        (*other_headers, (BETA_HEADER, ",".join(other_betas).encode("latin-1")))
         if other_betas
         else other_headers
     )
 
 
 def _list_betas(headers: Headers) -> Sequence[str]:
-    values = (value.decode("latin-1") for name, value in headers if name == _BETA_HEADER)
+    values = (value.decode("latin-1") for name, value in headers if name == BETA_HEADER)
     return [beta for value in values for part in value.split(",") if (beta := part.strip())]

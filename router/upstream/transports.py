@@ -20,7 +20,7 @@ from harness.frame.failures import FailureClass
 from harness.providers.credential import ProviderKey, hide_provider_secrets
 from harness.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.providers.models.abilities import kinds_with
-from harness.providers.models.capabilities import Endpoint, Prefill, StrictSchema
+from harness.providers.models.capabilities import Capabilities, Endpoint, Prefill, StrictSchema
 from harness.providers.ports import Posted
 from harness.providers.target import Provider
 from harness.routing.reliability.request_repair import RequestRepair
@@ -68,7 +68,7 @@ from router.upstream.endpoint_translation import (
     TranslatedRequest,
     Translation,
 )
-from router.upstream.learned_repairs import LearnedRepairs
+from router.upstream.learned_repairs import BETA_HEADER, Headers, LearnedRepairs
 from router.upstream.pool import UpstreamPool
 from router.upstream.reply_reading import (
     BridgedReply,
@@ -131,6 +131,14 @@ _MOST_FITS: Final = 1_000
 _BRIDGES: Final[Mapping[str, Translation]] = {
     DIALECTS[endpoint].path: translation for endpoint, translation in TRANSLATIONS.items()
 }
+
+
+def _find_abilities(can: Capabilities, headers: Headers) -> Capabilities:
+    """Returns a model's abilities for a request. A beta header such as `output-128k-2025-02-19`
+    raises the model's largest output, so the published limit says nothing about it.
+    """
+    raises_limit = any(name == BETA_HEADER and b"output-" in value for name, value in headers)
+    return replace(can, max_output_tokens=None) if raises_limit else can
 
 
 def _mark_signatures(
@@ -274,7 +282,7 @@ class ConversationTransport(Transport):
         for field, pattern in model_fit.message_gates if is_message else model_fit.gates:
             if body.find(field) >= 0 and pattern.search(body):
                 fit_body = fit_message if is_message else fit_chat
-                body, dropped = fit_body(body, model_fit.can)
+                body, dropped = fit_body(body, _find_abilities(model_fit.can, request.headers))
                 break
         if is_message:
             moved_body = move_message(body, request.maker)

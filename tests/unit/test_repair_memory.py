@@ -276,6 +276,27 @@ async def test_a_limit_learned_without_a_beta_header_does_not_bind_one_with_it()
     assert sent == [100_000, 64_000, 100_000, 64_000]
 
 
+async def test_a_published_limit_does_not_bind_a_request_with_an_output_beta_header() -> None:
+    wire = ScriptedTransport(lambda _: completion())
+    transport = ConversationTransport("anthropic", wire, LearnedRepairs(time.monotonic))
+    beta = (b"anthropic-beta", b"interleaved-thinking-2025-05-14,output-128k-2025-02-19")
+    for headers in ((), (beta,), ()):
+        request = UpstreamRequest(
+            Provider("p", "anthropic", "http://127.0.0.1:1"),
+            with_fields(model="claude-sonnet-4-5", max_tokens=100_000),
+            stream=False,
+            path=MESSAGES_PATH,
+            headers=headers,
+            bridged=frozenset(),
+        )
+        reply = await transport.send(request)
+        await reply.body()
+        await reply.aclose()
+
+    sent = [json.loads(request.body)["max_tokens"] for request in wire.seen]
+    assert sent == [64_000, 100_000, 64_000]
+
+
 async def test_fields_that_are_refused_one_after_the_other_cost_later_requests_nothing(
     tmp_path: Path,
 ) -> None:
