@@ -20,6 +20,7 @@ from harness.proposals.labels.labelling import (
     count_agreement,
 )
 from harness.proposals.labels.records import LabelDraws, Labellings, Labels
+from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 
 
@@ -39,11 +40,13 @@ class LabelProgress:
     pairs: int
     labels: int
     skipped: int
+    given: Mapping[str, int]  # labels, by the person's name
     missing: Mapping[str, int]  # draws without a label, by the person's name
     ended: bool
     passed: bool
     inconclusive: bool  # all pairs have labels, which show nothing
     verdict: str
+    closed: str  # why it ended with its proposal, before its labels sufficed; else empty
     both: int
     agreed: int
     forecast: str  # the plan's estimate of the labels; empty where it is not computed
@@ -112,16 +115,25 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
         pairs=len(labelling.items),
         labels=len(given),
         skipped=len(state.skipped),
+        given=dict(Counter(names.get(person, person) for _, person in given)),
         missing=dict(missing),
         ended=evidence.is_decided,
         passed=evidence.passes,
         inconclusive=evidence.outcome == "inconclusive",
         verdict=describe_verdict(state, evidence, people) if evidence.is_decided else "",
+        closed="" if evidence.is_decided else _describe_close(proposal),
         both=both,
         agreed=agreed,
         forecast="",
         created_at=labelling.created_at,
     )
+
+
+def _describe_close(proposal: Proposal) -> str:
+    """Describes why nobody labels any more; empty while the proposal is open."""
+    if proposal.open:
+        return ""
+    return f"{proposal.id} {proposal.predicate}: {proposal.closed_because}"
 
 
 def describe_verdict(
