@@ -6,22 +6,22 @@ hides them from everybody, on every page, command and API: from the first score 
 verdict or the proposal's end. Scores, means, answers and previews of a verdict are hidden.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.evals.settings import whole_suite
 from harness.frame.errors import SignatureInvalid
 from harness.frame.records.transaction import Transaction
 from harness.gate.policy import TrafficProof
-from harness.gate.run import EvalRun
+from harness.gate.run import EvalRun, Sample
 from harness.gate.suite_plan import SuiteRole
 from harness.proposals.labels.label_progress import load_state
 from harness.proposals.labels.records import Labellings
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 
-HIDDEN: Final = "hidden"
+HIDDEN: Final = "hidden"  # the value of `rule` in a hidden sample
 
 
 def describe_hidden(route: str) -> str:
@@ -64,35 +64,90 @@ def _find_ended(tx: Transaction, proposal: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Blindness:
-    """The hidden runs: routes by target and suite. It covers both arms, earlier attempts and
-    runs by hand, because they have the same answers.
-    """
+class _BlindSuite:
+    """A suite whose evidence is hidden, with its open proposal."""
 
-    routes: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    proposal: str
+    route: str
+    targets: frozenset[str]  # both arms
+    suite: str
+    suite_digest: str
 
-    def why(self, target: str, suite: str) -> str:
-        """Returns why a target's scores and answers of a suite are hidden; empty if they are
-        shown.
+    def hides(self, target: str, suite: str, suite_digest: str) -> bool:
+        """Tells whether a target's run of a suite has the same answers: the suite itself, or
+        the whole suite of a slice, or a slice of it.
         """
-        route = self.routes.get((target, whole_suite(suite)))
-        return "" if route is None else describe_hidden(route)
-
-    def why_run(self, run: EvalRun) -> str:
-        return self.why(run.target, run.suite)
-
-
-def load_blindness(tx: Transaction) -> Blindness:
-    """Loads which runs are hidden now, because of all open proposals."""
-    return tx.once(("blindness",), lambda: _load_blindness(tx))
+        if target not in self.targets:
+            return False
+        return suite_digest == self.suite_digest or (
+            suite != self.suite and whole_suite(suite) == whole_suite(self.suite)
+        )
 
 
-def _load_blindness(tx: Transaction) -> Blindness:
-    return Blindness(
-        {
-            (target, whole_suite(suite)): proposal.route
+def _list_blind(tx: Transaction) -> Sequence[_BlindSuite]:
+    return tx.once(
+        ("blind suites",),
+        lambda: [
+            _BlindSuite(
+                proposal.id,
+                proposal.route,
+                frozenset({proposal.incumbent, proposal.candidate}),
+                plan.suite,
+                plan.suite_digest,
+            )
             for proposal in Proposals(tx).open()
-            for suite in find_blind_suites(tx, proposal)
-            for target in (proposal.incumbent, proposal.candidate)
-        }
+            for blind in [find_blind_suites(tx, proposal)]
+            for plan in proposal.plans
+            if plan.suite in blind
+        ],
+    )
+
+
+def find_why_hidden(tx: Transaction, run: EvalRun) -> str:
+    """Returns why a run's scores and answers are hidden; empty if they are shown. Earlier
+    attempts and runs by hand are hidden too, because they have the same answers.
+    """
+    for blind in _list_blind(tx):
+        if blind.hides(run.target, run.suite, run.suite_digest):
+            return describe_hidden(blind.route)
+    return ""
+
+
+def hide_evidence(tx: Transaction, proposal: Proposal) -> tuple[Proposal, str]:
+    """Returns a proposal as pages may show it, and why a part is hidden (else empty): without
+    the runs of hidden suites, and without a verdict on its own hidden suites.
+    """
+    why = ""
+    runs = dict(proposal.runs)
+    for plan in proposal.plans:
+        for blind in _list_blind(tx):
+            if any(
+                blind.hides(target, plan.suite, plan.suite_digest)
+                for target in (proposal.incumbent, proposal.candidate)
+            ):
+                why = describe_hidden(blind.route)
+                runs.pop(plan.suite, None)
+    if not why:
+        return proposal, ""
+    is_own = bool(find_blind_suites(tx, proposal))
+    return replace(proposal, runs=runs, verdict=None if is_own else proposal.verdict), why
+
+
+def hide_sample(sample: Sample, why: str) -> Sample:
+    """Returns a sample without answer, score, tokens, cost and time: each of them could tell a
+    labeller which model gave an answer.
+    """
+    return Sample(
+        run=sample.run,
+        item=sample.item,
+        epoch=sample.epoch,
+        position=sample.position,
+        answer=why,
+        strict=None,
+        lenient=None,
+        input_tokens=0,
+        output_tokens=0,
+        cost_usd=None,
+        duration_s=0.0,
+        rule=HIDDEN,
     )

@@ -24,14 +24,15 @@ from harness.gate.offline.label_plan import (
 )
 from harness.gate.offline.people_claims import label_alpha
 from harness.gate.suite_plan import SuitePlan
-from harness.proposals.context import ProposalsContext
+from harness.proposals.context import ProposalsContext, dry_run_context
+from harness.proposals.labels import blindness
 from harness.proposals.labels.blindness import list_labelled_suites
+from harness.proposals.labels.expected_labels import describe_forecast
 from harness.proposals.labels.label_items import load_items, load_texts
 from harness.proposals.labels.label_progress import (
     LabellingState,
     LabelProgress,
     build_progress,
-    describe_forecast,
     load_state,
 )
 from harness.proposals.labels.labelling import (
@@ -122,19 +123,52 @@ def start_labelling(
         Labellings(tx).add(new)
         details = {"proposal": stored.id, "suite": plan.suite, "people": list(principals)}
         AuditLog(tx).append(actor, "labelling.start", new.id, details)
+        state = LabellingState(new, (), ())
         # Equal answers may be enough without a label.
-        progress = _record_end(tx, actor, LabellingState(new, (), ()))
-    return replace(progress, forecast=describe_forecast(new))
+        progress = _record_end(tx, actor, state)
+    with ctx.store.read() as tx:  # the forecast takes a second, and needs no lock
+        return replace(progress, forecast=describe_forecast(tx, state))
+
+
+def plan_labelling(
+    ctx: ProposalsContext,
+    actor: Actor,
+    proposal: str,
+    *,
+    suite: str | None = None,
+    people: Sequence[str] = (),
+    traffic: bool = False,
+) -> LabelProgress:
+    """Shows the labelling that `start_labelling` would start, with its forecast, and starts
+    nothing. Raises as `start_labelling`.
+    """
+    return start_labelling(
+        dry_run_context(ctx), actor, proposal, suite=suite, people=people, traffic=traffic
+    )
 
 
 def find_labelling(ctx: ProposalsContext, name: str) -> str:
-    """Finds the newest labelling by id, proposal, route or suite; empty without one."""
+    """Finds the newest labelling by id, proposal, route or suite; empty without one, and for a
+    route or suite with a newer proposal that people have to label.
+    """
     with ctx.store.read() as tx:
         for labelling in Labellings(tx).newest(MOST_LISTED):
-            route = Proposals(tx).get(labelling.proposal).route
-            if name in (labelling.id, labelling.proposal, labelling.suite, route):
+            proposal = Proposals(tx).get(labelling.proposal)
+            if name in (labelling.id, labelling.proposal):
                 return labelling.id
+            if name in (labelling.suite, proposal.route):
+                return "" if _has_newer(tx, name, proposal) else labelling.id
     return ""
+
+
+def _has_newer(tx: Transaction, name: str, labelled: Proposal) -> bool:
+    """Tells whether people have to label a newer proposal of a route or suite."""
+    return any(
+        proposal.created_at > labelled.created_at
+        and (name == proposal.route or name in blindness.find_blind_suites(tx, proposal))
+        and bool(blindness.find_blind_suites(tx, proposal))
+        for proposal in Proposals(tx).open()
+    )
 
 
 def find_proposal(ctx: ProposalsContext, name: str) -> str:
@@ -164,9 +198,9 @@ def load_progress(ctx: ProposalsContext, labelling: str) -> LabelProgress:
     with ctx.store.read() as tx:
         state = load_state(tx, Labellings(tx).get(labelling))
         progress = build_progress(tx, state)
-    if progress.ended:
-        return progress
-    return replace(progress, forecast=describe_forecast(state.labelling))
+        if progress.ended:
+            return progress
+        return replace(progress, forecast=describe_forecast(tx, state))
 
 
 def show_next_pair(
@@ -197,6 +231,8 @@ def show_next_pair(
                 return NextPair(None, build_progress(tx, state))
             LabelDraws(tx).add(new)
             state = LabellingState(state.labelling, (*state.draws, new), state.labels)
+            if state.evidence.is_decided:  # whatever the label of this pair would be
+                return NextPair(None, _record_end(tx, actor, state))
             draw = new if actor.principal in new.people else None
         pair = _show(ctx, tx, state, draw, actor.principal)
         return NextPair(pair, build_progress(tx, state))

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from harness.frame.people.records import Principals
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.label_evidence import LabelEvidence, judge_labels
-from harness.gate.offline.label_forecast import LabelForecast, forecast_labels
 from harness.gate.offline.people_claims import SuiteLabels, judge_preference
 from harness.gate.suite_plan import SuitePlan
 from harness.proposals.labels.labelling import (
@@ -22,6 +21,7 @@ from harness.proposals.labels.labelling import (
     count_agreement,
 )
 from harness.proposals.labels.records import LabelDraws, Labels
+from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 
 
@@ -41,11 +41,13 @@ class LabelProgress:
     pairs: int
     labels: int
     skipped: int
+    given: Mapping[str, int]  # labels, by the person's name
     missing: Mapping[str, int]  # draws without a label, by the person's name
     ended: bool
     passed: bool
     inconclusive: bool  # all pairs have labels, which show nothing
     verdict: str
+    closed: str  # why it ended with its proposal, before its labels sufficed; else empty
     both: int
     agreed: int
     forecast: str  # the plan's estimate of the labels; empty where it is not computed
@@ -132,11 +134,13 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
         pairs=len(labelling.items),
         labels=len(given),
         skipped=len(state.skipped),
+        given=dict(Counter(names[person] for _, person in given)),
         missing=dict(missing),
         ended=verdict.outcome != "running",
         passed=verdict.outcome == "passed",
         inconclusive=verdict.outcome == "inconclusive",
         verdict=verdict.sentence if verdict.outcome != "running" else "",
+        closed=_describe_close(proposal) if verdict.outcome == "running" else "",
         both=both,
         agreed=agreed,
         forecast="",
@@ -144,18 +148,8 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
     )
 
 
-def describe_forecast(labelling: Labelling) -> str:
-    """Describes how many labels the plan expects: the median, and enough for 80 % of plans."""
-    ties = sum(item.judged is None for item in labelling.items)
-    forecast = forecast_labels(len(labelling.items), ties, labelling.design)
-    return _format_forecast(forecast)
-
-
-def _format_forecast(forecast: LabelForecast) -> str:
-    if forecast.median is None:
-        return "equal models would hardly pass with these pairs: draw more, or allow more loss"
-    late = "more than the pairs" if forecast.quantile_80 is None else str(forecast.quantile_80)
-    return (
-        f"about {forecast.median} labels in the median, {late} in the longest fifth of "
-        "labellings, 20 s each"
-    )
+def _describe_close(proposal: Proposal) -> str:
+    """Describes why a labelling takes no more labels; empty while the proposal is open."""
+    if proposal.open:
+        return ""
+    return f"{proposal.id} {proposal.predicate}: {proposal.closed_because}"
