@@ -12,11 +12,15 @@ from typing import Any, Final
 from evals.runner.questions import answer_text
 from evals.scorers import AnswerToolCall
 from evals.suites.conversation import FIELDS, check_fields, check_messages, find_input_text
-from evals.traffic.draw import DrawnRecord, has_answer
+from evals.traffic.draw import DrawnRecord
+from evals.traffic.recorded_runs import has_answer
 from harness.frame.errors import InputError
+from harness.gate.suite_plan import RUN_CLUSTER
 from harness.routing.capture import CapturedRequest, message_text
 
 CLUSTER: Final = "caller"  # the metadata field of the unit
+# A key of an item's metadata in a draw of runs: the item's turn.
+TURN: Final = "turn"
 # A key of an item's `production`: the request's own settings.
 SETTINGS: Final = "settings"
 # Members of a request's body that decide an answer, by the name that a chat has for them.
@@ -112,6 +116,7 @@ def build_item(
             "messages": list(messages),
             **fields,
             CLUSTER: drawn.unit,
+            **_describe_turn(drawn),
             "requests": drawn.requests,
             "dated": "yes" if is_dated(record) else "no",
             "production": {
@@ -129,6 +134,15 @@ def build_item(
             },
         },
     }
+
+
+def _describe_turn(drawn: DrawnRecord) -> Mapping[str, object]:
+    """Returns the fields of a turn: its run, which is its cluster, and its place in the run."""
+    turn = drawn.turn
+    if turn is None:
+        return {}
+    place = {"number": turn.number, "of": turn.of, "coverage": turn.coverage.value}
+    return {RUN_CLUSTER: turn.run, TURN: place}
 
 
 def logged_answer(answer: object) -> str:

@@ -12,6 +12,7 @@ from harness.frame.people.records import Principals
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.label_evidence import LabelEvidence, judge_labels
 from harness.gate.offline.label_forecast import LabelForecast, forecast_labels
+from harness.gate.sentences import RECORDED_HISTORY
 from harness.gate.suite_plan import Claim
 from harness.proposals.labels.labelling import (
     LabelDraw,
@@ -104,6 +105,10 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
         if (draw.number, person) not in given
     )
     both, agreed = count_agreement(state.labels)
+    verdict = describe_verdict(state, evidence, people) if evidence.is_decided else ""
+    plans = [plan for plan in proposal.plans if plan.suite == labelling.suite]
+    if verdict and any(plan.has_recorded_runs for plan in plans):
+        verdict = f"{verdict} {RECORDED_HISTORY}"
     return LabelProgress(
         id=labelling.id,
         route=proposal.route,
@@ -117,7 +122,7 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
         ended=evidence.is_decided,
         passed=evidence.passes,
         inconclusive=evidence.outcome == "inconclusive",
-        verdict=describe_verdict(state, evidence, people) if evidence.is_decided else "",
+        verdict=verdict,
         both=both,
         agreed=agreed,
         forecast="",
