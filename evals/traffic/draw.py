@@ -15,15 +15,14 @@ from typing import Any, Final
 
 from evals.traffic.recorded_runs import (
     MOST_TURNS,
-    Coverage,
     RunName,
     RunNames,
-    Turn,
     find_runs,
     has_answer,
     number_turns,
     order_by_run,
 )
+from harness.evals.recorded_turn import Coverage, RecordedTurn
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
 from harness.frame.plain_data import hash_content
@@ -83,7 +82,7 @@ class DrawnRecord:
     record: CapturedRequest
     unit: str
     requests: int
-    turn: Turn | None = None  # only in a draw of runs
+    turn: RecordedTurn | None = None  # only in a draw of runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +241,7 @@ def _check_records(
             "the end user of each request (`user`), and draw again"
         )
     # The turns of a run have the same question, and different results of functions.
-    read_text = _heard_text if has_runs else user_text
+    read_text = _incoming_text if has_runs else user_text
     texts = {record.id: read_text(record.content) for record in eligible[:_MOST_COMPARED]}
     alike = find_near_duplicates(texts, threshold=_ALIKE)
     if len(texts) > 1 and len(alike) == len(texts) - 1:
@@ -252,7 +251,7 @@ def _check_records(
         )
 
 
-def _heard_text(content: Mapping[str, Any]) -> str:
+def _incoming_text(content: Mapping[str, Any]) -> str:
     """Returns the texts of users and of functions' results."""
     messages = content.get("messages", ())
     heard = (message for message in messages if message.get("role") in ("user", "tool"))

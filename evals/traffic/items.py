@@ -12,6 +12,7 @@ from typing import Any, Final
 from evals.runner.questions import answer_text
 from evals.scorers import AnswerToolCall
 from evals.suites.conversation import FIELDS, check_fields, check_messages, find_input_text
+from evals.suites.items import TURN
 from evals.traffic.draw import DrawnRecord
 from evals.traffic.recorded_runs import has_answer
 from harness.frame.errors import InputError
@@ -19,8 +20,6 @@ from harness.gate.suite_plan import RUN_CLUSTER
 from harness.routing.capture import CapturedRequest, message_text
 
 CLUSTER: Final = "caller"  # the metadata field of the unit
-# A key of an item's metadata in a draw of runs: the item's turn.
-TURN: Final = "turn"
 # A key of an item's `production`: the request's own settings.
 SETTINGS: Final = "settings"
 # Members of a request's body that decide an answer, by the name that a chat has for them.

@@ -12,6 +12,7 @@ from enum import StrEnum
 from itertools import groupby, pairwise
 from typing import Any, Final
 
+from harness.evals.recorded_turn import Coverage, RecordedTurn
 from harness.routing.capture import CapturedRequest
 
 MOST_TURNS: Final = 10  # of a run; further turns of the same run would tell little more
@@ -25,18 +26,6 @@ class RunName(StrEnum):
     CONVERSATION = "conversation"
 
 
-class Coverage(StrEnum):
-    """Whether a log has all turns of a run.
-
-    UNKNOWN: the histories do not show it, such as those of sub-agents, or of an agent that
-    shortens its history.
-    """
-
-    COMPLETE = "complete"
-    INCOMPLETE = "incomplete"
-    UNKNOWN = "unknown"
-
-
 @dataclass(frozen=True, slots=True)
 class RunNames:
     """The runs of a log. by: the field that names them. runs: by record; a record without a
@@ -45,16 +34,6 @@ class RunNames:
 
     by: RunName
     runs: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """The place of a request in its run. number: from 1. of: the run's turns in the log."""
-
-    run: str
-    number: int
-    of: int
-    coverage: Coverage
 
 
 def find_runs(records: Sequence[CapturedRequest], traces: Mapping[str, str]) -> RunNames | None:
@@ -86,16 +65,20 @@ def _is_result(message: Mapping[str, Any]) -> bool:
     return message.get("role") == "tool"
 
 
-def number_turns(records: Sequence[CapturedRequest], named: RunNames) -> Mapping[str, Turn]:
+def number_turns(
+    records: Sequence[CapturedRequest], named: RunNames
+) -> Mapping[str, RecordedTurn]:
     """Numbers the turns of each run, by record. records: of the log, oldest first."""
     records_by_run: dict[str, list[CapturedRequest]] = {}
     for record in records:
         records_by_run.setdefault(named.runs[record.id], []).append(record)
-    turns: dict[str, Turn] = {}
+    turns: dict[str, RecordedTurn] = {}
     for run, own in records_by_run.items():
         coverage = find_coverage(own, named.by)
         for number, record in enumerate(own, start=1):
-            turns[record.id] = Turn(run, number, len(own), coverage)
+            turns[record.id] = RecordedTurn(
+                run, number, len(own), coverage, is_logged=has_answer(record)
+            )
     return turns
 
 

@@ -35,10 +35,10 @@ from evals.traffic.items import (
     has_left_out_part,
     request_settings,
 )
-from evals.traffic.recorded_runs import Coverage
 from harness.app.capture_import import build_capture
 from harness.app.installation import Installation
 from harness.app.suite_import import SuiteImport, add_suites
+from harness.evals.recorded_turn import Coverage
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.errors import InputError, NotAllowed, NotFound
 from harness.frame.people.access import SYSTEM, Actor, Role, key_hash

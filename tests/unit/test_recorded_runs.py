@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from evals.traffic.draw import Draw, DrawRule, describe_draw, draw_records
 from evals.traffic.items import LoggedCall, build_item
-from evals.traffic.recorded_runs import MOST_TURNS, Coverage, RunName, find_coverage, find_runs
+from evals.traffic.recorded_runs import MOST_TURNS, RunName, find_coverage, find_runs
+from harness.evals.recorded_turn import Coverage
 from harness.routing.capture import CapturedRequest
 from tests.unit.test_traffic_draw import FIRST, LAST, NAMES, record
 
