@@ -42,6 +42,7 @@ from harness.proposals.report.findings import (
     FormatFailure,
     find_format_failures,
 )
+from harness.proposals.report.recorded_runs import FirstDifferences
 from harness.proposals.submission import (
     MAX_CANDIDATES,
     ProposalPreview,
@@ -149,7 +150,8 @@ class ProposalComparison:
     forecast: the route's cost in US dollars per 30 days. cost: the candidate's cost divided by
     the incumbent's for the same answers. standing: whether the verdict is still valid proof.
     lost_by_form: the format rules that broke in a FORMAT MISMATCH, with remedies. faults:
-    reasons why a model's answers may not be evidence, in spite of the verdict.
+    reasons why a model's answers may not be evidence, in spite of the verdict. recorded_runs:
+    by suite of agents' runs, when the candidate's calls first differ; no test uses it.
     """
 
     proposal: ProposalView
@@ -164,6 +166,7 @@ class ProposalComparison:
     standing: ProofValidity | None
     lost_by_form: Sequence[FormatFailure]
     faults: Sequence[str]
+    recorded_runs: Mapping[str, FirstDifferences]
 
 
 @endpoint(router, "POST", "/proposals", status=201)
