@@ -18,10 +18,17 @@ from numpy.typing import NDArray
 
 from benchmarks.print_rows import print_rows
 from evals.runner.record_check import CHECKED, LEVEL, share_p
+from evals.traffic.recorded_runs import MOST_TURNS
 from harness.gate.budget import spend_alpha
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.suite_judgement import judge_pairs
-from harness.gate.suite_plan import ORDERS_DISAGREE, Claim, SuitePlan, SuiteRole
+from harness.gate.suite_plan import (
+    ORDERS_DISAGREE,
+    RUN_CLUSTER,
+    Claim,
+    SuitePlan,
+    SuiteRole,
+)
 from harness.gate.verdict import ScorePair
 
 Floats = NDArray[np.float64]
@@ -40,6 +47,10 @@ _OUTAGE: Final = 0.05  # share of the records without an answer
 _UPGRADE: Final = 0.05  # by which the incumbent of now is better, or worse
 _FLIPS: Final = 0.3  # share of the pairs whose preference follows the position
 _WINDOWS: Final = 10
+_LAST_TURN: Final = 0.12  # probability that a turn is its run's last
+_LONG: Final = 5  # turns; longer runs are long
+_LONG_GAIN: Final = 0.1  # of the win share in long runs, and loss in the others
+_RUN_SPREAD: Final = 0.15  # standard deviation of a run's own win share
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,13 @@ def draw_scores(chance: np.random.Generator, share: float, n: int = PAIRS) -> Fl
 
 
 @cache
-def plan_of(claim: Claim, n: int, alpha: float = ALPHA) -> SuitePlan:
+def plan_of(
+    claim: Claim,
+    n: int,
+    alpha: float = ALPHA,
+    turns: tuple[int, ...] = (),
+) -> SuitePlan:
+    """Returns the plan of n callers with one record each, or of runs with these turns."""
     return SuitePlan(
         "traffic",
         "digest",
@@ -82,8 +99,8 @@ def plan_of(claim: Claim, n: int, alpha: float = ALPHA) -> SuitePlan:
         n,
         epochs=1,
         order_seed=1,
-        cluster="caller",
-        cluster_sizes=(1,) * n,
+        cluster=RUN_CLUSTER if turns else "caller",
+        cluster_sizes=turns or (1,) * n,
         judged_by="a judge",
         unit_requests=(1,) * n,
     )
@@ -244,6 +261,42 @@ def position_bias(runs: int, claim: Claim) -> TrafficCell:
     )
 
 
+def agents_runs(runs: int, claim: Claim) -> TrafficCell:
+    """Runs of very different length, whose turns agree within a run. The mean over runs is at
+    the null, and the candidate is better in long runs. The naive rule takes turns as units.
+    """
+    long_share = (1.0 - _LAST_TURN) ** _LONG
+    center = null_share(claim) - _LONG_GAIN * (2.0 * long_share - 1.0)
+
+    def draw(chance: np.random.Generator) -> tuple[NDArray[np.int64], list[Floats]]:
+        logged = chance.geometric(_LAST_TURN, PAIRS)
+        gains = np.where(logged > _LONG, _LONG_GAIN, -_LONG_GAIN)
+        shares = center + gains + _RUN_SPREAD * chance.choice([-1.0, 1.0], PAIRS)
+        turns = np.minimum(logged, MOST_TURNS)
+        scores = [
+            draw_scores(chance, share, int(count))
+            for share, count in zip(shares, turns, strict=True)
+        ]
+        return turns, scores
+
+    def passed(chance: np.random.Generator) -> bool:
+        turns, scores = draw(chance)
+        plan = plan_of(claim, PAIRS, turns=tuple(turns.tolist()))
+        return passes(plan, np.concatenate(scores))
+
+    def naive(chance: np.random.Generator) -> bool:
+        _, scores = draw(chance)
+        pooled = np.concatenate(scores)
+        return passes(plan_of(claim, len(pooled)), pooled)
+
+    return TrafficCell(
+        "agents' runs of 1 to some 50 turns, judged better in long runs",
+        claim,
+        rate(runs, 12, passed),
+        rate_without(runs, 13, naive),
+    )
+
+
 def measure_traffic_cells(runs: int) -> Iterator[TrafficCell]:
     """Yields all cells of both claims."""
     for claim in (Claim.NON_INFERIOR, Claim.SUPERIOR):
@@ -255,6 +308,7 @@ def measure_traffic_cells(runs: int) -> Iterator[TrafficCell]:
         yield best_of_windows(runs, claim)
         yield heavy_caller(runs, claim)
         yield position_bias(runs, claim)
+        yield agents_runs(runs, claim)
 
 
 def main() -> int:

@@ -25,7 +25,11 @@ from harness.gate.verdict import SuiteReport
 from harness.gate.verdict_sentences import list_reports, sort_for_reading
 from harness.operations.queries import list_proposals
 from harness.operations.route_queries import load_serving
-from harness.proposals.report.measurements import describe_bill, describe_pins
+from harness.proposals.report.measurements import (
+    describe_bill,
+    describe_pins,
+    describe_recorded_runs,
+)
 from harness.proposals.report.page import render_html
 from harness.routing.proposal import ProposalPhase
 
@@ -64,6 +68,8 @@ def show() -> None:
         show_format_failures(view.comparison, view.titles)
         if view.comparison.is_measured:
             show_effects(view)
+            runs = render_html(describe_recorded_runs(view.comparison, view.titles))
+            page_frame.show_html(markup.block(runs) if runs else "")
             show_slices(view, view.comparison.verdict.suites)
     elif view.comparison.proposal.open:
         show_progress(view)

@@ -11,6 +11,7 @@ from pathlib import Path
 from evals.scorers.interface import written
 from evals.scorers.preference import PREFERENCE
 from evals.suites.item_clusters import describe_dependence
+from evals.suites.items import read_turn
 from evals.suites.suite import (
     REPLACED,
     Suite,
@@ -20,6 +21,7 @@ from evals.suites.suite import (
     task_file,
 )
 from harness.evals.ports import ItemRequest
+from harness.evals.recorded_turn import RecordedTurn
 from harness.evals.settings import SuiteSettings, find_suite
 from harness.frame import package_data
 from harness.frame.errors import ConfigError, InputError, NotFound
@@ -143,6 +145,18 @@ class ConfiguredSuites:
             return None
         items = self.suite(suite).items.values()
         return min(datetime.fromisoformat(item.metadata["provenance"]["at"]) for item in items)
+
+    def conversation(self, suite: str, item: str) -> Sequence[Mapping[str, object]]:
+        data = self._load_data(suite)
+        if data is None or item not in data.items:
+            return ()
+        return data.context(item)
+
+    def recorded_turns(self, suite: str) -> Mapping[str, RecordedTurn]:
+        if not self.answers_of(suite):
+            return {}
+        turns = {item.id: read_turn(item) for item in self.suite(suite).items.values()}
+        return {item: turn for item, turn in turns.items() if turn is not None}
 
     def judge_reason(self, suite: str) -> str:
         return self._traffic_option(suite, "judge_anyway")

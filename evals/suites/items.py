@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from harness.evals.recorded_turn import Coverage, RecordedTurn
 from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError
 from harness.frame.plain_data import hash_content
@@ -59,6 +60,24 @@ class Item:
         Without a label, every model's score is missing.
         """
         return str(self.metadata.get(UNLABELLED, "")) if self.target is None else ""
+
+
+# A key of an item's metadata in a draw of agents' runs: the place of its turn.
+TURN: Final = "turn"
+
+
+def read_turn(item: Item) -> RecordedTurn | None:
+    """Reads the place of an item in an agent's run; None if it is no turn of a run."""
+    turn = item.metadata.get(TURN)
+    if not isinstance(turn, dict):
+        return None
+    return RecordedTurn(
+        item.cluster,
+        turn["number"],
+        turn["of"],
+        Coverage(turn["coverage"]),
+        is_logged=is_answered(item),
+    )
 
 
 def is_answered(item: Item) -> bool:

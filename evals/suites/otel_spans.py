@@ -289,6 +289,7 @@ def _build_request(
         outcome=FAILED if failed else OK,
         caller=_find_text(attributes, _CALLERS),
         conversation=_find_text(attributes, _CONVERSATIONS),
+        trace=str(span.get("traceId") or ""),
         provider=str(provider or "").lower(),
         served_model=model,
         input_tokens=count_tokens(_find_text(attributes, _INPUT_TOKENS)),

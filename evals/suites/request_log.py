@@ -38,6 +38,7 @@ class LoggedRequest:
     # The user's and the conversation's names in the log; empty if it has none.
     caller: str = ""
     conversation: str = ""
+    trace: str = ""  # the log's id of the trace: one run of an application or an agent
     # Facts that not every log has. None or empty: the log does not say.
     provider: str = ""  # in the tool's spelling
     # The name of the model that the provider served, if `model` is the name of a group.

@@ -2,18 +2,37 @@
 
 The draw reads times, models, callers and questions, but no answer and no outcome: refused and
 cut answers stay. The same records, dates and seed give the same draw.
+
+The log decides the unit, not a person: if most of its requests are turns of agents' runs, the
+draw takes one run of each caller, else at most MOST_OF_A_CALLER requests.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
+from evals.traffic.recorded_runs import (
+    MOST_TURNS,
+    RunName,
+    RunNames,
+    find_runs,
+    has_answer,
+    number_turns,
+    order_by_run,
+)
+from harness.evals.recorded_turn import Coverage, RecordedTurn
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
 from harness.frame.plain_data import hash_content
-from harness.routing.capture import MOST_OF_A_CALLER, CapturedRequest, day_start, user_text
+from harness.routing.capture import (
+    MOST_OF_A_CALLER,
+    CapturedRequest,
+    day_start,
+    message_text,
+    user_text,
+)
 from harness.routing.similar_texts import find_near_duplicates
 
 MAX_AGE_DAYS: Final = 14
@@ -27,6 +46,8 @@ OUTSIDE: Final = "outside the dates of the draw"
 OTHER_MODEL: Final = "of another model than the incumbent's model of today"
 FREQUENT: Final = f"of callers or conversations with more than {MOST_OF_A_CALLER} requests"
 BEYOND: Final = "beyond the number of items"
+OTHER_RUNS: Final = "of other runs of a drawn caller or conversation"
+MORE_TURNS: Final = f"beyond {MOST_TURNS} turns of a run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +73,7 @@ class DrawRule:
 
 @dataclass(frozen=True, slots=True)
 class DrawnRecord:
-    """A drawn record. unit: the caller or the conversation that it counts for.
+    """A drawn record. unit: the caller, the conversation or the run that it counts for.
 
     requests: the number of the unit's requests in the log, its weight in the estimate that is
     weighted by requests.
@@ -61,11 +82,15 @@ class DrawnRecord:
     record: CapturedRequest
     unit: str
     requests: int
+    turn: RecordedTurn | None = None  # only in a draw of runs
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The drawn records, oldest first, and the counts that the manifest registers."""
+    """The drawn records, oldest first, and the counts that the manifest registers.
+
+    A draw of runs has the turns of a run together, in their order.
+    """
 
     rule: DrawRule
     records: Sequence[DrawnRecord]
@@ -76,6 +101,21 @@ class Draw:
     split_callers: int  # callers whose conversations count on their own
     unnamed: int  # drawn records without a caller and without a conversation
     failed: int  # drawn records without an answer, which both models are asked again
+    runs_by: RunName | None = None  # only in a draw of runs
+
+    @property
+    def coverage(self) -> Counter[Coverage]:
+        """Counts the drawn runs by their coverage."""
+        turns = (entry.turn for entry in self.records if entry.turn is not None)
+        return Counter({turn.run: turn.coverage for turn in turns}.values())
+
+    @property
+    def unnamed_runs(self) -> int:
+        """Counts the drawn records whose log names no run."""
+        return sum(
+            entry.turn is not None and entry.turn.run == entry.record.id
+            for entry in self.records
+        )
 
 
 def draw_dates(now: datetime, days: int) -> tuple[date, date]:
@@ -95,12 +135,13 @@ def draw_records(
     *,
     model_names: frozenset[str],
     served_today: str = "",
+    traces: Mapping[str, str] | None = None,
 ) -> Draw:
     """Draws records by the rule.
 
     model_names: the names, in lower case, under which the log may have the incumbent.
     served_today: the model that the incumbent's provider named last; empty if unknown, and the
-    newest record's name counts instead.
+    newest record's name counts instead. traces: by record, where the log names a trace.
     Raises InputError if the records cannot give a verdict.
     """
     left_out: Counter[str] = Counter()
@@ -114,17 +155,19 @@ def draw_records(
     served = _find_served([record.target for record in own], served_today, model_names)
     eligible = [record for record in own if _bare_name(record.target) == served]
     left_out[OTHER_MODEL] += len(dated) - len(eligible)
-    _check_records(eligible, rule, left_out)
+    named = find_runs(eligible, traces or {})
+    _check_records(eligible, rule, left_out, has_runs=named is not None)
     callers = Counter(record.caller for record in eligible if record.caller)
     heavy = {caller for caller, count in callers.items() if count > HEAVY_SHARE * len(eligible)}
-    units = {record.id: _find_unit(record, heavy) for record in eligible}
+    units = _find_units(eligible, heavy, named)
     sizes: Counter[str] = Counter()
     for record in eligible:
         sizes[units[record.id]] += record.seen
-    kept_ids = _draw_units(units, rule, left_out)
+    kept_ids = _draw_units(units, named, rule, left_out)
+    turns = number_turns(eligible, named) if named else {}
     drawn = [
-        DrawnRecord(record, units[record.id], sizes[units[record.id]])
-        for record in eligible
+        DrawnRecord(record, units[record.id], sizes[units[record.id]], turns.get(record.id))
+        for record in (order_by_run(eligible, named) if named else eligible)
         if record.id in kept_ids
     ]
     return Draw(
@@ -137,12 +180,8 @@ def draw_records(
         split_callers=len(heavy),
         unnamed=sum(not (entry.record.caller or entry.record.conversation) for entry in drawn),
         failed=sum(not has_answer(entry.record) for entry in drawn),
+        runs_by=named.by if named else None,
     )
-
-
-def has_answer(record: CapturedRequest) -> bool:
-    """Tells whether the log has the answer that the user got, also an empty one."""
-    return isinstance(record.content.get("answer"), Mapping)
 
 
 def is_named(model: str, names: frozenset[str]) -> bool:
@@ -176,7 +215,11 @@ def _find_served(names: Sequence[str], served_today: str, aliases: frozenset[str
 
 
 def _check_records(
-    eligible: Sequence[CapturedRequest], rule: DrawRule, left_out: Counter[str]
+    eligible: Sequence[CapturedRequest],
+    rule: DrawRule,
+    left_out: Counter[str],
+    *,
+    has_runs: bool,
 ) -> None:
     """Raises InputError for records that cannot give a verdict, with the next step."""
     if not eligible:
@@ -197,7 +240,9 @@ def _check_records(
             "all records are one caller's, and one caller says nothing about the others: log "
             "the end user of each request (`user`), and draw again"
         )
-    texts = {record.id: user_text(record.content) for record in eligible[:_MOST_COMPARED]}
+    # The turns of a run have the same question, and different results of functions.
+    read_text = _incoming_text if has_runs else user_text
+    texts = {record.id: read_text(record.content) for record in eligible[:_MOST_COMPARED]}
     alike = find_near_duplicates(texts, threshold=_ALIKE)
     if len(texts) > 1 and len(alike) == len(texts) - 1:
         raise InputError(
@@ -206,20 +251,36 @@ def _check_records(
         )
 
 
-def _find_unit(record: CapturedRequest, heavy: set[str]) -> str:
-    """Returns the unit that a record counts for: its caller, its conversation, or itself.
+def _incoming_text(content: Mapping[str, Any]) -> str:
+    """Returns the texts of users and of functions' results."""
+    messages = content.get("messages", ())
+    heard = (message for message in messages if message.get("role") in ("user", "tool"))
+    return "\n".join(message_text(message.get("content")) for message in heard)
 
-    A heavy caller without conversations stays one unit; else its requests would be the most.
+
+def _find_units(
+    records: Sequence[CapturedRequest], heavy: set[str], named: RunNames | None
+) -> Mapping[str, str]:
+    """Maps each record to the unit that it counts for: its caller, its conversation, or itself.
+    All turns of a run count for the unit of its first turn.
+
+    A heavy caller without conversations and runs stays one unit; else its requests would be the
+    most.
     """
-    if record.caller in heavy and record.conversation:
-        return record.conversation
-    return record.caller or record.conversation or record.id
+    units: dict[str, str] = {}
+    units_by_run: dict[str, str] = {}
+    for record in records:
+        run = named.runs[record.id] if named else record.id
+        part = record.conversation or (run if run != record.id else "")
+        own = part if record.caller in heavy and part else record.caller or part or record.id
+        units[record.id] = units_by_run.setdefault(run, own)
+    return units
 
 
 def _draw_units(
-    units: Mapping[str, str], rule: DrawRule, left_out: Counter[str]
+    units: Mapping[str, str], named: RunNames | None, rule: DrawRule, left_out: Counter[str]
 ) -> frozenset[str]:
-    """Draws whole units, and at most MOST_OF_A_CALLER records of each."""
+    """Draws whole units: of each, one run or at most MOST_OF_A_CALLER records."""
 
     def place(name: str) -> tuple[str, str]:
         return hash_content(f"{rule.seed}:{name}"), name
@@ -228,15 +289,37 @@ def _draw_units(
     for id_ in sorted(units, key=place):
         records_by_unit.setdefault(units[id_], []).append(id_)
     kept: list[str] = []
+    is_full = False
     for unit in sorted(records_by_unit, key=place):
         ids = records_by_unit[unit]
-        chosen = ids[:MOST_OF_A_CALLER]
-        left_out[FREQUENT] += len(ids) - len(chosen)
-        if rule.max_items is not None and len(kept) + len(chosen) > rule.max_items:
+        chosen = _choose_of_unit(ids, named, place, left_out)
+        # A later, shorter run must not take the place of a longer one.
+        is_full |= rule.max_items is not None and len(kept) + len(chosen) > rule.max_items
+        if is_full:
             left_out[BEYOND] += len(chosen)
             continue
         kept += chosen
     return frozenset(kept)
+
+
+def _choose_of_unit(
+    ids: Sequence[str],
+    named: RunNames | None,
+    place: Callable[[str], tuple[str, str]],
+    left_out: Counter[str],
+) -> Sequence[str]:
+    """Chooses the records of a unit, and counts the others. ids: in the order of the draw.
+
+    A run's turns are drawn at random too, so that their mean estimates the mean of all turns.
+    """
+    if named is None:
+        left_out[FREQUENT] += len(ids[MOST_OF_A_CALLER:])
+        return ids[:MOST_OF_A_CALLER]
+    run = min({named.runs[id_] for id_ in ids}, key=place)
+    turns = [id_ for id_ in ids if named.runs[id_] == run]
+    left_out[OTHER_RUNS] += len(ids) - len(turns)
+    left_out[MORE_TURNS] += len(turns[MOST_TURNS:])
+    return turns[:MOST_TURNS]
 
 
 def describe_draw(draw: Draw) -> str:
@@ -247,11 +330,15 @@ def describe_draw(draw: Draw) -> str:
         if draw.failed
         else ""
     )
+    days = f"of {draw.served} from {rule.first} to {rule.last}"
+    if draw.runs_by is not None:
+        runs = format_quantity(draw.coverage.total(), "run")
+        turns = format_quantity(len(draw.records), "turn")
+        each = ", one of each caller" if draw.callers else "; the log names no caller"
+        return f"{runs} of agents ({turns}) {days}{each}{failed}"
     units = format_quantity(len({entry.unit for entry in draw.records}), "caller")
     conversations = (
         f", of whom {draw.split_callers} count by conversation" if draw.split_callers else ""
     )
-    return (
-        f"{format_quantity(len(draw.records), 'record')} of {draw.served} from {rule.first} to "
-        f"{rule.last}, of {units}{conversations}{failed}"
-    )
+    records = format_quantity(len(draw.records), "record")
+    return f"{records} {days}, of {units}{conversations}{failed}"

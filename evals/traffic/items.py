@@ -12,8 +12,11 @@ from typing import Any, Final
 from evals.runner.questions import answer_text
 from evals.scorers import AnswerToolCall
 from evals.suites.conversation import FIELDS, check_fields, check_messages, find_input_text
-from evals.traffic.draw import DrawnRecord, has_answer
+from evals.suites.items import TURN
+from evals.traffic.draw import DrawnRecord
+from evals.traffic.recorded_runs import has_answer
 from harness.frame.errors import InputError
+from harness.gate.suite_plan import RUN_CLUSTER
 from harness.routing.capture import CapturedRequest, message_text
 
 CLUSTER: Final = "caller"  # the metadata field of the unit
@@ -112,6 +115,7 @@ def build_item(
             "messages": list(messages),
             **fields,
             CLUSTER: drawn.unit,
+            **_describe_turn(drawn),
             "requests": drawn.requests,
             "dated": "yes" if is_dated(record) else "no",
             "production": {
@@ -129,6 +133,15 @@ def build_item(
             },
         },
     }
+
+
+def _describe_turn(drawn: DrawnRecord) -> Mapping[str, object]:
+    """Returns the fields of a turn: its run, which is its cluster, and its place in the run."""
+    turn = drawn.turn
+    if turn is None:
+        return {}
+    place = {"number": turn.number, "of": turn.of, "coverage": turn.coverage.value}
+    return {RUN_CLUSTER: turn.run, TURN: place}
 
 
 def logged_answer(answer: object) -> str:

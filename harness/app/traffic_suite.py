@@ -38,6 +38,7 @@ from evals.traffic.items import (
 from harness.app.capture_import import build_capture
 from harness.app.installation import Installation
 from harness.app.suite_import import SuiteImport, add_suites
+from harness.evals.recorded_turn import Coverage
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.errors import InputError, NotAllowed, NotFound
 from harness.frame.people.access import SYSTEM, Actor, Role, key_hash
@@ -45,6 +46,7 @@ from harness.frame.plain_data import digest
 from harness.frame.records.transaction import Transaction
 from harness.frame.redaction import Redactor
 from harness.frame.signing.audit_log import AuditLog
+from harness.gate.suite_plan import RUN_CLUSTER
 from harness.operations.records import Captures
 from harness.proposals.traffic_suites import DRAWN
 from harness.providers.models.makers import find_shared_maker
@@ -56,6 +58,7 @@ from harness.routing.control import data_class_checks
 from harness.routing.control.routes import require_route
 from harness.routing.provider_side import find_provider_file, find_provider_state
 from harness.routing.records.routes import Routing
+from harness.routing.reliability.failover import hash_user
 
 CAPTURES: Final = "captures"  # the source that is Swapgate's own database
 _OTHER_CLASS: Final = "of another data class than the route's"
@@ -89,6 +92,7 @@ class SuiteDraw:
     """A written suite of traffic.
 
     receivers: the targets whose providers get contents once the suite is used, by their part.
+    runs: of agents, by their coverage; empty for a draw of requests.
     """
 
     added: SuiteImport
@@ -96,14 +100,19 @@ class SuiteDraw:
     left_out: Mapping[str, int]  # by reason
     dated: int  # drawn records with a date or a tool's result in their prompt
     receivers: Mapping[str, str]
+    runs: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class _LoggedRecords:
-    """The records of a source that may be drawn. calls: by the record's id."""
+    """The records of a source that may be drawn.
+
+    calls, traces: by the record's id; a trace is the pseudonym of its name in the log.
+    """
 
     records: Sequence[CapturedRequest]
     calls: Mapping[str, LoggedCall]
+    traces: Mapping[str, str]
     left_out: Mapping[str, int]
     source_sha256: str
 
@@ -140,11 +149,12 @@ def draw_suite(
         rule,
         model_names=frozenset(names),
         served_today=sightings[0].served.model if sightings else "",
+        traces=logged.traces,
     )
     left_out = Counter({**logged.left_out}) + Counter({**draw.left_out})
     items = _build_items(request, draw, logged, incumbent, left_out)
     manifest = _build_manifest(request, draw, logged.source_sha256, left_out, items)
-    suite = _build_suite(request, rule, incumbent, settings.data_class, manifest, items)
+    suite = _build_suite(request, draw, incumbent, settings.data_class, manifest, items)
     added = add_suites(
         installation,
         actor,
@@ -158,6 +168,7 @@ def draw_suite(
         dict(left_out),
         dated=sum(item["metadata"]["dated"] == "yes" for item in items),
         receivers={"the judge": judge.name, "the incumbent, asked again": incumbent.name},
+        runs={coverage.value: count for coverage, count in draw.coverage.items()},
     )
 
 
@@ -190,7 +201,7 @@ def _build_items(
 
 def _build_suite(
     request: DrawRequest,
-    rule: DrawRule,
+    draw: Draw,
     incumbent: Target,
     data_class: str,
     manifest: Mapping[str, object],
@@ -199,7 +210,7 @@ def _build_suite(
     reason = {"judge_anyway": request.judge_anyway} if request.judge_anyway else {}
     settings = SuiteSettings(
         name=request.suite,
-        title=f"traffic of {request.route}, {rule.first} to {rule.last}",
+        title=f"traffic of {request.route}, {draw.rule.first} to {draw.rule.last}",
         scorer=PREFERENCE.name,
         scorer_options={
             "criteria": request.criteria,
@@ -208,7 +219,7 @@ def _build_suite(
             **reason,
         },
         data_class=data_class,
-        cluster=CLUSTER,
+        cluster=RUN_CLUSTER if draw.runs_by else CLUSTER,
         judge=JudgeSettings(Target.from_name(request.judge)),
     )
     return SuiteItems(settings, items, origin=dict(manifest))
@@ -287,6 +298,7 @@ def _read_log(
     left_out: Counter[str] = Counter()
     records: list[CapturedRequest] = []
     calls = {}
+    traces = {}
     for logged in _stream_requests(path, left_out):
         if not rule.includes(logged.at):
             left_out[OUTSIDE] += 1
@@ -307,7 +319,9 @@ def _read_log(
         record = replace(capture, id=f"drw_{identity[:24]}", target=served)
         records.append(record)
         calls[record.id] = LoggedCall(request_settings(logged.body), _find_tokens(logged))
-    return _LoggedRecords(records, calls, left_out, file_sha256(path))
+        if logged.trace:
+            traces[record.id] = hash_user(f"trace:{logged.trace}", installation.secret)
+    return _LoggedRecords(records, calls, traces, left_out, file_sha256(path))
 
 
 def _find_tokens(logged: LoggedRequest) -> tuple[int, int] | None:
@@ -366,7 +380,7 @@ def _load_captures(
         else:
             records.append(replace(capture, target=incumbent.model))
     sha256 = digest(sorted(record.id for record in records))
-    return _LoggedRecords(records, {}, left_out, sha256)
+    return _LoggedRecords(records, {}, {}, left_out, sha256)
 
 
 def _build_manifest(
@@ -391,6 +405,7 @@ def _build_manifest(
         "callers": draw.callers,
         "callers_by_conversation": draw.split_callers,
         "without_caller": draw.unnamed,
+        **_describe_runs(draw),
         "asked_again": len(items) if request.ask_again else draw.failed,
         "dated": sum(item["metadata"]["dated"] == "yes" for item in items),
         "not_drawn": [
@@ -399,6 +414,14 @@ def _build_manifest(
         "judge": request.judge,
         "judge_anyway": request.judge_anyway,
     }
+
+
+def _describe_runs(draw: Draw) -> Mapping[str, object]:
+    """Describes the runs of a draw for its registration; empty for a draw of requests."""
+    if draw.runs_by is None:
+        return {}
+    counts = {f"runs_{coverage}": draw.coverage[coverage] for coverage in Coverage}
+    return {"runs_by": draw.runs_by.value, **counts, "without_run": draw.unnamed_runs}
 
 
 @contextmanager

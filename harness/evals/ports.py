@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from harness.evals.recorded_turn import RecordedTurn
 from harness.gate.run import EvalRun, JudgeCalibration, RunState, Sample
 from harness.gate.suite_plan import ItemGroups
 from harness.providers.target import Provider, Target
@@ -204,6 +205,18 @@ class SuiteCatalog(PinnedSuites, Protocol):
     def oldest_record(self, suite: str) -> datetime | None:
         """Returns the time of the oldest record of a suite of traffic; None for any other
         suite. Raises NotFound, InputError.
+        """
+        ...
+
+    def conversation(self, suite: str, item: str) -> Sequence[Mapping[str, object]]:
+        """Returns the messages of an item's request; empty for an item that is one text.
+        Raises NotFound, InputError.
+        """
+        ...
+
+    def recorded_turns(self, suite: str) -> Mapping[str, RecordedTurn]:
+        """Returns the turns of agents' runs by item; empty for a suite without runs. Raises
+        NotFound, InputError.
         """
         ...
 

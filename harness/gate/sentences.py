@@ -37,9 +37,19 @@ from harness.gate.verdict import (
 NOT_SHOWN_WORSE: Final = " Not shown to be worse: "
 COUNTS_IN_MEAN: Final = "counts in the mean"
 MOST_REASONS: Final = 3
+# Ends each verdict about the turns of agents' runs.
+RECORDED_HISTORY: Final = (
+    "Each turn is judged on the incumbent's recorded history, which favours the incumbent, and "
+    "says nothing about whole runs of the candidate."
+)
 ONE_POINT: Final = re.compile(r"(?<![\d.,+−])1 points\b")
 # Does not match the dots of an ellipsis.
 TWO_STOPS: Final = re.compile(r"(?<!\.)\.\.(?!\.)")
+
+
+def describe_history(plan: SuitePlan) -> str:
+    """Returns the sentence about recorded history, after a space; empty for other suites."""
+    return f" {RECORDED_HISTORY}" if plan.has_recorded_runs else ""
 
 
 def outcome_text(outcome: str) -> str:

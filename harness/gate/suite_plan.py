@@ -276,6 +276,8 @@ def _read_hashes(stored: str) -> frozenset[bytes]:
 TRAFFIC_SCORER: Final = "preference"
 # The rule of a score whose judge preferred one answer in one order, the other in the other.
 ORDERS_DISAGREE: Final = "orders_disagree"
+# The cluster field of a suite of traffic whose items are the turns of agents' runs.
+RUN_CLUSTER: Final = "run"
 JUDGE_SEPARATOR: Final = "+judge:"  # in a suite's pin, between the scorer and its judge
 
 
@@ -444,6 +446,11 @@ class SuitePlan:
     @property
     def unit(self) -> str:
         return "cluster" if self.cluster else "item"
+
+    @property
+    def has_recorded_runs(self) -> bool:
+        """Tells whether the items are turns of agents' runs, each with its recorded history."""
+        return bool(self.judged_by) and self.cluster == RUN_CLUSTER
 
     @property
     def n_max_text(self) -> str:

@@ -34,6 +34,7 @@ def describe(request: LoggedRequest) -> Mapping[str, Any]:
         "at": "unknown" if request.at == NO_DATE else request.at.isoformat(),
         "caller": request.caller,
         "conversation": request.conversation,
+        "trace": request.trace,
         "provider": request.provider,
         "asked": bool(request.body),
         "answered": bool(request.answer),

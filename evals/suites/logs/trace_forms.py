@@ -36,6 +36,7 @@ class TraceForm:
     cost: Places = ()
     caller: Places = ()
     conversation: Places = ()
+    trace: Places = ()
     source: Places = ()
     error: Places = ()
     # A field and its values, in lower case, that mark a failure. Without the field, a value of
@@ -102,6 +103,7 @@ TRACE_FORMS: Final[Mapping[str, TraceForm]] = {
         ),
         caller=("userId", "user_id"),
         conversation=("sessionId", "session_id"),
+        trace=("traceId", "trace_id"),
         source=("traceName", "trace_name"),
         error=("statusMessage", "status_message"),
         failure=("level",),
@@ -152,6 +154,7 @@ TRACE_FORMS: Final[Mapping[str, TraceForm]] = {
             "metadata.thread_id",
             "thread_id",
         ),
+        trace=("trace_id",),
         source=("session_name",),
         error=("error",),
         failure=("status",),
@@ -179,6 +182,7 @@ TRACE_FORMS: Final[Mapping[str, TraceForm]] = {
             "metadata.conversation_id",
             "metadata.thread_id",
         ),
+        trace=("root_span_id",),
         error=("error",),
         tools=("metadata.tools",),
         settings=("metadata",),
@@ -202,6 +206,7 @@ TRACE_FORMS: Final[Mapping[str, TraceForm]] = {
         cost=("attributes.llm.cost.total",),
         caller=("attributes.user.id",),
         conversation=("attributes.session.id",),
+        trace=("context.trace_id", "trace_id", "traceId"),
         error=("attributes.exception.type",),
         failure=("status_code", "statusCode"),
         tools=("attributes.llm.tools",),

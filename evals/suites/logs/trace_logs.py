@@ -205,6 +205,7 @@ def _build_request(record: SourceRecord, form: TraceForm) -> LoggedRequest:
         outcome=FAILED if failed else OK if answer else NO_ANSWER,
         caller=_find_text(fields, form.caller),
         conversation=_find_text(fields, form.conversation),
+        trace=_find_text(fields, form.trace),
         provider=provider,
         served_model=model,
         input_tokens=_count(fields, form, "input", form.input_tokens),

@@ -21,6 +21,7 @@ from harness.gate.offline.label_plan import TIE, LabelDesign
 from harness.gate.offline.pairs import PairedSuite
 from harness.gate.offline.slices import merge_clusters
 from harness.gate.offline.suite_judgement import StoppedRun, SuiteJudgement
+from harness.gate.sentences import describe_history
 from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan
 from harness.gate.verdict import LabelFigures, SuiteFigures, SuiteReport
 
@@ -237,7 +238,7 @@ def _add_labels(
         ties=sum(label == TIE for label in given),
         losses=sum(label < TIE for label in given),
         reason=f"{verdict.sentence} For information: by the judge {plan.judged_by}, the "
-        f"candidate wins a share of {judged:.2f}.",
+        f"candidate wins a share of {judged:.2f}.{describe_history(plan)}",
         details=figures.as_json(),
     )
 

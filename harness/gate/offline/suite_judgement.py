@@ -39,6 +39,7 @@ from harness.gate.offline.slices import (
 from harness.gate.run import NO_LABEL
 from harness.gate.sentences import (
     comparison_reason,
+    describe_history,
     further_items,
     item_mean_text,
     missing_text,
@@ -189,10 +190,12 @@ def judge_traffic(
     """
     report = judged.report
     by = f"By the judge {plan.judged_by}: "
+    history = describe_history(plan)
     units = merge_clusters(plan, paired.items[: plan.items_in(report.n_used)])
     weights = plan.unit_requests[: len(units)]
     if not units or not sum(weights):
-        return replace(judged, report=replace(report, reason=by + report.reason))
+        reason = f"{by}{report.reason}{history}"
+        return replace(judged, report=replace(report, reason=reason))
     differences = _differences(units)
     pairs = zip(weights, differences, strict=True)
     weighted = fsum(weight * d for weight, d in pairs) / sum(weights)
@@ -207,6 +210,7 @@ def judge_traffic(
             f"{format_points(weighted)} points weighted by requests: callers with many "
             "requests and the others disagree, so neither is shown."
         )
+    reason = f"{reason}{history}"
     return replace(judged, report=replace(report, outcome=outcome, reason=reason))
 
 

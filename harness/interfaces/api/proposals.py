@@ -42,6 +42,7 @@ from harness.proposals.report.findings import (
     FormatFailure,
     find_format_failures,
 )
+from harness.proposals.report.recorded_runs import FirstDifferences
 from harness.proposals.submission import (
     MAX_CANDIDATES,
     ProposalPreview,
@@ -151,6 +152,8 @@ class ProposalComparison:
     lost_by_form: the format rules that broke in a FORMAT MISMATCH, with remedies. faults:
     reasons why a model's answers may not be evidence, in spite of the verdict. hidden: why
     suites and verdict are left out until people have labelled; empty if they are shown.
+    recorded_runs: by suite of agents' runs, when the candidate's calls first differ; no test
+    uses it.
     """
 
     proposal: ProposalView
@@ -166,6 +169,7 @@ class ProposalComparison:
     lost_by_form: Sequence[FormatFailure]
     faults: Sequence[str]
     hidden: str
+    recorded_runs: Mapping[str, FirstDifferences]
 
 
 @endpoint(router, "POST", "/proposals", status=201)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.frame.errors import InputError
+from harness.frame.errors import InputError, SwapgateError
 from harness.frame.formatting import format_quantity
 from harness.frame.plain_data import canonical_json
 from harness.frame.records.transaction import Transaction
@@ -15,6 +15,7 @@ from harness.gate.run import RunState, Sample, SampleError
 from harness.gate.suite_plan import SuitePlan
 from harness.proposals.context import ProposalsContext
 from harness.proposals.labels.labelling import LabelledItem
+from harness.proposals.labels.shown_conversation import write_answer, write_conversation
 from harness.routing.proposal import Proposal, SuiteRuns
 from harness.routing.records.runs import EvalRuns
 
@@ -159,8 +160,25 @@ def load_texts(
             "approver closes the labelling by `swapgate label LABELLING --close REASON`; then "
             "propose again, and label sooner"
         )
+    digest = EvalRuns(tx).get(runs.candidate).suite_digest
     return PairTexts(
-        sample.prompt or ctx.suites.item_texts(suite, item)[0],
-        sample.answer,
-        others[item].answer,
+        _write_request(ctx, suite, digest, sample),
+        write_answer(sample.answer),
+        write_answer(others[item].answer),
     )
+
+
+def _write_request(ctx: ProposalsContext, suite: str, digest: str, sample: Sample) -> str:
+    """Writes the request with its history, if the suite is still the measured one."""
+    try:
+        messages = ctx.suites.conversation(suite, sample.item)
+        is_measured = ctx.suites.pin(suite).digest == digest
+    except SwapgateError:
+        messages = ()
+        is_measured = False
+    if messages and is_measured:
+        return write_conversation(messages)
+    prompt = sample.prompt or ctx.suites.item_texts(suite, sample.item)[0]
+    if is_measured:
+        return prompt
+    return f"{prompt}\n\n(Earlier messages, if any, are unknown: suite {suite!r} has changed.)"

@@ -11,6 +11,7 @@ from harness.frame.people.records import Principals
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.label_evidence import LabelEvidence, judge_labels
 from harness.gate.offline.people_claims import SuiteLabels, judge_preference
+from harness.gate.sentences import describe_history
 from harness.gate.suite_plan import SuitePlan
 from harness.proposals.labels.labelling import (
     LabelDraw,
@@ -139,7 +140,9 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
         ended=verdict.outcome != "running",
         passed=verdict.outcome == "passed",
         inconclusive=verdict.outcome == "inconclusive",
-        verdict=verdict.sentence if verdict.outcome != "running" else "",
+        verdict=f"{verdict.sentence}{describe_history(plan)}"
+        if verdict.outcome != "running"
+        else "",
         closed=_describe_close(proposal) if verdict.outcome == "running" else "",
         both=both,
         agreed=agreed,

@@ -41,6 +41,7 @@ from harness.proposals.report.next_steps import (
     DecidedProposal,
     describe_next_step,
 )
+from harness.proposals.report.recorded_runs import FirstDifferences, load_first_differences
 from harness.providers.records import Targets
 from harness.providers.registry.target_life import describe_no_way_back
 from harness.providers.target import Target
@@ -157,6 +158,8 @@ class Comparison:
     left_out: Mapping[str, str] = field(default_factory=dict)
     # Why suites and the verdict are hidden (`blindness`); empty if nothing is.
     hidden: str = ""
+    # By suite of agents' runs, when the candidate's calls first differ; empty before a verdict.
+    recorded_runs: Mapping[str, FirstDifferences] = field(default_factory=dict)
 
     @property
     def basis(self) -> VerdictBasis | None:
@@ -234,6 +237,7 @@ def load_comparison(
             standing = proof_validity.assess_proof(ctx, tx, verdict)
         rollout = Rollouts(tx).get(stored.rollout) if stored.rollout else None
         ratio = cost_ratio.load_ratio(ctx, tx, stored)
+        recorded_runs = _describe_recorded_runs(ctx, tx, stored) if verdict else {}
         view = ProposalView.from_proposal(
             stored,
             Routing(tx).route,
@@ -255,7 +259,20 @@ def load_comparison(
         without_texts=is_light,
         left_out=_describe_excluded_requests(ctx, stored),
         hidden=hidden,
+        recorded_runs=recorded_runs,
     )
+
+
+def _describe_recorded_runs(
+    ctx: ProposalsContext, tx: Transaction, proposal: Proposal
+) -> Mapping[str, FirstDifferences]:
+    """Describes the suites of agents' runs that both models have answered."""
+    found = {
+        plan.suite: load_first_differences(ctx, tx, plan, proposal.runs[plan.suite])
+        for plan in proposal.plans
+        if plan.suite in proposal.runs
+    }
+    return {suite: runs for suite, runs in found.items() if runs is not None}
 
 
 def _describe_excluded_requests(ctx: ProposalsContext, proposal: Proposal) -> Mapping[str, str]:

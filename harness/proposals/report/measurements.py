@@ -82,6 +82,17 @@ def describe_suites(comparison: Comparison) -> Blocks:
         if rules and report.outcome != "harness_mismatch":
             counts = ", ".join(f"{rule} {count}" for rule, count in rules.items())
             yield Sentence(f"{report.suite}: the candidate broke format rules: {counts}.")
+    yield from describe_recorded_runs(comparison)
+
+
+def describe_recorded_runs(
+    comparison: Comparison, titles: Mapping[str, str] | None = None
+) -> Blocks:
+    """Describes, by suite of agents' runs, when the candidate's calls first differ; nothing
+    without such a suite. titles: by suite.
+    """
+    for suite, runs in comparison.recorded_runs.items():
+        yield Sentence(f"{(titles or {}).get(suite, suite)}: {runs.text}")
 
 
 def _describe_progress(comparison: Comparison) -> Blocks:

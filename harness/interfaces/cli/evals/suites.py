@@ -225,6 +225,7 @@ def draw_suite(
     it names. Requests that would act at the provider are left out, and counted.
     """
     from harness.app import traffic_suite  # noqa: PLC0415 - only this command needs it
+    from harness.gate.sentences import RECORDED_HISTORY  # noqa: PLC0415 - likewise
 
     criteria = {} if rubric is None else {"criteria": rubric.read_text(encoding="utf-8")}
     request = traffic_suite.DrawRequest(
@@ -251,6 +252,7 @@ def draw_suite(
                 "summary": drawn.summary,
                 "not_drawn": drawn.left_out,
                 "dated": drawn.dated,
+                **({"runs": drawn.runs} if drawn.runs else {}),
                 "receivers": drawn.receivers,
                 "configured": drawn.added.configured,
             }
@@ -264,6 +266,10 @@ def draw_suite(
             f"{format_quantity(drawn.dated, 'prompt')} with a date or a tool's result, which "
             "may have expired"
         )
+    if drawn.runs:
+        counts = ", ".join(f"{count:,} {name}" for name, count in sorted(drawn.runs.items()))
+        output.note(f"runs in the log: {counts}")
+        output.note(RECORDED_HISTORY)
     _show_settings(drawn.added, session.settings.source)
     receivers = ", ".join(f"{target} ({part})" for part, target in drawn.receivers.items())
     output.note(

@@ -133,6 +133,7 @@ def as_json(
             }
             for suite in comparison.suites
         ],
+        **({"recorded_runs": runs} if (runs := comparison.recorded_runs) else {}),
         "lost_by_form": find_format_failures(comparison, standalone=standalone),
         "canary": canary_facts.as_json(status) if status else None,
     }
