@@ -39,7 +39,7 @@ COLUMNS: Final = (
     ContentColumn(
         "captured",
         "content",
-        "a redacted request with its answer",
+        "a redacted request with its answer, and for a shadow's pair the candidate's",
         "`capture_keep_days` of its route",
         "deleted",
     ),
