@@ -10,7 +10,7 @@ routers mirror and count (`router.observers`); the limits and tallies are in
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
 from typing import Final
@@ -115,6 +115,12 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "dropped": "too many at once",
     "unreadable": "an answer could not be read",
 }
+# Why a mirrored request became no stored pair, by the key of the reason's count.
+NOT_STORED: Final[Mapping[str, str]] = {
+    "unstored_route": "the route keeps no captures",
+    "unstored_client": "the client forbids captures (x-swapgate-capture: off, `store: false`), "
+    "or its key is opted out",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +157,8 @@ class ShadowStatus:
     """A shadow's figures for people.
 
     `unpriced` counts mirrored requests of unknown price, which `cost_usd` leaves out.
-    `left_out` counts requests by the keys of LEFT_OUT, without zeros. `incumbent` and
-    `candidate` are None before the first pair.
+    `left_out` counts requests by the keys of LEFT_OUT, without zeros; `not_stored` counts those
+    of NOT_STORED. `incumbent` and `candidate` are None before the first pair.
     """
 
     shadow: Shadow
@@ -169,6 +175,7 @@ class ShadowStatus:
     harm: bool
     incumbent: PairFigures | None
     candidate: PairFigures | None
+    not_stored: Mapping[str, int] = field(default_factory=dict)
 
 
 def start_shadow(
@@ -412,6 +419,7 @@ def build_status(
         harm=is_harm(log_e),
         incumbent=_compute_means("incumbent", sums, pairs),
         candidate=_compute_means("candidate", sums, pairs),
+        not_stored={name: counts[name] for name in NOT_STORED if counts[name]},
     )
 
 
