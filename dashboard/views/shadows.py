@@ -30,6 +30,7 @@ from harness.canary.shadow_operations import SHADOWS
 from harness.canary.shadows import (
     DEFAULT_DURATION,
     LEFT_OUT,
+    NOT_STORED,
     CheckEvidence,
     ShadowStatus,
 )
@@ -172,6 +173,10 @@ def _list_facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
     rows += [
         (f"{number:,} not mirrored", escape(LEFT_OUT[name]))
         for name, number in status.left_out.items()
+    ]
+    rows += [
+        (f"{number:,} not stored", escape(NOT_STORED[name]))
+        for name, number in status.not_stored.items()
     ]
     return rows
 

@@ -10,7 +10,7 @@ With a judge, a shadow ends at its verdict (`shadow_verdict`). The routers mirro
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
 from typing import Final
@@ -125,6 +125,12 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "dropped": "too many at once",
     "unreadable": "an answer could not be read",
 }
+# Why a mirrored request became no stored pair, by the key of the reason's count.
+NOT_STORED: Final[Mapping[str, str]] = {
+    "unstored_route": "the route keeps no captures",
+    "unstored_client": "the client forbids captures (x-swapgate-capture: off, `store: false`), "
+    "or its key is opted out",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +166,10 @@ class PairFigures:
 class ShadowStatus:
     """A shadow's figures for people.
 
-    `unpriced` counts mirrored requests of unknown price, which `cost_usd` leaves out. The costs
-    of the judge are `judge_usd`.
-    `left_out` counts requests by the keys of LEFT_OUT, without zeros. `incumbent` and
-    `candidate` are None before the first pair.
+    `unpriced` counts mirrored requests of unknown price, which `cost_usd` leaves out.
+    `judge_usd` is the judge's cost, which `cost_usd` leaves out, too. `left_out` counts
+    requests by the keys of LEFT_OUT, without zeros; `not_stored` counts those of NOT_STORED.
+    `incumbent` and `candidate` are None before the first pair.
     """
 
     shadow: Shadow
@@ -182,6 +188,7 @@ class ShadowStatus:
     candidate: PairFigures | None
     judge_usd: float = 0.0
     verdict: ShadowVerdict | None = None  # None without a judge
+    not_stored: Mapping[str, int] = field(default_factory=dict)
 
 
 def start_shadow(  # noqa: PLR0913 - by name, and most have a default
@@ -458,6 +465,7 @@ def build_status(
         candidate=_compute_means("candidate", sums, pairs),
         judge_usd=sums.get(JUDGE_USD, 0.0),
         verdict=verdict,
+        not_stored={name: counts[name] for name in NOT_STORED if counts[name]},
     )
 
 

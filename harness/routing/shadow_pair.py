@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Self
 
+from harness.frame.people.access import key_hash
+
 # The time that a pair may wait in the router's buffers after its answer is due.
 STORING_TIME: Final = timedelta(seconds=60)
 # The member of a pair's content that has the candidate's answer, in the form of `answer`.
@@ -53,3 +55,10 @@ class CandidateAnswer:
         if self.outcome is not CandidateOutcome.PENDING:
             return self
         return replace(self, outcome=CandidateOutcome.LOST) if now >= self.due else None
+
+
+def pair_id(shadow: str, request: str, secret: bytes) -> str:
+    """Computes a pair's id from its shadow and its request's id. It tells nothing about the
+    caller, so a judgement may keep it.
+    """
+    return "pair_" + key_hash(f"pair:{shadow}:{request}", secret)[:24]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.canary import shadows
 from harness.canary.shadow_operations import SHADOWS
-from harness.canary.shadows import LEFT_OUT, ShadowStatus
+from harness.canary.shadows import LEFT_OUT, NOT_STORED, ShadowStatus
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_bps, format_percent, format_usd
 from harness.frame.pagination import PageRequest
@@ -166,6 +166,8 @@ def _print_status(shadow_status: ShadowStatus) -> None:
     )
     for name, number in shadow_status.left_out.items():
         output.note(f"{number:,} not mirrored: {LEFT_OUT[name]}")
+    for name, number in shadow_status.not_stored.items():
+        output.note(f"{number:,} mirrored, but not stored for a verdict: {NOT_STORED[name]}")
 
 
 def _list_shadows(session: Session, page_request: PageRequest) -> None:
