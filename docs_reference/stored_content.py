@@ -220,6 +220,13 @@ USERS: Final = (
         "kept until then: Swapgate cannot tell whose hash it is",
     ),
     ContentColumn(
+        "shadow_score",
+        "caller",
+        "96 bits of a hash of the caller's keyed hash, other ones for each series of shadows",
+        "for ever, because the scores prove a shadow's verdict",
+        "kept, so that no caller counts twice: Swapgate cannot tell whose hash it is",
+    ),
+    ContentColumn(
         "failed_turns",
         "entries",
         "44 bits of a keyed hash of each caller whose request failed in a canary, the time and "

@@ -112,7 +112,8 @@ def has_failed(paths: SharePaths) -> Bools:
 
 def _first(marks: Bools) -> NDArray[np.int64]:
     """Returns the first marked unit of each run; the number of units without one."""
-    return np.where(marks.any(axis=-1), marks.argmax(axis=-1), marks.shape[-1])
+    found = np.where(marks.any(axis=-1), marks.argmax(axis=-1), marks.shape[-1])
+    return np.asarray(found, dtype=np.int64)
 
 
 def at_the_null(chance: Chance, runs: int, design: LabelDesign) -> tuple[Floats, Floats]:

@@ -113,7 +113,7 @@ class ShadowJudging:
                 self._ask(ctx, shadow, terms, pairs)
             self._store(ctx, shadow, terms, pairs, len(scores))
         with ctx.store.write() as tx:
-            is_live = any(each.id == shadow.id for each in Shadows(tx).live())
+            is_live = any(live.id == shadow.id for live in Shadows(tx).live())
             return shadows.end_decided(tx, shadow) if is_live else ""
 
     def _list_new_pairs(
@@ -161,7 +161,7 @@ class ShadowJudging:
                     continue
             self._failing_since.pop(pair.id, None)
             self._waiting[pair.id] = judgement
-        usd = sum(each.cost_usd or 0.0 for each in judgements if each)
+        usd = sum(given.cost_usd or 0.0 for given in judgements if given)
         if usd:
             tally = ShadowTally(shadow.id, now.date(), _WORKER, {}, {JUDGE_USD: usd})
             with ctx.store.write() as tx:

@@ -62,12 +62,12 @@ def list_shadow_looks(
     """
     live: set[str] = set()
     looks: dict[str, int] = {}
-    for each in Shadows(tx).judged(route):
-        is_later = before is not None and each.started_at >= before
-        if each.terms is None or each.candidate.id not in candidates or is_later:
+    for judged in Shadows(tx).judged(route):
+        is_later = before is not None and judged.started_at >= before
+        if judged.terms is None or judged.candidate.id not in candidates or is_later:
             continue
-        looks[each.terms.series] = each.terms.look
-        if each.ended_at is None:
-            live.add(each.terms.series)
+        looks[judged.terms.series] = judged.terms.look
+        if judged.ended_at is None:
+            live.add(judged.terms.series)
     counted = live | ShadowScores(tx).list_scored(looks)
     return [look for series, look in looks.items() if series in counted]
