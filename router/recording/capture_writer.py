@@ -32,7 +32,7 @@ from router.recording.port import CaptureDraft
 
 log = logging.getLogger(__name__)
 
-# The most waiting drafts; each has at most twice the route's `copy_max_bytes`.
+# The most waiting drafts; each has at most three times the route's `copy_max_bytes`.
 MAX_WAITING: Final = 100
 MAX_BATCH: Final = 20
 STOP_S: Final = 5.0
