@@ -39,7 +39,7 @@ COLUMNS: Final = (
     ContentColumn(
         "captured",
         "content",
-        "a redacted request with its answer",
+        "a redacted request with its answer, and for a shadow's pair the candidate's",
         "`capture_keep_days` of its route",
         "deleted",
     ),
@@ -218,6 +218,13 @@ USERS: Final = (
         "44 bits of a keyed hash of each caller that a canary's candidate served, and the days",
         "`control.traffic_keep_days`",
         "kept until then: Swapgate cannot tell whose hash it is",
+    ),
+    ContentColumn(
+        "shadow_score",
+        "caller",
+        "96 bits of a hash of the caller's keyed hash, other ones for each series of shadows",
+        "for ever, because the scores prove a shadow's verdict",
+        "kept, so that no caller counts twice: Swapgate cannot tell whose hash it is",
     ),
     ContentColumn(
         "failed_turns",

@@ -34,6 +34,8 @@ from benchmarks.gate.score_matrix import (
     load_epochs,
     load_matrix,
 )
+from benchmarks.gate.shadow_cells import RUNS as SHADOW_RUNS
+from benchmarks.gate.shadow_cells import print_shadow_cells
 from benchmarks.gate.slice_levels import measure_slices
 from benchmarks.gate.traffic_cells import RUNS as TRAFFIC_RUNS
 from benchmarks.gate.traffic_cells import measure_traffic_cells
@@ -109,7 +111,10 @@ def main() -> int:
     missed += [row for row in slices if row.missed]
     missed += [cell for cell in cells if cell.missed]
     missed += [row for row in levels if row.missed]
-    missed += print_label_cells(LABEL_RUNS)
+    missed += [
+        *print_label_cells(LABEL_RUNS),
+        *print_shadow_cells(min(SHADOW_RUNS, plan.replications)),
+    ]
     missed += [row for row in quarters if row.worst_pair > QUARTER_ALPHA]
     missed += [row for row in spare_rows if max(row.worst_pair, row.weekly_worst) > MOST_PROVEN]
     if not chosen.matrix:

@@ -1,7 +1,8 @@
 """The Shadows page answers: would a candidate harm callers? They never get its answers.
 
-A shadow mirrors requests to a second model and compares the answers by checks. `harness.canary`
-counts; the page shows the counts, and starts and stops shadows.
+A shadow mirrors requests to a second model and compares the answers by checks, and by a judge
+if it has one. `harness.canary` counts and decides; the page shows the counts and the verdict,
+but no evidence of the judge before the verdict. It starts and stops shadows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,11 +26,13 @@ from dashboard.labels import Label, Tone
 from dashboard.markup import escape, faint, noted, rich, strong
 from dashboard.operation_dialogs import operation_openers
 from dashboard.resource_page import REFRESH_INTERVAL, Cards, ResourceList
+from harness.app.shadow_judge import choose_judge
 from harness.canary import shadows
 from harness.canary.shadow_operations import SHADOWS
 from harness.canary.shadows import (
     DEFAULT_DURATION,
     LEFT_OUT,
+    NOT_STORED,
     CheckEvidence,
     ShadowStatus,
 )
@@ -48,6 +51,8 @@ MOST_ROWS: Final = 50
 VISIBLE_HARM = 0.5
 MIRRORING: Final = Label("◐", "mirroring", Tone.BETTER)
 WORSE: Final = Label("✕", "worse than the incumbent", Tone.WORSE)
+PASSED: Final = Label("✓", "passed", Tone.BETTER)
+FAILED: Final = Label("✕", "failed", Tone.WORSE)
 NO_PAIR: Final = (
     "No pair of answers yet. A pair arises when both models have answered a mirrored request."
 )
@@ -173,6 +178,10 @@ def _list_facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
         (f"{number:,} not mirrored", escape(LEFT_OUT[name]))
         for name, number in status.left_out.items()
     ]
+    rows += [
+        (f"{number:,} not stored", escape(NOT_STORED[name]))
+        for name, number in status.not_stored.items()
+    ]
     return rows
 
 
@@ -186,10 +195,22 @@ def _build_ended_row(_: ShadowsView, status: ShadowStatus) -> markup.Row:
         "State": noted(escape(status.state), at),
         "Mirrored": f"{status.mirrored:,}",
         "Pairs": f"{status.pairs:,}",
-        "Cost": escape(labels.usd(status.cost_usd)),
+        "Verdict": _render_verdict(status),
+        "Cost": escape(labels.usd(status.cost_usd + status.judge_usd)),
         "By": escape(shadow.started_by),
         "Why": escape(shadow.reason),
     }
+
+
+def _render_verdict(status: ShadowStatus) -> str:
+    """Renders the verdict of an ended shadow, with the next step."""
+    verdict = status.verdict
+    if verdict is None:
+        return faint("no judge")
+    if not verdict.words:
+        return faint("none")
+    label = PASSED if verdict.outcome == "passed" else FAILED
+    return noted(markup.state(label), verdict.next_step.replace("`", ""))
 
 
 DURATIONS: Final[Mapping[str, timedelta]] = {
@@ -209,9 +230,14 @@ LIMIT_FIELDS: Final[Sequence[Fields]] = (
     },
 )
 PRIVACY_NOTE: Final = (
-    "The candidate's provider receives these callers' requests. Swapgate compares and counts "
-    "the candidate's answers and discards them; no caller gets them."
+    "The candidate's provider receives these callers' requests. No caller gets the candidate's "
+    "answers. On a route that keeps captures, each caller's first pair of answers is kept as "
+    "long as a capture."
 )
+JUDGE_NOTE: Final = (
+    "{judge} receives the kept pairs. The shadow ends at its verdict, which opens no canary."
+)
+NO_JUDGE_NOTE: Final = "Without a judge, the shadow gives no verdict, only the six checks."
 ROLE_NOTE: Final = (
     "A proposer needs an open proposal of this candidate; an approver needs none."
 )
@@ -232,6 +258,8 @@ def start(form: Form, routes: Sequence[str]) -> None:
     candidates = page_frame.candidates(ctx, route) if route else ()
     candidate = form.choose_or_type(f"candidate-{route}", "Candidate", candidates)
     form.need(route and candidate, "Choose route and candidate first.")
+    judge = form.choose_or_type(f"judge-{route}", "Judge (empty: no verdict)", candidates)
+    anyway = form.text("anyway", "Why a judge of a compared maker") if judge else ""
     limits = ShadowLimits(**ask_fields(LIMIT_FIELDS, ShadowLimits(), form.key))
     duration = form.pick("lasts", "How long", DURATIONS, DEFAULT_DURATION)
     share = labels.weight(limits.share_bps)
@@ -241,6 +269,7 @@ def start(form: Form, routes: Sequence[str]) -> None:
             f"{strong(route)} to {strong(candidate)}. All of them still get the answers of "
             f"{strong(page_frame.incumbent_name(ctx, route))}.",
             PRIVACY_NOTE,
+            JUDGE_NOTE.format(judge=strong(judge)) if judge else NO_JUDGE_NOTE,
             note=ROLE_NOTE,
         )
     mirrored_text = f"{share} of the callers of route {route} are mirrored to {candidate}."
@@ -253,6 +282,7 @@ def start(form: Form, routes: Sequence[str]) -> None:
         limits,
         reason=form.reason(),
         lasts=duration,
+        judge=choose_judge(judge, anyway=anyway) if judge else None,
     )
 
 

@@ -45,6 +45,8 @@ def control_schedule(installation: Installation) -> "Schedule":
     Only the leader runs the jobs, but every process writes its audit lines. A job that fails
     runs again at its next time and stops no other job.
     """
+    from harness.app.eval_workers.run import build_paces  # noqa: PLC0415 - only the control plane needs it
+    from harness.app.shadow_judge import ProviderPairJudge  # noqa: PLC0415
     from harness.canary import way_back  # noqa: PLC0415 - only the control plane needs it
     from harness.evals import drift_monitor  # noqa: PLC0415 - only the control plane needs it
     from harness.frame.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
@@ -53,6 +55,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         captures,
         control_jobs,
         integrity,
+        shadow_judging,
     )
     from harness.operations.control_jobs import MonitoredJob, RestingJob  # noqa: PLC0415
     from harness.operations.cron_jobs import CronJob, DueJob  # noqa: PLC0415
@@ -77,6 +80,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     control = settings.control
     owner = f"control-{socket.gethostname()}-{os.getpid()}"
     leads = partial(installation.store.try_lead, owner)
+    pair_judge = ProviderPairJudge(installation, partial(build_paces, installation, owner))
 
     def lead_job(
         name: str,
@@ -148,6 +152,11 @@ def control_schedule(installation: Installation) -> "Schedule":
             "drift watch",
             drift_monitor.run_once,
             every_s=control.drift_interval_s,
+        ),
+        lead_job(
+            "shadow judges",
+            shadow_judging.ShadowJudging(pair_judge),
+            every_s=shadow_judging.EVERY_S,
         ),
         lead_job("candidates", candidate_rounds.run_once, every_s=CANDIDATES_EVERY_S),
         lead_job("spares", spares.run_once, every_s=CANDIDATES_EVERY_S),

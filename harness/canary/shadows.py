@@ -2,19 +2,28 @@
 never get its answers. A shadow needs an open proposal of that candidate or an approver,
 clearance for the data class, and an end. It needs no verdict.
 
-A shadow never changes a route. Harm in a shadow only informs people, and does not end it. The
-routers mirror and count (`router.observers`); the limits and tallies are in
-`harness.routing.shadow`.
+A shadow never changes a route. Harm by the six checks only informs people, and does not end it.
+With a judge, a shadow ends at its verdict (`shadow_verdict`). The routers mirror and count
+(`router.observers`); the limits and tallies are in `harness.routing.shadow`.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
 from typing import Final
 
+from harness.canary.shadow_verdict import (
+    ShadowJudge,
+    ShadowVerdict,
+    announce_verdict,
+    find_judge_refusal,
+    fix_terms,
+    list_verdict_figures,
+    load_verdict,
+)
 from harness.frame.errors import InputError, NotFound
 from harness.frame.formatting import (
     format_answer_price,
@@ -36,6 +45,7 @@ from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.shadow import (
     COST_USD,
+    JUDGE_USD,
     MIRRORED,
     PAIRS,
     UNIT,
@@ -115,6 +125,12 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "dropped": "too many at once",
     "unreadable": "an answer could not be read",
 }
+# Why a mirrored request became no stored pair, by the key of the reason's count.
+NOT_STORED: Final[Mapping[str, str]] = {
+    "unstored_route": "the route keeps no captures",
+    "unstored_client": "the client forbids captures (x-swapgate-capture: off, `store: false`), "
+    "or its key is opted out",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +167,9 @@ class ShadowStatus:
     """A shadow's figures for people.
 
     `unpriced` counts mirrored requests of unknown price, which `cost_usd` leaves out.
-    `left_out` counts requests by the keys of LEFT_OUT, without zeros. `incumbent` and
-    `candidate` are None before the first pair.
+    `judge_usd` is the judge's cost, which `cost_usd` leaves out, too. `left_out` counts
+    requests by the keys of LEFT_OUT, without zeros; `not_stored` counts those of NOT_STORED.
+    `incumbent` and `candidate` are None before the first pair.
     """
 
     shadow: Shadow
@@ -169,9 +186,12 @@ class ShadowStatus:
     harm: bool
     incumbent: PairFigures | None
     candidate: PairFigures | None
+    judge_usd: float = 0.0
+    verdict: ShadowVerdict | None = None  # None without a judge
+    not_stored: Mapping[str, int] = field(default_factory=dict)
 
 
-def start_shadow(
+def start_shadow(  # noqa: PLR0913 - by name, and most have a default
     ctx: ProposalsContext,
     actor: Actor,
     route_name: str,
@@ -180,12 +200,14 @@ def start_shadow(
     *,
     reason: str,
     lasts: timedelta = DEFAULT_DURATION,
+    judge: ShadowJudge | None = None,
 ) -> Shadow:
     """Starts a shadow; every router mirrors requests within two seconds.
 
     Needs a proposer if the candidate has an open proposal, otherwise an approver. Raises
     NotFound, NotAllowed (also for the data class), InputError, and Conflict if the route
-    already has a shadow. candidate_name: id or `provider/model`.
+    already has a shadow. candidate_name: id or `provider/model`. judge: None for a shadow
+    without a verdict.
     """
     actor.require(Role.PROPOSER)
     check_shadow_limits(limits)
@@ -198,12 +220,18 @@ def start_shadow(
         now = ctx.clock.now()
         candidate = named_models.register_model(ctx, tx, actor, candidate_name)
         check_shadow(ctx, tx, route, candidate, limits)
+        id_ = ctx.chance.token("sh_")
+        terms = None
+        if judge is not None:
+            judge_target = named_models.register_model(ctx, tx, actor, judge.name)
+            _require_price(tx, judge_target, limits)
+            terms = fix_terms(ctx, tx, route, candidate, judge_target, judge, id_)
         open_ = Proposals(tx).list(route=route.name, open_only=True)
         proposal = next((one.id for one in open_ if one.candidate == candidate.id), None)
         if proposal is None:
             actor.require(Role.APPROVER)
         shadow = Shadow(
-            id=ctx.chance.token("sh_"),
+            id=id_,
             route=route.name,
             incumbent=route.incumbent,
             candidate=candidate,
@@ -214,6 +242,7 @@ def start_shadow(
             started_by=actor.name,
             started_at=now,
             expires_at=now + lasts,
+            terms=terms,
         )
         Shadows(tx).add(shadow)
         _record_shadow(tx, shadow, actor, "shadow.start", reason)
@@ -247,9 +276,14 @@ def check_shadow(
         )
     data_class_checks.check_targets(ctx, route.settings, [candidate], route=route.name)
     targets.provider_of(tx, candidate)  # raises for a removed provider
-    if limits.usd_per_day is not None and targets.find_price(tx, candidate) is None:
+    _require_price(tx, candidate, limits)
+
+
+def _require_price(tx: Transaction, target: Target, limits: ShadowLimits) -> None:
+    """Raises InputError if a budget in US dollars meets a target without a price."""
+    if limits.usd_per_day is not None and targets.find_price(tx, target) is None:
         missing = describe_missing(
-            candidate.name, effect=", so a budget in US dollars cannot work"
+            target.name, effect=", so a budget in US dollars cannot work"
         )
         raise InputError(f"{missing}; or give no budget in money (--usd-per-day none)")
 
@@ -277,12 +311,11 @@ def stop_shadow(
 
 def end_finished(ctx: ProposalsContext) -> Sequence[str]:
     """Ends every shadow whose time, proposal, route or clearance is over. Returns log lines."""
-    now = ctx.clock.now()
     with ctx.store.read() as tx:
         finished = [
             (shadow, why)
             for shadow in Shadows(tx).live()
-            if (why := _find_end_reason(ctx, tx, shadow, now))
+            if (why := find_end_reason(ctx, tx, shadow))
         ]
     if not finished:
         return ()
@@ -294,24 +327,31 @@ def end_finished(ctx: ProposalsContext) -> Sequence[str]:
     ]
 
 
-def _find_end_reason(
-    ctx: ProposalsContext,
-    tx: Transaction,
-    shadow: Shadow,
-    now: datetime,
-) -> str:
+def find_end_reason(ctx: ProposalsContext, tx: Transaction, shadow: Shadow) -> str:
     """Explains why a shadow must end now; empty if it may continue."""
     route = Routing(tx).route(shadow.route)
     why = find_shadow_end(shadow, route)
     if why or route is None:
         return why
-    if now >= shadow.expires_at:
+    if ctx.clock.now() >= shadow.expires_at:
         return "its time is up"
     if shadow.proposal is not None and not Proposals(tx).get(shadow.proposal).open:
         return f"its proposal {shadow.proposal} is over"
     return data_class_checks.find_refusal(
         ctx, route.settings, shadow.candidate, route=route.name
-    )
+    ) or find_judge_refusal(ctx, route.settings, shadow)
+
+
+def end_decided(tx: Transaction, shadow: Shadow) -> str:
+    """Ends a live shadow that has its verdict, and tells people. Returns a log line; empty
+    before the verdict.
+    """
+    verdict = load_verdict(tx, shadow)
+    if verdict is None or verdict.evidence is None:
+        return ""
+    end_shadow(tx, shadow, SYSTEM, f"its verdict: {verdict.words}")
+    announce_verdict(tx, shadow, verdict)
+    return f"shadow {shadow.id} of route {shadow.route} ended: {verdict.words}"
 
 
 def end_shadow(
@@ -347,6 +387,15 @@ def _record_shadow(
         "usd_per_day": shadow.limits.usd_per_day,
         "reason": reason,
     }
+    if (terms := shadow.terms) is not None:
+        details |= {
+            "judge": terms.judge,
+            "claim": terms.claim.value,
+            "margin": terms.margin,
+            "alpha": terms.alpha,
+            "look": terms.look,
+            "series": terms.series,
+        }
     AuditLog(tx).append(actor, action, f"shadow {shadow.id}", details)
 
 
@@ -377,13 +426,15 @@ def load_shadow_status(
     tx: Transaction,
     shadow: Shadow,
 ) -> ShadowStatus:
-    return build_status(shadow, Shadows(tx).tallies([shadow.id]), ctx.clock.now())
+    rows = Shadows(tx).tallies([shadow.id])
+    return build_status(shadow, rows, ctx.clock.now(), load_verdict(tx, shadow))
 
 
 def build_status(
     shadow: Shadow,
     rows: Sequence[ShadowTally],
     now: datetime,
+    verdict: ShadowVerdict | None = None,
 ) -> ShadowStatus:
     """Builds a shadow's status. rows: the shadow's tallies, or those of several shadows that
     count as one.
@@ -412,6 +463,9 @@ def build_status(
         harm=is_harm(log_e),
         incumbent=_compute_means("incumbent", sums, pairs),
         candidate=_compute_means("candidate", sums, pairs),
+        judge_usd=sums.get(JUDGE_USD, 0.0),
+        verdict=verdict,
+        not_stored={name: counts[name] for name in NOT_STORED if counts[name]},
     )
 
 
@@ -479,6 +533,7 @@ def list_figures(status: ShadowStatus) -> Sequence[tuple[str, str]]:
             "evidence that it is worse",
             f"{evidence}: HARM" if status.harm else evidence,
         ),
+        *list_verdict_figures(status.shadow, status.verdict, status.judge_usd),
         ("cost", format_usd(status.cost_usd) + unpriced),
         ("today", f"{requests}, {format_usd(usage_today.cost_usd)}{a_day}"),
     ]

@@ -1,21 +1,23 @@
 """Records of captured requests, and of the times of scheduled jobs.
 
-The table `captured` refuses a row without the digest of its redaction rules. Only the router
-writes captures; deletion is in `harness.operations.captures`.
+The table `captured` refuses a row without the digest of its redaction rules. It has the sampled
+requests and the pairs of shadows. Only the router writes captures; deletion is in
+`harness.operations.captures`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
 
-from harness.frame.records.columns import at_least
+from harness.frame.records.columns import at_least, index_where
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records, given
 from harness.routing.capture import CapturedRequest, CaptureResult, day_start
 from harness.routing.records.failovers import batch_user_hashes
+from harness.routing.shadow_pair import STORING_TIME, CandidateOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,16 @@ CAPTURED: Final = record(
     sa.CheckConstraint("expires_at > at", name="expires_later"),
     # The redactor's digest proves that the texts are redacted.
     sa.CheckConstraint("length(rules) = 64", name="rules_known"),
+    sa.CheckConstraint("(shadow IS NULL) = (candidate IS NULL)", name="pair_whole"),
     sa.Index("ix_captured_at", "at", "id"),
     sa.Index("ix_captured_route", "route", "at"),
     sa.Index("ix_captured_expires_at", "expires_at"),
     sa.Index("ix_captured_user_hash", "user_hash"),
+    index_where("ix_captured_shadow", sa.text("shadow IS NOT NULL"), "shadow", "at", "id"),
 )
 
 captured = CAPTURED.table
+_SAMPLED: Final = captured.c.shadow.is_(None)
 
 
 class Captures(Records[CapturedRequest]):
@@ -71,12 +76,16 @@ class Captures(Records[CapturedRequest]):
     missing = "there is no captured request {}; `swapgate capture list` shows them"
 
     def store(self, new: CapturedRequest, *, most_per_day: int) -> CaptureResult:
-        """Stores a request, or counts its repetition. most_per_day: the route's limit."""
+        """Stores a sampled request, or counts its repetition.
+
+        most_per_day: the route's limit.
+        """
         # Without the lock, parallel routers could exceed the limit.
         self._tx.serialize_by(f"capture:{new.route}")
         if self._change(self._is(new.id), seen=captured.c.seen + 1):
             return CaptureResult.REPEATED
         is_today = (
+            _SAMPLED,
             captured.c.route == new.route,
             captured.c.at >= day_start(new.at),
         )
@@ -86,6 +95,69 @@ class Captures(Records[CapturedRequest]):
         self.add(new)
         return CaptureResult.STORED
 
+    def store_pair(self, pair: CapturedRequest) -> CaptureResult:
+        """Enters a shadow pair whose answer is pending, or stores an entered pair's answer.
+
+        REPEATED: the caller has a pair already; without a caller, the conversation.
+        LATE: the pair was never entered, is deleted or has an answer, or its answer is overdue.
+        """
+        if pair.candidate is None:
+            raise ValueError(f"the capture {pair.id} is no shadow pair")
+        self._tx.serialize_by(f"shadow:{pair.shadow}")
+        if pair.candidate.outcome is CandidateOutcome.PENDING:
+            if self._tx.read(self._same_caller(pair)).first() is not None:
+                return CaptureResult.REPEATED
+            self.add(pair)
+            return CaptureResult.STORED
+        entered = self._first(self._select(self._is(pair.id)).with_for_update())
+        is_open = (
+            entered is not None
+            and entered.candidate is not None
+            and entered.candidate.settle(self._tx.now()) is None
+        )
+        if not is_open:
+            return CaptureResult.LATE
+        self._change(self._is(pair.id), **CAPTURED.write(pair))
+        return CaptureResult.STORED
+
+    def _same_caller(self, pair: CapturedRequest) -> sa.Select[tuple[str]]:
+        is_same = self._is(pair.id)
+        if pair.caller:
+            is_same = captured.c.caller == pair.caller
+        elif pair.conversation:
+            is_same = captured.c.conversation == pair.conversation
+        return sa.select(captured.c.id).where(captured.c.shadow == pair.shadow, is_same)
+
+    def pairs(
+        self,
+        shadow: str,
+        *,
+        judged: Collection[str],
+        limit: int,
+    ) -> Sequence[CapturedRequest]:
+        """Lists a shadow's pairs that have no judgement, in the order in which they began.
+
+        judged: the ids of judged pairs.
+        Ends at the first pair whose answer may still come, so that a slow answer keeps its
+        place. An answer that is overdue has the outcome LOST. Each caller has one pair.
+        """
+        in_order = (captured.c.at, captured.c.id)
+        now = self._tx.now()
+        ids = (
+            sa.select(captured.c.id)
+            .where(captured.c.shadow == shadow, captured.c.at <= now - STORING_TIME)
+            .order_by(*in_order)
+        )
+        left = [row.id for row in self._tx.read(ids) if row.id not in judged][:limit]
+        query = sa.select(captured).where(captured.c.id.in_(left)).order_by(*in_order)
+        settled = []
+        for pair in self._all(query):
+            answer = pair.candidate and pair.candidate.settle(now)
+            if answer is None:
+                break
+            settled.append(replace(pair, candidate=answer))
+        return settled
+
     def list(
         self,
         *,
@@ -93,21 +165,27 @@ class Captures(Records[CapturedRequest]):
         since: datetime | None = None,
         limit: int | None = None,
     ) -> Sequence[CapturedRequest]:
-        """Lists captured requests with their content, newest first. since: None for all."""
+        """Lists sampled requests with their content, newest first. since: None for all.
+
+        A shadow's pairs are no part of the sample: another rule draws them.
+        """
         is_recent = None if since is None else captured.c.at >= since
-        return self._all(self._select(given(captured.c.route, route), is_recent).limit(limit))
+        conditions = (_SAMPLED, given(captured.c.route, route), is_recent)
+        return self._all(self._select(*conditions).limit(limit))
 
     def sizes(
         self, *, since: datetime, route: str | None = None
     ) -> Sequence[tuple[int, bool, int]]:
-        """Lists each request's size in bytes, whether it was too large, and its repetitions."""
+        """Lists each sampled request's size in bytes, whether it was too large, and its
+        repetitions.
+        """
         columns = (
             captured.c.body_bytes,
             captured.c.too_large,
             captured.c.seen,
         )
         of_route = [] if route is None else [captured.c.route == route]
-        query = sa.select(*columns).where(captured.c.at >= since, *of_route)
+        query = sa.select(*columns).where(_SAMPLED, captured.c.at >= since, *of_route)
         rows = self._tx.read(query)
         return [(row.body_bytes, row.too_large, row.seen) for row in rows]
 

@@ -47,6 +47,7 @@ from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
+from harness.routing.records.shadow_scores import list_shadow_looks
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.table import Route
@@ -246,7 +247,7 @@ def spend_look_alpha(
     pin: the plan's suite. candidate: its id. lineage: result of `find_lineage`.
     Source: `budget.spend_alpha` (docs/explanation/statistics.md §1.8).
     """
-    look = 1 + _count_looks(tx, pin, candidate, lineage, route)[0]
+    look = 1 + count_looks(tx, pin, candidate, lineage, route)[0]
     return replace(
         plan,
         alpha=spend_alpha(gate.alpha, look),
@@ -278,15 +279,13 @@ def describe_uncounted_looks(tx: Transaction, proposal: Proposal) -> str:
 def find_earlier_looks(
     tx: Transaction, proposal: Proposal, plan: SuitePlan
 ) -> tuple[int, list[Proposal]]:
-    """Counts the looks at a plan's items before a proposal, and lists their proposals, newest
-    first.
-    """
+    """Counts the looks at a plan's items before a proposal, and lists those by proposals."""
     lineage = find_lineage(tx, Targets(tx).all()[proposal.candidate], None)
     pin = Suites(tx).get(plan.suite_digest)
-    return _count_looks(tx, pin, proposal.candidate, lineage, proposal.route, until=proposal)
+    return count_looks(tx, pin, proposal.candidate, lineage, proposal.route, until=proposal)
 
 
-def _count_looks(
+def count_looks(
     tx: Transaction,
     pin: SuitePin,
     candidate: str,
@@ -294,8 +293,9 @@ def _count_looks(
     route: str,
     until: Proposal | None = None,
 ) -> tuple[int, list[Proposal]]:
-    """Counts the looks, and lists their proposals, newest first. route: of the comparison.
-    until: a proposal; later looks do not count.
+    """Counts the looks, also of shadows with a judge, and lists the proposals, newest first.
+
+    route: of the comparison. until: a proposal; later looks do not count.
     """
 
     def is_look(earlier: SuitePlan, earlier_route: str) -> bool:
@@ -315,6 +315,9 @@ def _count_looks(
         max(plan.look for plan in proposal.plans if is_look(plan, proposal.route))
         for proposal in _list_attempts(proposals)
     ]
+    if pin.is_traffic:
+        before = until.created_at if until else None
+        look_numbers += list_shadow_looks(tx, route, lineage, before)
     # The looks of proposed targets are counted above, so their manual runs add no look.
     counted_targets = {candidate, *(proposal.candidate for proposal in proposals)}
     counted_targets |= {route.incumbent for route in Routing(tx).table().routes.values()}
@@ -343,10 +346,8 @@ def _showed_no_score(
     proposal: Proposal,
     candidate: str,
 ) -> bool:
-    """Tells whether a proposal showed no score to people.
-
-    That is so if its verdict used no score, and it has either the same candidate or no scored
-    answer.
+    """Tells whether a proposal showed people no score: its verdict used none, and it has either
+    the same candidate or no scored answer.
     """
     if proposal.open or proposal.verdict is None:
         return False
@@ -378,8 +379,7 @@ def _same_items(
         # A manual run has no route, so any draw may be of this route.
         return True
     if not (earlier_pin.texts and pin.texts):
-        # Older pins have no texts.
-        return earlier.suite == pin.name
+        return earlier.suite == pin.name  # older pins have no texts
     return overlap_share(earlier_pin.texts, pin.texts) >= SAME_ITEMS_SHARE
 
 

@@ -1,4 +1,5 @@
-"""A capture is a redacted sample of a route's requests, for a suite. Pure.
+"""A capture is a redacted request of a route: one of a sample for suites, or of a shadow's
+pairs. Pure.
 
 The router redacts the content before it stores a capture (`router.observers.capture`).
 `harness.operations.captures` reads, exports and deletes captures.
@@ -18,6 +19,7 @@ from harness.frame.people.access import key_hash
 from harness.frame.plain_data import canonical_json, hash_content
 from harness.frame.redaction import RedactionRule
 from harness.routing.route_settings import MAX_COPY_BYTES
+from harness.routing.shadow_pair import CANDIDATE, CandidateAnswer
 from harness.routing.table import hash_bucket
 
 _SALT: Final = "capture"
@@ -35,18 +37,22 @@ class CaptureSettings:
 
 
 class CaptureResult(StrEnum):
-    """The result of a capture. FULL: the route has reached its number of captures a day."""
+    """The result of a capture. FULL: the route has reached its number of captures a day. LATE:
+    a shadow pair is gone, or its answer is overdue.
+    """
 
     STORED = "stored"
     REPEATED = "repeated"
     FULL = "full"
+    LATE = "late"
 
 
 @dataclass(frozen=True, slots=True)
 class CapturedRequest:
     """A redacted request with its answer, as it is stored."""
 
-    # A keyed hash of route and content. Equal content is stored once, and `seen` counts it.
+    # A keyed hash of route and content. Equal content is stored once, and `seen` counts it. A
+    # shadow pair's is a keyed hash of the request's id: equal questions of two callers are two.
     id: str
     at: datetime
     expires_at: datetime
@@ -62,7 +68,8 @@ class CapturedRequest:
     share_bps: int  # the route's capture share at that time
     rules: str  # the redactor's digest
     redactions: Mapping[str, int]  # the number of redactions by rule
-    # The request's fields, such as `messages` and `tools`, and the field `answer`.
+    # The request's fields, such as `messages` and `tools`, the field `answer`, and a shadow
+    # pair's field `candidate`. Empty until the candidate's answer is stored.
     content: Mapping[str, Any] = field(repr=False)
     seen: int = 1
     body_bytes: int = 0  # request and answer together, before redaction
@@ -73,6 +80,9 @@ class CapturedRequest:
     # Pseudonyms (keyed hashes) of caller and conversation; empty if the request names neither.
     caller: str = ""
     conversation: str = ""
+    # The shadow whose pair this is, and the candidate's answer; None for a sampled request.
+    shadow: str | None = None
+    candidate: CandidateAnswer | None = None
 
 
 _SHOWN_SIZES: Final = (
@@ -150,7 +160,8 @@ def capture_id(
     """Computes a captured request's id. Questions that differ only in spacing, case or Unicode
     form have the same id.
     """
-    question = {name: value for name, value in content.items() if name != "answer"}
+    answers = ("answer", CANDIDATE)
+    question = {name: value for name, value in content.items() if name not in answers}
     text = " ".join(
         unicodedata.normalize("NFKC", canonical_json(single_spaced(question))).split()
     )

@@ -3,7 +3,8 @@ Pure. It needs no verdict, but its provider must be allowed to see the route's d
 has its own limits and budget.
 
 A shadow pair compares the answers of incumbent and candidate to one request: form, latency,
-tokens and cost. It needs no model, and yields only counts and sums.
+tokens and cost. It needs no model, and yields only counts and sums. With `ShadowTerms`, a judge
+compares the stored pairs besides, for a verdict.
 
 `router.observers.shadow` makes the calls. `harness.canary.shadows` starts and ends a shadow,
 and interprets its counts.
@@ -20,6 +21,7 @@ from typing import Any, Final
 
 from harness.frame.errors import InputError
 from harness.frame.matching import THREAD_LIMITS, matches_schema
+from harness.gate.suite_plan import Claim
 from harness.providers.target import Target
 
 MAX_SHARE_BPS: Final = 10_000
@@ -28,6 +30,7 @@ MAX_PER_DAY: Final = 10_000_000
 MIRRORED: Final = "mirrored"
 UNPRICED: Final = "unpriced"
 COST_USD: Final = "candidate.cost_usd"
+JUDGE_USD: Final = "judge.cost_usd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,24 @@ class ShadowLimits:
     at_once: int = 4  # concurrent requests of one worker
     requests_per_day: int = 1000  # days are UTC
     usd_per_day: float | None = 1.0  # None for no limit of costs
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowTerms:
+    """What a judge shall show about a shadow, fixed at the start (statistics.md §2.9).
+
+    series: the id of the first shadow with the same terms. The callers of a series count
+    together, so a restart is no second look.
+    """
+
+    judge: str  # `provider/model`
+    criteria: str  # the rubric
+    judge_anyway: str  # why the judge may be of a compared model's maker; empty if it is not
+    claim: Claim  # superior or non_inferior
+    margin: float
+    alpha: float  # of the verdict PASSED: what this look has left
+    look: int  # from 1
+    series: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +79,7 @@ class Shadow:
     ended_at: datetime | None = None  # ended_at, ended_by: None until it ends
     ended_by: str | None = None
     ended_because: str | None = None
+    terms: ShadowTerms | None = None  # None without a judge, so without a verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +91,7 @@ class ShadowTally:
     worker: str
     # Mirrored requests, omitted requests by reason, and pairs by check (`compare_pair`).
     counts: Mapping[str, int] = field(default_factory=dict)
-    # Sums over the pairs, by side and measure, and the candidate's whole cost.
+    # Sums over the pairs, by side and measure, and the whole costs of candidate and judge.
     sums: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -114,7 +136,7 @@ def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
     used = [row for row in rows if row.day == today]
     return ShadowUsage(
         sum(row.counts.get(MIRRORED, 0) for row in used),
-        math.fsum(row.sums.get(COST_USD, 0.0) for row in used),
+        math.fsum(row.sums.get(name, 0.0) for row in used for name in (COST_USD, JUDGE_USD)),
     )
 
 

@@ -1,9 +1,12 @@
 """Copies a sample of requests and answers, to become eval cases.
 
 This module does not read, redact or write them; the parent's `capture_writer` redacts them.
-`is_copy_refused` decides whether a client forbids copies. `judge` and `tracing` obey it, too.
+`is_copy_refused` decides whether a client forbids copies. `judge`, `tracing` and
+`shadow_pairs` obey it, too.
 """
 
+from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from harness.frame.people.access import OptOut
@@ -87,52 +90,60 @@ class CaptureSampler(RequestObserver):
         is_too_large = len(body) > settings.copy_max_bytes
         if is_too_large or answer is None:
             self._recorder.counters["captures_too_large"] += 1
-        now = self._clock.now()
-        users = caller_keys(observed.request, observed.sticky_key)
-        caller, conversation = self._hash_names(observed)
-        head = CapturedRequest(
-            id="",
-            at=now,
-            expires_at=capture_expiry(now, settings.capture_keep_days),
-            route=observed.route.route.name,
-            request=observed.request_id,
-            endpoint=observed.request.endpoint.value,
-            stream=observed.request.stream,
-            arm=observed.arm.value,
+        head = replace(
+            build_capture_head(observed, self._clock.now(), self._secret),
             target=target.name if target else "",
-            revision=observed.revision,
-            data_class=settings.data_class,
-            user_hash=hash_callers(users, self._secret),
-            share_bps=settings.capture_bps,
-            rules="",
-            redactions={},
-            content={},
             body_bytes=len(body) + (settings.copy_max_bytes if answer is None else len(answer)),
             too_large=is_too_large,
             outcome=ANSWER_TOO_LARGE if answer is None else outcome,
-            caller=caller,
-            conversation=conversation,
         )
         texts = ("", "") if is_too_large else (body, answer or "")
         self._recorder.capture(CaptureDraft(head, settings.capture_per_day, *texts))
 
-    def _hash_names(self, observed: RoutedRequest) -> tuple[str, str]:
-        """Returns keyed hashes of the request's user and conversation; empty without a name.
 
-        A client key does not name a user: one application may send all requests with it.
-        """
-        keys = [*body_callers(observed.request.members.found), observed.sticky_key]
-        user = next((key for key in keys if key.startswith(_USER_PREFIXES)), "")
-        opening = next(conversation_keys(observed.request), "")
-        conversation = next(
-            (key for key in keys if key.startswith(_CONVERSATION_PREFIXES)), opening
-        )
-        return (
-            hash_user(f"caller:{user}", self._secret) if user else "",
-            hash_user(f"conversation:{user}:{conversation}", self._secret)
-            if conversation
-            else "",
-        )
+def build_capture_head(
+    observed: RoutedRequest, now: datetime, secret: bytes
+) -> CapturedRequest:
+    """Builds a capture of a request without id, content, target and outcome."""
+    settings = observed.route.route.settings
+    caller, conversation = _hash_names(observed, secret)
+    return CapturedRequest(
+        id="",
+        at=now,
+        expires_at=capture_expiry(now, settings.capture_keep_days),
+        route=observed.route.route.name,
+        request=observed.request_id,
+        endpoint=observed.request.endpoint.value,
+        stream=observed.request.stream,
+        arm=observed.arm.value,
+        target="",
+        revision=observed.revision,
+        data_class=settings.data_class,
+        user_hash=hash_callers(caller_keys(observed.request, observed.sticky_key), secret),
+        share_bps=settings.capture_bps,
+        rules="",
+        redactions={},
+        content={},
+        caller=caller,
+        conversation=conversation,
+    )
+
+
+def _hash_names(observed: RoutedRequest, secret: bytes) -> tuple[str, str]:
+    """Returns keyed hashes of the request's user and conversation; empty without a name.
+
+    A client key does not name a user: one application may send all requests with it.
+    """
+    keys = [*body_callers(observed.request.members.found), observed.sticky_key]
+    user = next((key for key in keys if key.startswith(_USER_PREFIXES)), "")
+    opening = next(conversation_keys(observed.request), "")
+    conversation = next(
+        (key for key in keys if key.startswith(_CONVERSATION_PREFIXES)), opening
+    )
+    return (
+        hash_user(f"caller:{user}", secret) if user else "",
+        hash_user(f"conversation:{user}:{conversation}", secret) if conversation else "",
+    )
 
 
 def is_copy_refused(observed: RoutedRequest) -> bool:

@@ -1,9 +1,10 @@
 """Mirrors a sample of requests to a shadow's candidate, and compares both answers.
 
 It begins after the router has sent the user's answer, and drops requests beyond its limits. It
-stores only counts and sums of comparisons, no text. It does not mirror requests that refer to
-the provider's state, or that let the provider run tools, because a second run could change
-something. `side_calls` keeps budgets and tasks; `harness.routing.shadow` compares.
+counts and sums comparisons. `shadow_pairs` keeps texts, on routes that keep captures. It does
+not mirror requests that refer to the provider's state, or that let the provider run tools,
+because a second run could change something. `side_calls` keeps budgets and tasks;
+`harness.routing.shadow` compares.
 """
 
 import asyncio
@@ -32,10 +33,17 @@ from harness.routing.shadow import (
     unit_counts,
     within_budget,
 )
+from harness.routing.shadow_pair import CandidateOutcome
 from harness.routing.table import Arm, is_mirrored
 from router.frame.asgi import header
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
+from router.observers.shadow_pairs import (
+    EnteredPair,
+    ShadowPairs,
+    SideAnswer,
+    find_storing_obstacle,
+)
 from router.observers.side_calls import (
     OVER_CAP,
     SideCalls,
@@ -66,6 +74,12 @@ log = logging.getLogger(__name__)
 # An overloaded provider serves users first.
 REST_S: Final = 30.0
 BUSY: Final = (FailureClass.RATE_LIMITED, FailureClass.OVERLOADED)
+_OUTCOMES: Final = {
+    FailureClass.TIMEOUT: CandidateOutcome.TIMED_OUT,
+    FailureClass.INTERNAL: CandidateOutcome.INTERRUPTED,
+}
+# The candidate's answer until it comes: if the router stops meanwhile, it never does.
+INTERRUPTED: Final = SideAnswer(None, 0.0, NO_USAGE, CandidateOutcome.INTERRUPTED)
 SHADOW_OPT_OUT: Final = b"x-swapgate-shadow"
 OFF: Final = b"off"
 
@@ -78,19 +92,11 @@ class MirroredRequest(NamedTuple):
     sticky_key: str
 
 
-class _ShadowAnswer(NamedTuple):
-    """The answer of one side, of the incumbent or of the candidate.
-
-    ms: the time from the attempt's start to the answer, or to a stream's first output.
-    """
-
-    answer: str | None  # its body or events; None without an answer
-    ms: float
-    usage: TokenUsage
-
-
 class ShadowMirror(SideCalls):
-    """Mirrors requests. marks: all workers' callers: a caller counts once as evidence."""
+    """Mirrors requests.
+
+    marks: all workers' callers: a caller counts once as evidence. secret: see `ShadowPairs`.
+    """
 
     part = RouterPart.SHADOW
 
@@ -99,9 +105,11 @@ class ShadowMirror(SideCalls):
         parts: SideParts,
         spending: WorkerSpending,
         marks: SharedMarks,
+        secret: bytes,
     ) -> None:
         super().__init__(parts, spending)
         self._marks = marks
+        self._pairs = ShadowPairs(secret, parts.clock, parts.recorder, marks)
         self._mirrored_requests: dict[str, MirroredRequest] = {}  # by request id
 
     def watches(self, route: CompiledRoute) -> bool:
@@ -174,7 +182,7 @@ class ShadowMirror(SideCalls):
 
     def _read_user_answer(
         self, mirror: MirroredRequest, exchange: RoutedResponse
-    ) -> _ShadowAnswer | None:
+    ) -> SideAnswer | None:
         """Returns the user's answer; None if a comparison would show nothing.
 
         The incumbent's failure is an answer without a text. A failure that the request
@@ -190,19 +198,21 @@ class ShadowMirror(SideCalls):
         failure = first.failure.failure if first.failure else None
         if failure in CLIENT_FAILURES:
             return None
-        if failure is not None or (isinstance(result, CommittedStream) and exchange.failed):
-            return _ShadowAnswer(None, first.ms, NO_USAGE)
+        if failure is None and isinstance(result, CommittedStream) and exchange.failed:
+            failure = result.failure or FailureClass.MALFORMED
+        if failure is not None:
+            return _build_failure(failure, first.ms)
         text = mirror.copied.whole(result)
         if text is None:
             self._count(mirror.shadow.shadow.id, "too_large")
             return None
-        return _ShadowAnswer(text, first.ms, exchange.usage)
+        return SideAnswer(text, first.ms, exchange.usage)
 
     def _start(
         self,
         job: RoutedRequest,
         mirror: MirroredRequest,
-        incumbent: _ShadowAnswer,
+        incumbent: SideAnswer,
     ) -> None:
         """Counts the mirrored request, and asks the candidate in a task."""
         if not self._spending.may_ask(mirror.shadow.upstream):
@@ -215,7 +225,12 @@ class ShadowMirror(SideCalls):
         # counts. All shadows of one proposal share their evidence.
         subject = shadow.proposal or shadow.id
         is_first = self._marks.first(f"{subject}:{mirror.sticky_key}")
-        work = self._run(job, mirror, incumbent, is_first=is_first)
+        pair = None
+        if obstacle := find_storing_obstacle(job):
+            self._count(shadow.id, obstacle)
+        else:
+            pair = self._pairs.enter(job, shadow, incumbent, longest_s=self._longest_s(job))
+        work = self._run(job, mirror, incumbent, pair, is_first=is_first)
         self._run_in_task(work, shadow.id)
 
     def _handle_end(self, task: asyncio.Task[None]) -> None:
@@ -235,33 +250,41 @@ class ShadowMirror(SideCalls):
         self,
         job: RoutedRequest,
         mirror: MirroredRequest,
-        incumbent: _ShadowAnswer,
+        incumbent: SideAnswer,
+        pair: EnteredPair | None,
         *,
         is_first: bool,
     ) -> None:
         """Asks the candidate, compares the pair, and notes counts, sums and costs.
 
-        is_first: whether this is the caller's first pair, because a caller counts once as
-        evidence.
+        pair: None if nothing is stored. is_first: whether this is the caller's first pair,
+        because a caller counts once as evidence.
         """
         compiled_shadow = mirror.shadow
+        candidate = INTERRUPTED
         usage = NO_USAGE
         price = compiled_shadow.upstream.price
+        cost_usd = None
         try:
             candidate = await self._ask(job, compiled_shadow)
             usage = candidate.usage
             if candidate.answer is not None and not usage.input_tokens:
                 # Without a count, the prompt's estimate is a lower bound.
                 usage = usage._replace(input_tokens=estimate_prompt(job.request))
+            cost_usd = price.answer_usd(*usage) if price else None
         finally:
             self._spending.pay(price, None if usage == NO_USAGE else usage)
+            if pair is not None:
+                self._pairs.store(pair, candidate, None if usage == NO_USAGE else cost_usd)
         if usage != NO_USAGE:
             self._metrics.spent(compiled_shadow.upstream.name, usage, price)
-        cost_usd = price.answer_usd(*usage) if price else None
         if cost_usd is None:
             self._note(compiled_shadow.shadow.id, {UNPRICED: 1})
         else:
             self._note(compiled_shadow.shadow.id, {}, {COST_USD: cost_usd})
+        if candidate.outcome is CandidateOutcome.TOO_LARGE:
+            self._count(compiled_shadow.shadow.id, "too_large")
+            return
         # Parsing a long answer takes time, so a thread does it.
         incumbent_price = job.route.upstreams[job.plan.incumbent].price
         sides = (incumbent, incumbent_price), (candidate, price)
@@ -271,19 +294,22 @@ class ShadowMirror(SideCalls):
         caller_counts = unit_counts(counts) if is_first else {}
         self._note(compiled_shadow.shadow.id, counts | caller_counts, sums)
 
-    async def _ask(self, job: RoutedRequest, compiled_shadow: CompiledShadow) -> _ShadowAnswer:
+    def _longest_s(self, job: RoutedRequest) -> float:
+        """Returns the candidate's time limit in seconds."""
+        return min(
+            job.route.route.settings.total_timeout_s,
+            self._settings.total_timeout_s,
+        )
+
+    async def _ask(self, job: RoutedRequest, compiled_shadow: CompiledShadow) -> SideAnswer:
         """Asks the candidate once. After an overload, it gets no calls for REST_S."""
         loop = self._calls.timers.loop
         upstream = compiled_shadow.upstream
         began_s = loop.time()
-        max_s = min(
-            job.route.route.settings.total_timeout_s,
-            self._settings.total_timeout_s,
-        )
         mirrored_request = replace(
             job,
             begun=began_s,
-            deadline=began_s + max_s,
+            deadline=began_s + self._longest_s(job),
             hurried=False,
         )
         deadline_s = mirrored_request.deadline
@@ -298,13 +324,16 @@ class ShadowMirror(SideCalls):
             with self._calls.timers.limit(deadline_s):
                 result = await self._calls.make(mirrored_request, attempt, lambda _: None)
         except (UpstreamFailed, TimeoutError) as error:
-            if isinstance(error, UpstreamFailed) and error.failure in BUSY:
+            failure = FailureClass.TIMEOUT
+            if isinstance(error, UpstreamFailed):
+                failure = error.failure
+            if failure in BUSY:
                 self._rests_until[upstream.id] = self._clock.monotonic() + REST_S
-            return _ShadowAnswer(None, (loop.time() - began_s) * 1000, NO_USAGE)
+            return _build_failure(failure, (loop.time() - began_s) * 1000)
         latency_ms = (loop.time() - began_s) * 1000
         if isinstance(result, UpstreamAnswer):
-            body = result.body[:max_bytes].decode("utf-8", "replace")
-            return _ShadowAnswer(body, latency_ms, result.usage or NO_USAGE)
+            answer_copy = AnswerCopy(max_bytes)
+            return _build_answer(answer_copy.whole(result), latency_ms, result.usage)
         return await _drain(result, latency_ms, max_bytes)
 
     def _count(self, shadow: str, name: str) -> None:
@@ -345,7 +374,7 @@ async def _drain(
     stream: CommittedStream,
     ms: float,
     max_bytes: int,
-) -> _ShadowAnswer:
+) -> SideAnswer:
     """Reads the candidate's stream to its end. ms: the time to its first output."""
     answer_copy = AnswerCopy(max_bytes)
     try:
@@ -354,12 +383,28 @@ async def _drain(
                 answer_copy.add(piece)
     finally:
         await stream.aclose()
-    return _ShadowAnswer(None if stream.failure else answer_copy.text, ms, stream.events.used())
+    if stream.failure:
+        return _build_failure(stream.failure, ms, stream.events.used())
+    return _build_answer(answer_copy.whole(stream), ms, stream.events.used())
+
+
+def _build_answer(answer: str | None, ms: float, usage: TokenUsage | None) -> SideAnswer:
+    """Builds the candidate's answer. answer: None if it was too large."""
+    outcome = CandidateOutcome.TOO_LARGE if answer is None else CandidateOutcome.ANSWERED
+    return SideAnswer(answer, ms, usage or NO_USAGE, outcome)
+
+
+def _build_failure(
+    failure: FailureClass, ms: float, usage: TokenUsage = NO_USAGE
+) -> SideAnswer:
+    """Builds the answer of a side that failed. The router's own fault is not the model's."""
+    outcome = _OUTCOMES.get(failure, CandidateOutcome.FAILED)
+    return SideAnswer(None, ms, usage, outcome, failure.value)
 
 
 def _build_side(
     request: ClientRequest,
-    answer: _ShadowAnswer,
+    answer: SideAnswer,
     price: Price | None,
 ) -> PairSide:
     content: Mapping[str, Any] | None = None

@@ -47,14 +47,21 @@ def build_transcript(
     logged the answer in another form than the request.
     """
     question = build_question(endpoint, request)
-    reader = _READERS[answer_endpoint or endpoint]
-    whole = reader.stream(_parse_events(answer)) if stream else json.loads(answer)
-    return {**question, "answer": reader.answer(whole)}
+    return {
+        **question,
+        "answer": build_answer(answer_endpoint or endpoint, answer, stream=stream),
+    }
 
 
 def build_question(endpoint: str, request: str) -> Json:
     """Returns a transcript without `answer`."""
     return _READERS[endpoint].request(json.loads(request))
+
+
+def build_answer(endpoint: str, answer: str, *, stream: bool) -> Json:
+    """Returns a transcript's `answer`. See `build_transcript`."""
+    reader = _READERS[endpoint]
+    return reader.answer(reader.stream(_parse_events(answer)) if stream else json.loads(answer))
 
 
 def _parse_events(text: str) -> list[Json]:

@@ -1,7 +1,8 @@
 """Redacts and stores captured requests in a thread. No log or spool contains their text.
 
-`router.observers.capture` makes the drafts, `harness.frame.redaction` redacts them. If the
-writer cannot store a capture, it drops and counts the capture, because a spool would keep
+`router.observers.capture` and `shadow_pairs` make the drafts, `harness.frame.redaction` redacts
+them. A pair's two answers are redacted together, so that both have the same placeholders. If
+the writer cannot store a capture, it drops and counts the capture, because a spool would keep
 content on the disk.
 """
 
@@ -25,12 +26,13 @@ from harness.routing.capture import (
     capture_id,
 )
 from harness.routing.provider_side import find_provider_file, find_provider_state
-from router.protocols.transcript import build_question, build_transcript
+from harness.routing.shadow_pair import CANDIDATE, CandidateOutcome
+from router.protocols.transcript import build_answer, build_question
 from router.recording.port import CaptureDraft
 
 log = logging.getLogger(__name__)
 
-# The most waiting drafts; each has at most twice the route's `copy_max_bytes`.
+# The most waiting drafts; each has at most three times the route's `copy_max_bytes`.
 MAX_WAITING: Final = 100
 MAX_BATCH: Final = 20
 STOP_S: Final = 5.0
@@ -38,6 +40,7 @@ COUNTER_BY_RESULT: Final = {
     CaptureResult.STORED: "captures_stored",
     CaptureResult.REPEATED: "captures_repeated",
     CaptureResult.FULL: "captures_over_day",
+    CaptureResult.LATE: "captures_dropped",
 }
 
 
@@ -106,6 +109,8 @@ class CaptureWriter:
             with self._store.write() as tx:
                 results = [
                     tx.captures.store(capture, most_per_day=max_per_day)
+                    if capture.shadow is None
+                    else tx.captures.store_pair(capture)
                     for capture, max_per_day in captures
                 ]
         except Exception as error:  # noqa: BLE001 - its text may contain the row
@@ -113,17 +118,20 @@ class CaptureWriter:
             self._counters["captures_dropped"] += len(captures)
             return
         for (capture, _), result in zip(captures, results, strict=True):
-            self._counters[COUNTER_BY_RESULT[result]] += 1
+            if not (_is_entry(capture) and result is CaptureResult.STORED):
+                self._counters[COUNTER_BY_RESULT[result]] += 1
             if result is CaptureResult.FULL:
                 self._full[capture.route] = capture.at.date(), capture.share_bps
 
     def _has_room(self, draft: CaptureDraft) -> bool:
         """Returns whether the route may have further captures today.
 
-        After a full day, a change of `share_bps` permits further ones.
+        After a full day, a change of `share_bps` permits further ones. A shadow limits its
+        pairs itself.
         """
         head = draft.head
-        if self._full.get(head.route) != (head.at.date(), head.share_bps):
+        is_full = self._full.get(head.route) == (head.at.date(), head.share_bps)
+        if head.shadow is not None or not is_full:
             return True
         self._counters["captures_over_day"] += 1
         return False
@@ -147,33 +155,61 @@ def redact_draft(
     redactor: Redactor,
     secret: bytes,
 ) -> CapturedRequest:
-    """Redacts a draft. Raises the errors of `build_transcript`, and InputError."""
+    """Redacts a draft. Raises the errors of `build_question`, and InputError."""
     head = draft.head
-    client_body = draft.client_body
-    answer = draft.answer
+    if _is_entry(head):
+        return replace(head, rules=redactor.digest)
     # A draft that is too large counts, so the writer stores it without content.
     if head.too_large:
-        transcript: dict[str, object] = {"left_out": head.request}
-    elif answer:
-        try:
-            transcript = build_transcript(
-                head.endpoint, client_body, answer, stream=head.stream
-            )
-            return _mark_state(_redact(head, transcript, redactor, secret), client_body)
-        except Exception:  # noqa: BLE001 - a broken answer must not remove its request
-            head = replace(head, outcome=ANSWER_UNREADABLE)
-            transcript = build_question(head.endpoint, client_body)
-    else:
-        transcript = build_question(head.endpoint, client_body)
-    return _mark_state(_redact(head, transcript, redactor, secret), client_body)
+        return _redact(head, {"left_out": head.request}, redactor, secret)
+    question = build_question(head.endpoint, draft.client_body)
+    # A broken answer must not remove its request.
+    answers: dict[str, object] = {}
+    if draft.answer and not _read_into(answers, "answer", head, draft.answer):
+        head = replace(head, outcome=ANSWER_UNREADABLE)
+    if draft.candidate_answer and not _read_into(
+        answers, CANDIDATE, head, draft.candidate_answer
+    ):
+        head = _mark_unreadable(head)
+    try:
+        capture = _redact(head, {**question, **answers}, redactor, secret)
+    except Exception:
+        if not answers:
+            raise
+        head = replace(head, outcome=ANSWER_UNREADABLE) if "answer" in answers else head
+        head = _mark_unreadable(head) if CANDIDATE in answers else head
+        capture = _redact(head, question, redactor, secret)
+    return _mark_state(capture, draft.client_body)
+
+
+def _is_entry(head: CapturedRequest) -> bool:
+    """Tells whether this is a shadow pair whose answer is pending."""
+    candidate = head.candidate
+    return candidate is not None and candidate.outcome is CandidateOutcome.PENDING
+
+
+def _read_into(
+    answers: dict[str, object], member: str, head: CapturedRequest, text: str
+) -> bool:
+    """Reads an answer's body or events. Returns False if they do not follow their protocol."""
+    try:
+        answers[member] = build_answer(head.endpoint, text, stream=head.stream)
+    except Exception:  # noqa: BLE001 - its text may contain content
+        return False
+    return True
+
+
+def _mark_unreadable(head: CapturedRequest) -> CapturedRequest:
+    if head.candidate is None:
+        return head
+    candidate = replace(head.candidate, outcome=CandidateOutcome.UNREADABLE)
+    return replace(head, candidate=candidate)
 
 
 def _mark_state(capture: CapturedRequest, client_body: str) -> CapturedRequest:
     """Notes why a copy of the request could act at the provider, which the transcript omits. A
     suite of traffic does not draw such a capture.
     """
-    if capture.too_large:
-        return capture
     body = json.loads(client_body)
     reason = find_provider_state(body.get) or find_provider_file(body)
     marks = {PROVIDER_STATE: reason} if reason else {}
@@ -189,7 +225,7 @@ def _redact(
     result = redactor.redact(transcript)
     return replace(
         head,
-        id=capture_id(head.route, result.value, secret),
+        id=head.id or capture_id(head.route, result.value, secret),
         rules=redactor.digest,
         redactions=dict(sorted(result.counts.items())),
         content={} if head.too_large else result.value,

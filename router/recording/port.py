@@ -114,19 +114,23 @@ MAX_ALERTS: Final = 1000
 
 
 class CaptureDraft(NamedTuple):
-    """An unredacted request and its answer, for the capture writer. Never logged."""
+    """An unredacted request and its answer, for the capture writer. Never logged.
+
+    An entry of a shadow pair has no texts; the draft of its answer follows it.
+    """
 
     head: CapturedRequest  # without content
     per_day: int
     client_body: str
     answer: str  # the answer's body, or its events
+    candidate_answer: str = ""  # of a shadow pair
 
     def __repr__(self) -> str:
         return f"Draft({self.head.route!r}, {self.head.request!r})"
 
     @property
     def size(self) -> int:
-        return len(self.client_body) + len(self.answer)
+        return len(self.client_body) + len(self.answer) + len(self.candidate_answer)
 
 
 class ScoredExposure(NamedTuple):

@@ -200,7 +200,9 @@ class RouterParts:
             clock,
             accounts,
         )
-        self._shadows = ShadowMirror(side_parts, self._spending[SpendingPurpose.SHADOW], marks)
+        self._shadows = ShadowMirror(
+            side_parts, self._spending[SpendingPurpose.SHADOW], marks, secret
+        )
         judge_budget = JudgeBudget(holder, clock)
         self._follow_store(clock, judge_budget)
         self._judges = CanarySampleJudge(

@@ -48,7 +48,9 @@ from harness.routing.control import freezes
 from harness.routing.proposal import Proposal
 from harness.routing.records.interventions import Shadows
 from harness.routing.records.runs import EvalRuns
+from harness.routing.records.shadow_scores import ShadowScores
 from harness.routing.shadow import Shadow
+from harness.routing.shadow_score import ScoreReason, ShadowScore
 from router.snapshot.holder import SnapshotHolder
 from tests.contract.test_store_shadows import SHADOW
 from tests.support.control.control_plane import (
@@ -230,6 +232,7 @@ def live(world: SmallInstallation) -> None:
     with world.store.write() as tx:
         Credentials(tx).put(replace(CREDENTIAL, created_at=world.clock.now()))
         Shadows(tx).add(shadow_of(proposal, world.clock.now()))
+        ShadowScores(tx).add(SCORE)
         approve_switch(tx)
         add_label(tx, proposal)
     dashboard_sessions.create_link(ctx, OPERATOR, secret=SECRET)
@@ -243,6 +246,21 @@ def approve_switch(tx: Transaction) -> None:
     SwitchRequests(tx).add(REQUEST)
     AgentGrants(tx).add(ANSWERING)
     SwitchRequests(tx).decide(APPROVED)
+
+
+SCORE = ShadowScore(
+    series=SHADOW.id,
+    number=1,
+    shadow=SHADOW.id,
+    pair="pair_1",
+    caller="a caller",
+    reason=ScoreReason.JUDGED,
+    low=1.0,
+    high=1.0,
+    calls=2,
+    cost_usd=None,
+    at=SHADOW.started_at,
+)
 
 
 def add_label(tx: Transaction, proposal: Proposal) -> None:

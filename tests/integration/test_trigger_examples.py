@@ -243,6 +243,22 @@ ROWS: Final[tuple[tuple[str, Row], ...]] = (
             "at": AT,
         },
     ),
+    (
+        "shadow_score",
+        {
+            "series": "sh_1",
+            "number": 1,
+            "shadow": "sh_1",
+            "pair": "pair_1",
+            "caller": "c",
+            "reason": "judged",
+            "low": 0.5,
+            "high": 0.5,
+            "calls": 2,
+            "cost_usd": 0.0,
+            "at": AT,
+        },
+    ),
 )
 
 

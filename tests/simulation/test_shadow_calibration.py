@@ -1,4 +1,6 @@
-"""Does a shadow call a candidate worse that is not as seldom as it says? Seeded."""
+"""Does a shadow call a candidate worse that is not as seldom as it says, and does its judge
+pass useless candidates as seldom? Seeded.
+"""
 
 import math
 from functools import cache
@@ -7,6 +9,7 @@ from typing import Final
 import numpy as np
 import pytest
 
+from benchmarks.gate.shadow_cells import measure_shadow_cells
 from harness.canary.shadows import (
     SHADOW_ALPHA,
     check_log_e,
@@ -94,3 +97,17 @@ def test_callers_who_repeat_a_prompt_accuse_no_more_often_than_the_level_says() 
 @cache
 def accuses(lost: int, won: int) -> bool:
     return is_harm(combined_log_e({"answered": (lost, won)}))
+
+
+def test_a_judge_passes_and_fails_candidates_at_the_null_as_seldom_as_promised() -> None:
+    """Each limit is the promised rate plus three standard errors of the simulation."""
+    runs = 200
+    most = 0.05 + 3.0 * math.sqrt(0.05 * 0.95 / runs)
+    cells = [*measure_shadow_cells(runs)]
+
+    assert len(cells) == 16
+    for cell in cells:
+        assert max(cell.passed, cell.failed or 0.0) <= most, cell.cell
+    # Without their rules, these cells break the level under a margin.
+    broken = [cell for cell in cells if cell.without is not None and cell.without > most]
+    assert len({cell.cell for cell in broken}) >= 6

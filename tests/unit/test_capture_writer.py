@@ -23,6 +23,7 @@ from harness.operations.captures import build_export_line
 from harness.operations.records import Captures
 from harness.routing.capture import CapturedRequest, capture_id, is_sampled
 from harness.routing.route_settings import RouteSettings
+from harness.routing.shadow_pair import CANDIDATE, CandidateAnswer, CandidateOutcome
 from router.recording.capture_writer import MAX_WAITING, CaptureWriter, redact_draft
 from router.recording.port import CaptureDraft
 from tests.support.control.manual_clock import ManualClock
@@ -174,6 +175,93 @@ def test_a_broken_answer_leaves_its_request_in_the_sample(tmp_path: Path, answer
     assert kept.content == {"messages": [{"role": "user", "content": "I am [EMAIL_1]"}]}
     assert kept.outcome == "answer_unreadable"
     assert counted == {"captures_stored": 1}
+
+
+def pair_drafts(answer: str | None = None, candidate: str = "") -> list[CaptureDraft]:
+    """The two drafts of a shadow pair: its entry, and its answers."""
+    whole = draft(answer=answer)
+    pending = CandidateAnswer("sim/new", due=ManualClock().now() + timedelta(minutes=1))
+    head = replace(whole.head, id="pair_1", shadow="sh_1", candidate=pending)
+    done = replace(head, candidate=replace(pending, outcome=CandidateOutcome.ANSWERED))
+    entry = whole._replace(head=head, client_body="", answer="")
+    return [entry, whole._replace(head=done, candidate_answer=candidate or whole.answer)]
+
+
+def only_pair(folder: Path) -> CapturedRequest:
+    with (
+        closing(
+            Store(
+                f"sqlite:///{folder / 'desk.db'}",
+                secret=SECRET,
+                clock=ManualClock(),
+                signatures=CONTROL,
+            )
+        ) as store,
+        store.read() as tx,
+    ):
+        return Captures(tx).get("pair_1")
+
+
+def test_both_answers_of_a_pair_are_redacted_with_the_same_placeholders(tmp_path: Path) -> None:
+    other = json.dumps({"choices": [{"message": {"content": f"lee@example.org, not {SENT}"}}]})
+    _, counted = desk(tmp_path, *pair_drafts(candidate=other))
+
+    content = only_pair(tmp_path).content
+    assert content["messages"][0]["content"] == "I am [EMAIL_1]"
+    assert content["answer"]["content"] == "Hello, I am [EMAIL_1]"
+    assert content[CANDIDATE]["content"] == "[EMAIL_2], not I am [EMAIL_1]"
+    assert counted == {"captures_stored": 1}
+
+
+@pytest.mark.parametrize("answer", [f'{{"choices": "{SENT}"', "[]", "<html>"])
+def test_an_unreadable_answer_of_the_candidate_is_no_answer(
+    tmp_path: Path, answer: str
+) -> None:
+    desk(tmp_path, *pair_drafts(candidate=answer))
+
+    pair = only_pair(tmp_path)
+    assert pair.candidate
+    assert pair.candidate.outcome is CandidateOutcome.UNREADABLE
+    assert CANDIDATE not in pair.content
+    assert pair.content["answer"]["content"] == "Hello, I am [EMAIL_1]"
+
+
+def test_an_unreadable_answer_of_the_incumbent_keeps_the_candidates(tmp_path: Path) -> None:
+    desk(tmp_path, *pair_drafts("<html>", draft().answer))
+
+    pair = only_pair(tmp_path)
+    assert pair.candidate
+    assert pair.candidate.outcome is CandidateOutcome.ANSWERED
+    assert pair.outcome == "answer_unreadable"
+    assert pair.content.keys() == {"messages", CANDIDATE}
+
+
+def test_a_pair_that_was_not_entered_is_dropped_with_its_answers(tmp_path: Path) -> None:
+    _, answers = pair_drafts()
+    found, counted = desk(tmp_path, answers)
+
+    assert found == []
+    assert counted == {"captures_dropped": 1}
+
+
+def test_a_pair_whose_answers_are_lost_stays_without_content(tmp_path: Path) -> None:
+    entry, _ = pair_drafts()
+    desk(tmp_path, entry)
+
+    pair = only_pair(tmp_path)
+    assert pair.candidate
+    assert pair.candidate.outcome is CandidateOutcome.PENDING
+    assert pair.content == {}
+    assert pair.rules == Redactor().digest
+
+
+def test_a_full_day_of_samples_leaves_room_for_pairs(tmp_path: Path) -> None:
+    samples = [draft(n, said=f"{n}?") for n in range(3)]
+    found, counted = desk(tmp_path, *samples, *pair_drafts())
+
+    assert len(found) == 2
+    assert only_pair(tmp_path).content
+    assert counted == {"captures_stored": 3, "captures_over_day": 1}
 
 
 def test_a_desk_without_room_drops_and_does_not_wait(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ PLAIN: Final = """
     usual_rates waits decided ending
     action actor agent alert answer_sha256 api_base api_key_env approved_verdict approver
     arm author because break_glass build canary canary_evidence candidate change_reference
-    choice design items labelling people seed step
+    choice design items labelling people seed step pair series terms
     ciphertext claim client closed_because code confirmer confirmer_key confirmer_principal
     cookie_hash counts created_by created_with cron data_class data_sha256 decided_by
     decided_with decision_reason details digest ended_because ended_by endpoint evidence
@@ -39,7 +39,7 @@ PLAIN: Final = """
 # Columns that hold content in another table, by the tables where they hold none.
 ELSEWHERE: Final[Mapping[str, str]] = {
     "reason": "agent_grant agent_message approval break_glass drift_check person_link proposal "
-    "route_version shadow switch verdict waiver",
+    "route_version shadow shadow_score switch verdict waiver",
     "model_requested": "agent_message",
     "message": "delivery",
     "text": "delivery",

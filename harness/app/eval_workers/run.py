@@ -11,6 +11,7 @@ import signal
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -35,6 +36,9 @@ from harness.frame.signing.keyring import KeyPurpose
 from harness.proposals import eval_queue
 from harness.providers.records import Providers, Targets
 from harness.routing.records.runs import EvalRuns
+
+if TYPE_CHECKING:
+    from evals.runner.rate_gate import RateGates
 
 
 def open_with_workers(
@@ -164,21 +168,17 @@ def run_worker(
         from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds to import
     freeze_modules()
     from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
-    from evals.runner.rate_gate import RateGates  # noqa: PLC0415
     from harness.app.eval_workers.worker import (  # noqa: PLC0415
         INCUMBENT,
         JUDGE,
         TARGET,
         EvalWorker,
     )
-    from harness.evals.account_meter import AccountMeter, StoredLoads  # noqa: PLC0415
-    from router.access.rate_limits import SharedRates  # noqa: PLC0415
     from router.upstream.transports import ProviderClient  # noqa: PLC0415
 
     installation = open_installation(config_path, signs_as=KeyPurpose.WORKER)
     settings = installation.settings
-    home = secret_files.writable_home(installation.settings)
-    shared_folder = home / "evals"  # for all workers of this machine
+    home = secret_files.writable_home(settings)
     secrets = dict(os.environ)
     # A run's child processes, such as a model's code, must not inherit these variables.
     for role in (TARGET, JUDGE, INCUMBENT):
@@ -191,13 +191,7 @@ def run_worker(
             runner=InspectRunner(
                 settings.suites,
                 checks=CalibrationCache(home / "judges", installation.clock),
-                paces=RateGates(
-                    settings.eval_limits,
-                    SharedRates(shared_folder / "rates"),
-                    shared_folder,
-                    AccountMeter(installation.clock, owner),
-                    StoredLoads(installation.store),
-                ),
+                paces=build_paces(installation, owner),
                 allowed=settings.router.allow_addresses,
                 calls=ProviderClient,
             ),
@@ -214,6 +208,24 @@ def run_worker(
         ).work(run)
     finally:
         installation.close()
+
+
+def build_paces(installation: Installation, owner: str) -> "RateGates":
+    """Builds the rate gates that all processes of this machine share, which call models for
+    evals. owner: the process's name.
+    """
+    from evals.runner.rate_gate import RateGates  # noqa: PLC0415 - only processes that call models
+    from harness.evals.account_meter import AccountMeter, StoredLoads  # noqa: PLC0415
+    from router.access.rate_limits import SharedRates  # noqa: PLC0415
+
+    shared_folder = secret_files.writable_home(installation.settings) / "evals"
+    return RateGates(
+        installation.settings.eval_limits,
+        SharedRates(shared_folder / "rates"),
+        shared_folder,
+        AccountMeter(installation.clock, owner),
+        StoredLoads(installation.store),
+    )
 
 
 log = structlog.get_logger()

@@ -33,10 +33,12 @@ from harness.routing.records import (
     observations,
     proposals,
     router_reports,
+    shadow_scores,
     traffic_tables,
 )
 from harness.routing.records.proposals import approval
 from harness.routing.records.runs import sample, suite
+from harness.routing.records.shadow_scores import shadow_score
 from harness.routing.records.traffic_tables import block
 from harness.routing.records.verdicts import verdict
 from harness.routing.records.versions import (
@@ -70,6 +72,7 @@ APPEND_ONLY: Final = (
     labelling,
     label_draw,
     label,
+    shadow_score,
 )
 
 # Importing these modules declares the other tables.
@@ -89,6 +92,7 @@ DECLARED_BY: Final = (
     proposals,
     records,
     router_reports,
+    shadow_scores,
     traffic_tables,
 )
 

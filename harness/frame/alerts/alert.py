@@ -58,6 +58,7 @@ class AlertKind(StrEnum):
     SPENDING_CAP = "spending_cap"
     NEW_CANDIDATE = "new_candidate"
     BETTER_CANDIDATE = "better_candidate"
+    SHADOW_VERDICT = "shadow_verdict"
     EVAL_WAITS = "eval_waits"
     SPLIT = "split"
     MIXED_VECTORS = "mixed_vectors"
@@ -314,6 +315,11 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.BETTER_CANDIDATE: AlertRule(
         _S.INFO,
         "read the comparison, then propose the swap with `swapgate proposal create`",
+        lasting=False,
+    ),
+    _K.SHADOW_VERDICT: AlertRule(
+        _S.INFO,
+        "run the commands in the alert: a shadow's verdict opens no canary",
         lasting=False,
     ),
     _K.EVAL_WAITS: AlertRule(

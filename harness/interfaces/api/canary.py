@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import Field
 
+from harness.app.shadow_judge import choose_judge
 from harness.canary import duration_estimate, shadows
 from harness.canary import status as canary_status
 from harness.canary.caller_operations import CANARY_CALLERS
@@ -47,6 +48,9 @@ class CanaryOperationBody(Body):
 class ShadowBody(Body):
     """A shadow to start. candidate: id or `provider/model`. share_bps: 1 % is 100. at_once:
     largest number of parallel requests. Days are in UTC. usd_per_day: null for no budget.
+    judge: the model that compares the answers; empty for a shadow without a verdict. criteria:
+    the judge's rubric; null for the usual one. judge_anyway: why the judge may be of a compared
+    model's maker.
     """
 
     candidate: Name
@@ -56,6 +60,9 @@ class ShadowBody(Body):
     requests_per_day: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
     usd_per_day: Annotated[float, Field(gt=0, lt=1e9)] | None = 1.0
     for_s: Annotated[float, Field(gt=0, le=7_776_000)] = 604_800.0
+    judge: str = ""
+    criteria: Text | None = None
+    judge_anyway: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,9 @@ def start_shadow(
         limits,
         reason=body.reason,
         lasts=duration,
+        judge=choose_judge(body.judge, body.criteria, body.judge_anyway)
+        if body.judge
+        else None,
     )
 
 

@@ -1,15 +1,17 @@
 """`swapgate shadow`."""
 
 from datetime import timedelta
+from pathlib import Path
 
 from harness.canary import shadows
 from harness.canary.shadow_operations import SHADOWS
-from harness.canary.shadows import LEFT_OUT, ShadowStatus
+from harness.canary.shadows import LEFT_OUT, NOT_STORED, ShadowStatus
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_bps, format_percent, format_usd
 from harness.frame.pagination import PageRequest
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
+    FILE,
     PAGE,
     REASON,
     FiniteRange,
@@ -61,13 +63,31 @@ def start(
         default=DEFAULT.at_once,
     ),
     duration: timedelta = opt("Duration: 90m, 2h, 7d.", "--for", default="7d"),
+    judge: str = opt(
+        "Model that compares the answers, of another maker than both models. Without it, the "
+        "shadow gives no verdict.",
+        metavar="PROVIDER/MODEL",
+        default="",
+    ),
+    rubric: Path | None = opt("File with the judge's rubric.", type=FILE),
+    judge_anyway: str = opt(
+        "Why the judge may be of a compared model's maker; the verdict shows it.",
+        metavar="WHY",
+        default="",
+    ),
     reason: str = REASON,
 ) -> None:
     """Mirror a share of a route's requests to a target (by id or provider/model).
 
     Callers get the incumbent's answers. Needs an open proposal for the candidate, or an
-    approver.
+    approver. With --judge, each caller's first pair of answers is stored as captures are, and
+    the judge's provider gets it. The shadow ends at its verdict.
     """
+    from harness.app.shadow_judge import choose_judge  # noqa: PLC0415 - only this command needs it
+
+    if not judge and (rubric or judge_anyway):
+        raise InputError("--rubric and --judge-anyway belong to a --judge")
+    criteria = None if rubric is None else rubric.read_text(encoding="utf-8")
     limits = ShadowLimits(round(share * 100), at_once, requests_per_day, _read_usd(usd_per_day))
     started_shadow = session.decide(
         shadows.start_shadow,
@@ -76,13 +96,17 @@ def start(
         limits,
         reason=reason,
         lasts=duration,
+        judge=choose_judge(judge, criteria, judge_anyway) if judge else None,
     )
+    terms = started_shadow.terms
+    receiver = f"; {terms.judge} (judge) gets the stored pairs" if terms else ""
     output.answer(
         started_shadow,
         started_shadow.id,
         advice=f"requests of {format_bps(limits.share_bps)} of route {route}'s callers are "
         f"mirrored to {started_shadow.candidate.name} until "
-        f"{timestamp(started_shadow.expires_at)} UTC: `swapgate shadow status {route}`",
+        f"{timestamp(started_shadow.expires_at)} UTC{receiver}: "
+        f"`swapgate shadow status {route}`",
     )
 
 
@@ -142,6 +166,8 @@ def _print_status(shadow_status: ShadowStatus) -> None:
     )
     for name, number in shadow_status.left_out.items():
         output.note(f"{number:,} not mirrored: {LEFT_OUT[name]}")
+    for name, number in shadow_status.not_stored.items():
+        output.note(f"{number:,} mirrored, but not stored for a verdict: {NOT_STORED[name]}")
 
 
 def _list_shadows(session: Session, page_request: PageRequest) -> None:

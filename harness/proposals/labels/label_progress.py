@@ -118,6 +118,7 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
     people = [names[person] for person in labelling.people]
     plan = next(plan for plan in proposal.plans if plan.suite == labelling.suite)
     verdict = judge_preference(state.build_labels(plan, people))
+    sentence = f"{verdict.sentence}{describe_history(plan)}"
     given = state.given
     missing = Counter(
         names[person]
@@ -140,9 +141,7 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
         ended=verdict.outcome != "running",
         passed=verdict.outcome == "passed",
         inconclusive=verdict.outcome == "inconclusive",
-        verdict=f"{verdict.sentence}{describe_history(plan)}"
-        if verdict.outcome != "running"
-        else "",
+        verdict=sentence if verdict.outcome != "running" else "",
         closed=_describe_close(proposal) if verdict.outcome == "running" else "",
         both=both,
         agreed=agreed,

@@ -241,6 +241,10 @@ class Shadows(Records[Shadow]):
         )
         return self._all(self._select(*conditions).limit(limit))
 
+    def judged(self, route: str) -> Sequence[Shadow]:
+        """Lists a route's shadows with a judge, newest first."""
+        return self._all(self._select(shadow.c.route == route, shadow.c.terms.is_not(None)))
+
     def live(self) -> Sequence[Shadow]:
         """Lists shadows that no person ended, newest first. They may have expired."""
         shadows = self._all(self._live())

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -23,6 +24,7 @@ from harness.frame.errors import StoreUnavailable
 from harness.frame.people.access import OptOut, key_hash
 from harness.frame.people.limits import KeySpend
 from harness.frame.ports import Clock
+from harness.frame.redaction import Redactor
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.signing.signed_rows import Lineage
 from harness.gate.online.guardrails import ExposureRule
@@ -59,6 +61,7 @@ from harness.routing.settings import AgentSettings, RouterSettings
 from harness.routing.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.routing.table import Canary, KeyGrant, Route, RoutingTable, Snapshot
 from router.observers.request_tracing import Tracing
+from router.recording.capture_writer import CaptureWriter
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
 from router.recording.worker_aggregator import WorkerAggregator
@@ -471,6 +474,7 @@ def running_router_on(
         clock=clock,
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
         flush_interval_s=settings.flush_interval_s,
+        captures=partial(CaptureWriter, store, Redactor(), SECRET),
     )
     transports = Transports(settings)
     app = Router(

@@ -54,6 +54,7 @@ BY_SUBJECT: Final[Mapping[str, tuple[RefusingTrigger, ...]]] = {
         *append_only("labelling", "people = '[]'"),
         *append_only("label_draw", "item = 'another'"),
         *append_only("label", "preference = 1.0"),
+        *append_only("shadow_score", "high = 1.0"),
     ),
 }
 REFUSING: Final = tuple(chain.from_iterable(BY_SUBJECT.values()))

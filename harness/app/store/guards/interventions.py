@@ -155,7 +155,8 @@ TRIGGERS: Final = (
             OR NEW.reason IS NOT OLD.reason
             OR NEW.started_by IS NOT OLD.started_by
             OR NEW.started_at IS NOT OLD.started_at
-            OR NEW.expires_at IS NOT OLD.expires_at;
+            OR NEW.expires_at IS NOT OLD.expires_at
+            OR NEW.terms IS NOT OLD.terms;
         """,
         postgres="""
         IF OLD.ended_at IS NOT NULL
@@ -182,6 +183,7 @@ TRIGGERS: Final = (
             OR NEW.started_by IS DISTINCT FROM OLD.started_by
             OR NEW.started_at IS DISTINCT FROM OLD.started_at
             OR NEW.expires_at IS DISTINCT FROM OLD.expires_at
+            OR NEW.terms IS DISTINCT FROM OLD.terms
         THEN
             RAISE EXCEPTION 'append_only: what was started does not change'
                 USING ERRCODE = 'integrity_constraint_violation';

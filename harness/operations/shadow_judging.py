@@ -1,0 +1,240 @@
+"""Lets judges compare the stored pairs of live shadows, and ends a shadow at its verdict.
+
+Pairs are scored in the order in which they began, each caller once in a series of shadows. A
+pair that the judge fails on is tried again, and holds up the pairs behind it, so that no score
+decides which pairs count. After GIVE_UP_AFTER its score is unknown. A stop loses at most the
+judgements that wait for such a pair; then the judge compares them again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+import structlog
+
+from harness.canary import shadows
+from harness.canary.shadow_verdict import RUNNING, design_of, weigh_scores
+from harness.frame.plain_data import hash_content
+from harness.frame.records.transaction import Transaction
+from harness.gate.offline.shadow_evidence import UNSCORED
+from harness.operations.context import Context
+from harness.operations.records import Captures
+from harness.routing.capture import CapturedRequest
+from harness.routing.records.interventions import Shadows
+from harness.routing.records.shadow_scores import ShadowScores
+from harness.routing.shadow import JUDGE_USD, Shadow, ShadowTally, ShadowTerms, sum_usage
+from harness.routing.shadow_pair import CandidateOutcome
+from harness.routing.shadow_score import ScoreReason, ShadowScore
+
+log = structlog.get_logger("swapgate.shadows")
+
+EVERY_S: Final = 5.0
+BATCH: Final = 8  # pairs that a judge compares at once
+# The most pairs that one turn reads; most of them may be of callers that have a score.
+_READ: Final = 64
+_REST: Final = timedelta(seconds=30)  # after a failure of the judge
+GIVE_UP_AFTER: Final = timedelta(hours=1)
+_WORKER: Final = "judge"  # in the shadow's tallies, so that routers count the judge's costs
+_SILENT: Final = (CandidateOutcome.FAILED, CandidateOutcome.TIMED_OUT)
+
+
+@dataclass(frozen=True, slots=True)
+class PairJudgement:
+    """A judge's comparison of a pair. share: the candidate's win share; None if the judge
+    failed, with the reason in `failure`. reason: see ScoreReason. cost_usd: None if unknown.
+    """
+
+    share: float | None
+    reason: ScoreReason = ScoreReason.JUDGED
+    calls: int = 0
+    cost_usd: float | None = 0.0
+    failure: str = ""
+
+
+class PairJudge(Protocol):
+    """Compares pairs as the judge of a suite of traffic does: blind, and in both orders."""
+
+    def compare(
+        self, terms: ShadowTerms, pairs: Sequence[CapturedRequest]
+    ) -> Sequence[PairJudgement | None]:
+        """Compares pairs with both answers, and returns the judgements in their order.
+
+        None stands for a pair that the monthly cap forbids to compare now.
+        """
+        ...
+
+
+class ShadowJudging:
+    """Judges a batch of each live shadow's pairs in a turn, within the shadow's daily budget.
+
+    Remembers judgements that wait for an earlier pair, and the failures.
+    """
+
+    def __init__(self, judge: PairJudge) -> None:
+        self._judge = judge
+        self._waiting: dict[str, PairJudgement] = {}  # by pair
+        self._failing_since: dict[str, datetime] = {}  # by pair
+        self._rests_until: dict[str, datetime] = {}  # by shadow
+        self._repeated: dict[str, set[str]] = {}  # pairs of callers with a score, by shadow
+
+    def __call__(self, ctx: Context) -> None:
+        """Runs one turn, and logs the verdicts."""
+        with ctx.store.read() as tx:
+            live = [
+                shadow
+                for shadow in Shadows(tx).live()
+                if shadow.terms and not shadows.find_end_reason(ctx, tx, shadow)
+            ]
+        self._forget(frozenset(shadow.id for shadow in live))
+        for shadow in live:
+            if shadow.terms and (line := self._run(ctx, shadow, shadow.terms)):
+                log.info("reconciled", did=line)
+
+    def _forget(self, live: frozenset[str]) -> None:
+        for shadow in set(self._repeated) - live:
+            del self._repeated[shadow]
+        if not live:
+            self._waiting.clear()
+            self._failing_since.clear()
+            self._rests_until.clear()
+
+    def _run(self, ctx: Context, shadow: Shadow, terms: ShadowTerms) -> str:
+        now = ctx.clock.now()
+        with ctx.store.read() as tx:
+            scores = ShadowScores(tx).of_series(terms.series)
+            pairs = self._list_new_pairs(tx, shadow, terms, scores)
+            usage = sum_usage(Shadows(tx).tallies([shadow.id], since=now.date()), now.date())
+        if weigh_scores(terms, scores).outcome == RUNNING:
+            if not pairs:
+                return ""
+            most_usd = shadow.limits.usd_per_day
+            if most_usd is None or usage.cost_usd < most_usd:
+                self._ask(ctx, shadow, terms, pairs)
+            self._store(ctx, shadow, terms, pairs, len(scores))
+        with ctx.store.write() as tx:
+            is_live = any(live.id == shadow.id for live in Shadows(tx).live())
+            return shadows.end_decided(tx, shadow) if is_live else ""
+
+    def _list_new_pairs(
+        self,
+        tx: Transaction,
+        shadow: Shadow,
+        terms: ShadowTerms,
+        scores: Sequence[ShadowScore],
+    ) -> list[CapturedRequest]:
+        """Lists the next pairs whose callers have no score in the series yet."""
+        repeated = self._repeated.setdefault(shadow.id, set())
+        callers = {score.caller for score in scores}
+        judged = {score.pair for score in scores if score.shadow == shadow.id} | repeated
+        found: list[CapturedRequest] = []
+        for pair in Captures(tx).pairs(shadow.id, judged=judged, limit=_READ):
+            caller = name_caller(terms, pair)
+            if caller in callers:
+                repeated.add(pair.id)
+            elif len(found) < BATCH:
+                callers.add(caller)
+                found.append(pair)
+        return found
+
+    def _ask(
+        self, ctx: Context, shadow: Shadow, terms: ShadowTerms, pairs: Sequence[CapturedRequest]
+    ) -> None:
+        """Asks the judge about the pairs that need it, and stores the costs."""
+        now = ctx.clock.now()
+        open_ = [
+            pair
+            for pair in pairs
+            if pair.id not in self._waiting and settle_pair(terms, pair) is None
+        ]
+        if not open_ or now < self._rests_until.get(shadow.id, now):
+            return
+        judgements = self._judge.compare(terms, open_)
+        for pair, judgement in zip(open_, judgements, strict=True):
+            if judgement is None or judgement.share is None:
+                self._rests_until[shadow.id] = now + _REST
+            if judgement is None:
+                continue
+            if judgement.share is None:
+                since = self._failing_since.setdefault(pair.id, now)
+                if now - since < GIVE_UP_AFTER:
+                    continue
+            self._failing_since.pop(pair.id, None)
+            self._waiting[pair.id] = judgement
+        usd = sum(given.cost_usd or 0.0 for given in judgements if given)
+        if usd:
+            tally = ShadowTally(shadow.id, now.date(), _WORKER, {}, {JUDGE_USD: usd})
+            with ctx.store.write() as tx:
+                Shadows(tx).append([tally])
+
+    def _store(
+        self,
+        ctx: Context,
+        shadow: Shadow,
+        terms: ShadowTerms,
+        pairs: Sequence[CapturedRequest],
+        stored: int,
+    ) -> None:
+        """Stores the scores up to the first pair without a judgement."""
+        judged = []
+        for pair in pairs:
+            judgement = settle_pair(terms, pair) or self._waiting.get(pair.id)
+            if judgement is None:
+                break
+            judged.append((pair, judgement))
+        with ctx.store.write() as tx:
+            for number, (pair, judgement) in enumerate(judged, start=stored + 1):
+                score = _build_score(shadow, terms, number, pair, judgement, ctx.clock.now())
+                ShadowScores(tx).add(score)
+        for pair, _ in judged:
+            self._waiting.pop(pair.id, None)
+
+
+def _build_score(
+    shadow: Shadow,
+    terms: ShadowTerms,
+    number: int,
+    pair: CapturedRequest,
+    judgement: PairJudgement,
+    now: datetime,
+) -> ShadowScore:
+    share = judgement.share
+    low, high = UNSCORED if share is None else (share, share)
+    return ShadowScore(
+        series=terms.series,
+        number=number,
+        shadow=shadow.id,
+        pair=pair.id,
+        caller=name_caller(terms, pair),
+        reason=ScoreReason.NOT_JUDGED if share is None else judgement.reason,
+        low=low,
+        high=high,
+        calls=judgement.calls,
+        cost_usd=judgement.cost_usd,
+        at=now,
+    )
+
+
+def settle_pair(terms: ShadowTerms, pair: CapturedRequest) -> PairJudgement | None:
+    """Returns the score of a pair that needs no judge; None if it needs one.
+
+    A pair that shows nothing counts as the null hypothesis: the incumbent gave no answer, or
+    the pair lacks a part of the request. A candidate without an answer loses.
+    """
+    outcome = pair.candidate.outcome if pair.candidate else CandidateOutcome.LOST
+    null = design_of(terms).theta0
+    if outcome not in (*_SILENT, CandidateOutcome.ANSWERED):
+        return PairJudgement(None, ScoreReason.NOT_JUDGED)
+    if not pair.content.get("answer"):
+        return PairJudgement(null, ScoreReason.INCUMBENT_SILENT)
+    if outcome in _SILENT:
+        return PairJudgement(0.0, ScoreReason.CANDIDATE_SILENT)
+    return None
+
+
+def name_caller(terms: ShadowTerms, pair: CapturedRequest) -> str:
+    """Returns the caller's pseudonym in a series: of the caller, else of the conversation, else
+    of the pair.
+    """
+    name = pair.caller or pair.conversation or pair.id
+    return hash_content(f"{terms.series}:{name}")[:24]

@@ -1,0 +1,73 @@
+"""Records of the scores of shadows' pairs. Append-only and signed.
+
+The table refuses a second score of a caller in a series, and a second score of a pair.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.frame.records.columns import amount, at_least, one_of
+from harness.frame.records.record import record
+from harness.frame.records.repository import Records
+from harness.frame.records.transaction import Transaction
+from harness.routing.records.interventions import Shadows, shadow
+from harness.routing.shadow_score import ScoreReason, ShadowScore
+
+SHADOW_SCORE: Final = record(
+    ShadowScore,
+    "shadow_score",
+    at_least("number", 1),
+    at_least("calls", 0),
+    amount("cost_usd"),
+    one_of("reason", ScoreReason),
+    sa.CheckConstraint("low >= 0 AND low <= high AND high <= 1", name="bounds_of_share"),
+    sa.UniqueConstraint("series", "caller"),
+    sa.UniqueConstraint("shadow", "pair"),
+    key="series number",
+    refers={"series": shadow, "shadow": shadow},
+    signed=True,
+)
+shadow_score: Final = SHADOW_SCORE.table
+
+
+class ShadowScores(Records[ShadowScore]):
+    record = SHADOW_SCORE
+    order = (shadow_score.c.series, shadow_score.c.number)
+
+    def of_series(self, series: str) -> Sequence[ShadowScore]:
+        """Returns the scores of a series in their order. Raises SignatureInvalid."""
+        return self._all(self._select(shadow_score.c.series == series))
+
+    def list_scored(self, series: Collection[str]) -> frozenset[str]:
+        """Returns those series that have a score."""
+        query = sa.select(shadow_score.c.series).where(
+            shadow_score.c.series.in_(sorted(series)), shadow_score.c.number == 1
+        )
+        return frozenset(row.series for row in self._tx.read(query))
+
+
+def list_shadow_looks(
+    tx: Transaction,
+    route: str,
+    candidates: Collection[str],
+    before: datetime | None = None,
+) -> list[int]:
+    """Lists the numbers of the looks that shadows of a route took at these candidates.
+
+    A series of shadows is one look, once a pair has a score or while its shadow is live.
+    before: later shadows do not count.
+    """
+    live: set[str] = set()
+    looks: dict[str, int] = {}
+    for judged in Shadows(tx).judged(route):
+        is_later = before is not None and judged.started_at >= before
+        if judged.terms is None or judged.candidate.id not in candidates or is_later:
+            continue
+        looks[judged.terms.series] = judged.terms.look
+        if judged.ended_at is None:
+            live.add(judged.terms.series)
+    counted = live | ShadowScores(tx).list_scored(looks)
+    return [look for series, look in looks.items() if series in counted]
