@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,17 @@ _SEED: Final = 81
 _WIN: Final = 2  # index of the judge's preference for the candidate
 _WRONG_LABELS: Final = 600  # labels for each run of a wrong rule
 _LOOKED_FROM: Final = 30  # labels, for the test that assumes a fixed number
+
+
+class JudgedPairs(Protocol):
+    """Builds pairs with a judge's preferences and people's."""
+
+    @property
+    def name(self) -> str: ...
+
+    def pairs(self, win_share: float, pairs: int = ..., /) -> Ints:
+        """Counts pairs by the judge's preference and a person's (3, 3), with a win share."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -178,7 +189,7 @@ def skip_judge_wins(rates: Floats, open_weight: Floats) -> Floats:
 
 
 def measure_false_verdicts(
-    judge: Judge,
+    judge: JudgedPairs,
     runs: int,
     *,
     pairs: int = PAIRS,
@@ -207,7 +218,7 @@ def measure_false_verdicts(
     )
 
 
-def measure_fixed_test(judge: Judge, runs: int) -> FalseVerdicts:
+def measure_fixed_test(judge: JudgedPairs, runs: int) -> FalseVerdicts:
     """Reads a test for a fixed number of labels after every label (level .05, one-sided)."""
     states, design = null_population(judge, PAIRS, runs)
     rng = np.random.default_rng(_SEED)
@@ -229,7 +240,7 @@ def measure_fixed_test(judge: Judge, runs: int) -> FalseVerdicts:
     )
 
 
-def null_population(judge: Judge, pairs: int, runs: int) -> tuple[LabelRuns, LabelDesign]:
+def null_population(judge: JudgedPairs, pairs: int, runs: int) -> tuple[LabelRuns, LabelDesign]:
     """Builds runs whose true win share is exactly at the null hypothesis of the design."""
     states = LabelRuns(judge.pairs(TIE - MARGIN, pairs), 0, runs)
     return states, LabelDesign(Claim.NON_INFERIOR, margin=TIE - states.win_share)
@@ -325,12 +336,17 @@ def measure_use(runs: int) -> Iterator[LabelUse]:
     """Counts labels for candidates at the null hypothesis, and 5 and 10 points above."""
     for name, correlation in (("labels alone", 0.0), ("usual", 0.6), ("good", 0.8)):
         for margin, distance in ((0.05, 0), (0.05, 5), (0.05, 10), (0.1, 10)):
-            design = LabelDesign(Claim.NON_INFERIOR, margin)
-            counts = joint_pairs(PAIRS, design.theta0 + distance / 100.0, correlation)
-            found = simulate_labels(LabelRuns(counts, 0, runs), design, _SEED, PAIRS // 2)
-            used = np.where(found.passed, found.labels, PAIRS // 2)
-            median, late = (int(np.quantile(used, share)) for share in (0.5, 0.8))
-            yield LabelUse(name, margin, distance, float(found.passed.mean()), median, late)
+            yield measure_use_of(Judge(name, correlation), margin, distance, runs)
+
+
+def measure_use_of(judge: JudgedPairs, margin: float, distance: int, runs: int) -> LabelUse:
+    """Counts labels beside one judge. distance: from the null hypothesis, in points."""
+    design = LabelDesign(Claim.NON_INFERIOR, margin)
+    counts = judge.pairs(design.theta0 + distance / 100.0)
+    found = simulate_labels(LabelRuns(counts, 0, runs), design, _SEED, PAIRS // 2)
+    used = np.where(found.passed, found.labels, PAIRS // 2)
+    median, late = (int(np.quantile(used, share)) for share in (0.5, 0.8))
+    return LabelUse(judge.name, margin, distance, float(found.passed.mean()), median, late)
 
 
 # The most labels of the median, by judge, margin and distance: the plan's figures, and a tenth.

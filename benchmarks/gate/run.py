@@ -26,6 +26,9 @@ from benchmarks.gate.gate_benchmark import (
 )
 from benchmarks.gate.label_cells import RUNS as LABEL_RUNS
 from benchmarks.gate.label_cells import print_label_cells
+from benchmarks.gate.labeller_cells import RUNS as LABELLER_RUNS
+from benchmarks.gate.labeller_cells import print_labeller_cells
+from benchmarks.gate.people_pairs import VOTES, print_people_pairs
 from benchmarks.gate.score_matrix import (
     ScoreKind,
     ScoreMatrix,
@@ -112,7 +115,7 @@ def main() -> int:
     missed += [cell for cell in cells if cell.missed]
     missed += [row for row in levels if row.missed]
     missed += [
-        *print_label_cells(LABEL_RUNS),
+        *print_labels(),
         *print_shadow_cells(min(SHADOW_RUNS, plan.replications)),
     ]
     missed += [row for row in quarters if row.worst_pair > QUARTER_ALPHA]
@@ -133,6 +136,15 @@ def main() -> int:
     if not missed:
         print("the gate reaches its goals")
     return MISSED if missed else 0
+
+
+def print_labels() -> list[object]:
+    """Prints the tables of people's labels, and returns the cells that miss their goal."""
+    return [
+        *print_label_cells(LABEL_RUNS),
+        *print_labeller_cells(LABELLER_RUNS),
+        *print_people_pairs(VOTES, LABEL_RUNS),
+    ]
 
 
 def cluster_rows(matrix: ScoreMatrix, plan: GateBenchmarkPlan) -> list[ClusterRow]:

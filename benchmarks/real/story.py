@@ -5,16 +5,17 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
+from benchmarks.real import own_traffic
 from benchmarks.real.orders import suite, write_orders
+from benchmarks.real.schema_judge import JUDGE
 from benchmarks.real.servers import CONTEXT, SLOTS, Server, model_files
 from benchmarks.real.traffic import Traffic, burst
 from tests.acceptance.installation import Document, Installation, eventually
@@ -72,19 +73,28 @@ class Story:
         self.checks.append(found)
         print(f"  {'ok ' if good else 'BAD'} {claim}: {seen}", flush=True)
 
-    def play(self) -> list[Check]:
-        acts: tuple[Callable[[], None], ...] = (
+    @property
+    def acts(self) -> Mapping[str, Callable[[], None]]:
+        """All acts by their titles, in their order."""
+        found: tuple[Callable[[], None], ...] = (
             self.serve,
             self.ask_what_they_are,
             self.swap_to_the_better_model,
             self.swap_back,
+            self.prove_by_own_traffic,
             self.lose_a_canary,
             self.switch_an_agent,
             self.send_what_does_not_fit,
             self.ask_all_at_once,
         )
-        for act in acts:
-            self.act = act.__name__.replace("_", " ")
+        return {act.__name__.replace("_", " "): act for act in found}
+
+    def play(self, only: str = "") -> list[Check]:
+        """Plays all acts, or the first act and one other."""
+        for title, act in self.acts.items():
+            if only and title not in ("serve", only):
+                continue
+            self.act = title
             begun = time.monotonic()
             print(f"{self.act}", flush=True)
             try:
@@ -146,6 +156,9 @@ class Story:
         number = propose(self.place, "orders", GEMMA)
         self._await(number, "rejected")
         self._show_scores(number, "failed")
+
+    def prove_by_own_traffic(self) -> None:
+        own_traffic.prove_by_own_traffic(self, SMOLLM)
 
     def lose_a_canary(self) -> None:
         number = propose(self.place, "returns", SPARE)
@@ -279,7 +292,7 @@ class Story:
         )
         causes = "; ".join(answer.error for answer in asking.failed[:3])
         self.check(
-            "users noticed nothing",
+            "callers noticed nothing",
             f"{seen} {causes}".strip(),
             good=not causes,
         )
@@ -297,8 +310,10 @@ class Story:
         return self._post(f"{session}/messages", {"role": "user", "content": text})
 
 
-def stage(folder: Path, program: Path) -> Story:
-    """Prepares an installation with three servers. Two of them have the same model."""
+def stage(folder: Path, program: Path, judge_url: str) -> Story:
+    """Prepares an installation with three servers, of which two have the same model, and with a
+    judge of drawn pairs.
+    """
     gemma_file, smollm_file = model_files(folder)
     name = SMOLLM.partition("/")[2]
     gemma = Server(GEMMA.partition("/")[2], gemma_file, folder / "gemma.log")
@@ -313,6 +328,7 @@ def stage(folder: Path, program: Path) -> Story:
         }
         for target, server in zip((GEMMA, SMOLLM, SPARE), (gemma, smollm, spare), strict=True)
     }
+    providers[JUDGE.partition("/")[0]] = {"kind": "custom", "api_base": judge_url}
     route = {
         "incumbent": GEMMA,
         "suites": ["orders"],
@@ -320,12 +336,13 @@ def stage(folder: Path, program: Path) -> Story:
     }
     settings: Document = {
         "providers": providers,
-        "policies": {"real": POLICY},
+        "policies": {"real": POLICY, "people": own_traffic.POLICY},
         "suites": {"orders": suite(data)},
         "routes": {
             "orders": route,
             "returns": route,
             "clerk": {"incumbent": SMOLLM},
+            own_traffic.ROUTE: own_traffic.route_settings(GEMMA),
         },
         "control": {"reconcile_interval_s": 0.5},
         "agents": {"open_on_loopback": True},
@@ -340,44 +357,62 @@ INTRODUCTION = """# The real run
 `make real` writes this page. The run swaps a route between two small real models, without
 the simulator: Gemma 3 270M and SmolLM2 135M Instruct, served by llama.cpp's own server. The
 suite has 120 items. Each is an order in one sentence; the model must extract three fields that
-a JSON schema defines. Users stream answers through the official `openai` client.
+a JSON schema defines. Callers stream answers through the official `openai` client.
+
+In "Prove by own traffic", Swapgate captures the requests of another route's callers and draws
+them as a suite. No package has a third model that could judge. So the judge is a rule: it
+prefers the only answer with the three fields. The labels are a script's, which knows each
+order's truth: it prefers the only right answer, and calls two right or two wrong answers a tie.
+The script sees no more than a person: it reads the screens of `swapgate label` in a terminal. A
+draw takes whole days that have ended, so the run sets the captures' times back by a day.
 
 The models come from the package index (340 MB), not with Swapgate. Gemma's weights come
-under [Google's Gemma terms](https://ai.google.dev/gemma/terms), SmolLM2's under Apache 2.0.
-"""
+under [Google's Gemma terms](https://ai.google.dev/gemma/terms), SmolLM2's under Apache 2.0."""
 
 
 def describe_run(story: Story) -> str:
     """Returns the page, in Markdown."""
-    commit = subprocess.run(
+    wrong = sum(not check.good for check in story.checks)
+    facts = ", ".join(
+        (
+            find_commit(),
+            f"{platform.system()} on {platform.machine()} with {os.cpu_count()} cores",
+            f"xllamacpp {version('xllamacpp')}",
+            f"{sum(story.took_s.values()) / 60:.0f} minutes",
+            f"{len(story.checks)} checks",
+            f"{wrong} of them not as expected.",
+        )
+    )
+    acts = [describe_act(story, act) for act in story.took_s]
+    return "\n\n".join([INTRODUCTION, f"Commit {facts}", *acts]) + "\n"
+
+
+def replace_act(page: str, story: Story, only: str) -> str:
+    """Returns a page on which one act is of this run, and the others of an earlier one."""
+    introduction, *parts = page.rstrip("\n").split("\n\n## ")
+    described = {part.partition("\n")[0].lower(): f"## {part}" for part in parts}
+    described[only] = describe_act(story, only, f"at commit {find_commit()}, played alone")
+    facts = introduction.rpartition("\n\n")[2]
+    acts = [described[act] for act in story.acts if act in described]
+    return "\n\n".join([INTRODUCTION, facts, *acts]) + "\n"
+
+
+def describe_act(story: Story, act: str, note: str = "") -> str:
+    """Returns the part of the page about an act."""
+    lines = [
+        f"- {'' if check.good else '**Not as expected:** '}{check.claim}: {check.seen}"
+        for check in story.checks
+        if check.act == act
+    ]
+    took = ", ".join(filter(None, (f"{story.took_s[act]:.0f} s", note)))
+    return f"## {act.capitalize()}\n\n{took}.\n\n" + "\n".join(lines)
+
+
+def find_commit() -> str:
+    return subprocess.run(
         ("git", "rev-parse", "--short", "HEAD"),  # noqa: S607 - of the checkout
         cwd=ROOT,
         capture_output=True,
         check=True,
         text=True,
     ).stdout.strip()
-    wrong = sum(not check.good for check in story.checks)
-    lines = [
-        INTRODUCTION,
-        "Commit "
-        + ", ".join(
-            (
-                commit,
-                f"{platform.system()} on {platform.machine()} with {os.cpu_count()} cores",
-                f"xllamacpp {version('xllamacpp')}",
-                f"{sum(story.took_s.values()) / 60:.0f} minutes",
-                f"{len(story.checks)} checks",
-                f"{wrong} of them not as expected.",
-            )
-        ),
-    ]
-    for act, checks in groupby(story.checks, key=lambda check: check.act):
-        lines += [
-            f"\n## {act.capitalize()}\n",
-            f"{story.took_s[act]:.0f} s.\n",
-        ]
-        lines += [
-            f"- {'' if check.good else '**Not as expected:** '}{check.claim}: {check.seen}"
-            for check in checks
-        ]
-    return "\n".join(lines) + "\n"
