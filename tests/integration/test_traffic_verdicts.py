@@ -136,9 +136,10 @@ def test_a_judges_verdict_opens_no_canary_until_people_have_labelled(
     assert list_spares(world.context(), "chat") == []  # and proves no spare
 
 
-def test_the_report_names_the_judge_and_the_labels_first_and_no_time_of_a_logged_answer(
+def test_the_report_names_the_judge_first_and_no_time_of_a_logged_answer(
     world: SmallInstallation,
 ) -> None:
+    world.policy = replace(POLICY, proof=TrafficProof.JUDGE)
     proposal = world.until_decided(world.propose("sim/good").id)
 
     comparison = load_comparison(world.context(), proposal.id)
@@ -146,9 +147,6 @@ def test_the_report_names_the_judge_and_the_labels_first_and_no_time_of_a_logged
 
     assert isinstance(title, Heading)
     assert plain_text(title.text).startswith("PASSED by the judge sim/judge (in spite of")
-    label, _, decision = comparison.next_step.partition("`swapgate label chat`")
-    assert "asks for people" in label
-    assert decision.startswith(". After that, another person than ann must approve")
     assert comparison.incumbent_figures.p50_s is None
     assert comparison.candidate_figures.p50_s is not None
     assert not any("slower" in one.what for one in list_drawbacks(comparison))

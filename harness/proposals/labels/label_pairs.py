@@ -24,12 +24,12 @@ from harness.gate.offline.label_plan import (
 )
 from harness.gate.suite_plan import SuitePlan
 from harness.proposals.context import ProposalsContext
+from harness.proposals.labels.expected_labels import describe_forecast
 from harness.proposals.labels.label_items import load_items, load_texts
 from harness.proposals.labels.label_progress import (
     LabellingState,
     LabelProgress,
     build_progress,
-    describe_forecast,
     load_state,
 )
 from harness.proposals.labels.labelling import (
@@ -118,8 +118,10 @@ def start_labelling(
         Labellings(tx).add(new)
         details = {"proposal": stored.id, "suite": plan.suite, "people": list(principals)}
         AuditLog(tx).append(actor, "labelling.start", new.id, details)
-        progress = build_progress(tx, LabellingState(new, (), ()))
-    return replace(progress, forecast=describe_forecast(new))
+        state = LabellingState(new, (), ())
+        progress = build_progress(tx, state)
+    with ctx.store.read() as tx:  # the forecast takes a second, and needs no lock
+        return replace(progress, forecast=describe_forecast(tx, state))
 
 
 def find_labelling(ctx: ProposalsContext, name: str) -> str:
@@ -159,9 +161,9 @@ def load_progress(ctx: ProposalsContext, labelling: str) -> LabelProgress:
     with ctx.store.read() as tx:
         state = load_state(tx, Labellings(tx).get(labelling))
         progress = build_progress(tx, state)
-    if progress.ended:
-        return progress
-    return replace(progress, forecast=describe_forecast(state.labelling))
+        if progress.ended:
+            return progress
+        return replace(progress, forecast=describe_forecast(tx, state))
 
 
 def show_next_pair(

@@ -11,7 +11,6 @@ from harness.frame.formatting import format_quantity, format_score
 from harness.frame.people.records import Principals
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.label_evidence import LabelEvidence, judge_labels
-from harness.gate.offline.label_forecast import LabelForecast, forecast_labels
 from harness.gate.suite_plan import Claim
 from harness.proposals.labels.labelling import (
     LabelDraw,
@@ -158,23 +157,6 @@ def describe_verdict(
             return f"{by}: FAILED, the candidate is not {allowed}; {share}."
         case _:
             return f"{by}: NOT ENOUGH EVIDENCE, all pairs have labels; {share}."
-
-
-def describe_forecast(labelling: Labelling) -> str:
-    """Describes how many labels the plan expects: the median, and enough for 80 % of plans."""
-    ties = sum(item.judged is None for item in labelling.items)
-    forecast = forecast_labels(len(labelling.items), ties, labelling.design)
-    return _format_forecast(forecast)
-
-
-def _format_forecast(forecast: LabelForecast) -> str:
-    if forecast.median is None:
-        return "equal models would hardly pass with these pairs: draw more, or allow more loss"
-    late = "more than the pairs" if forecast.quantile_80 is None else str(forecast.quantile_80)
-    return (
-        f"about {forecast.median} labels in the median, {late} in the longest fifth of "
-        "labellings, 20 s each"
-    )
 
 
 def find_missing_label_proof(tx: Transaction, proposal: str, suite: str) -> str:

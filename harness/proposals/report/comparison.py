@@ -36,6 +36,7 @@ from harness.proposals import evaluation
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.context import ProposalsContext
+from harness.proposals.labels.blindness import hide_evidence
 from harness.proposals.report.next_steps import (
     DecidedProposal,
     describe_next_step,
@@ -155,6 +156,8 @@ class Comparison:
     without_texts: bool = False
     # By suite, requests that its sample excludes now.
     left_out: Mapping[str, str] = field(default_factory=dict)
+    # Why suites and the verdict are hidden (`blindness`); empty if nothing is.
+    hidden: str = ""
 
     @property
     def basis(self) -> VerdictBasis | None:
@@ -215,7 +218,7 @@ def load_comparison(
     most_texts: for more answers, loads only figures; `load_texts` adds the texts of some items.
     """
     with ctx.store.read() as tx:
-        stored = Proposals(tx).get(proposal)
+        stored, hidden = hide_evidence(tx, Proposals(tx).get(proposal))
         targets = Targets(tx).all()
         is_light = most_texts is not None and is_large(stored, most_texts)
         verdict = Verdicts(tx).get(stored.verdict) if stored.verdict else None
@@ -252,6 +255,7 @@ def load_comparison(
         or _next_step(ctx, stored, verdict, rollout, suites),
         without_texts=is_light,
         left_out=_describe_excluded_requests(ctx, stored),
+        hidden=hidden,
     )
 
 

@@ -161,7 +161,9 @@ def _build_verdict(comparison: Comparison, next_step: str) -> Blocks:
     verdict = comparison.verdict
     basis = comparison.basis
     if verdict is None or basis is None:
-        yield Sentence(comparison.proposal.closed_because or "The gate is still open.")
+        open_text = comparison.hidden and f"The comparison is {comparison.hidden}."
+        ended_text = comparison.proposal.closed_because
+        yield Sentence(mark_code(ended_text or open_text or "The gate is still open."))
         return
     reason = describe_reason(verdict)
     yield Facts(
