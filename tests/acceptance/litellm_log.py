@@ -26,7 +26,7 @@ from tests.integration.test_beside_litellm import (
 )
 from tests.support.evals.spend_log import spend_row, spend_rows, write_spend_log
 
-CALLERS: Final = 200
+CALLERS: Final = 120
 DAYS: Final = 4
 THREADS: Final = 8
 MODEL: Final = "gpt-4.1"
