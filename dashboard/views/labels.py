@@ -46,8 +46,8 @@ def show() -> None:
             f"{labels.plural(waiting, 'labelling')} to go on with"
             if waiting
             else "Nothing to label",
-            "People compare the answers of two models, blind. A canary needs their verdict "
-            "beside the judge's.",
+            "People compare the answers of two models, blind. Their labels decide, and the "
+            "judge only predicts them.",
         )
     )
     opened = st.session_state.get(OPEN_KEY)

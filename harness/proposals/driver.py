@@ -47,6 +47,7 @@ from harness.proposals import (
     traffic_suites,
 )
 from harness.proposals.context import ProposalsContext
+from harness.proposals.driving import label_waits
 from harness.proposals.driving.passed_verdicts import (
     Canaries,
     choose_best,
@@ -61,6 +62,8 @@ from harness.proposals.driving.proposal_ends import (
     reject,
     reject_in_transaction,
 )
+from harness.proposals.labels import label_verdicts
+from harness.proposals.labels.label_verdicts import LabelWait
 from harness.proposals.slice_attempts import WholeResult
 from harness.providers.records import Targets
 from harness.routing.proposal import (
@@ -147,25 +150,25 @@ def _evaluate_answers(
     if proposal.retry_at is not None:
         return _retry(ctx, proposal) if proposal.retry_due(ctx.clock.now()) else []
     with ctx.store.read() as tx:
-        base_change = describe_base_change(tx, proposal)
+        wait = label_verdicts.find_wait(tx, proposal)
+    if lines := _end_if_changed(ctx, proposal):
+        return lines
+    if wait is not None and not wait.news:
+        return label_waits.end_if_late(ctx, proposal, wait)
+    return _decide(ctx, canaries, proposal, wait)
+
+
+def _decide(
+    ctx: ProposalsContext, canaries: Canaries, proposal: Proposal, wait: LabelWait | None
+) -> list[str]:
+    """Decides the verdict and applies it, or waits for answers or labels. wait: for labels."""
+    with ctx.store.read() as tx:
         runs_by_id = evaluation.load_runs(tx, proposal)
         answers = evaluation.load_answers(tx, proposal)
         now = proof_validity.route_time(tx, proposal.route)
-        rule_differences = "" if base_change else describe_rule_differences(ctx, tx, proposal)
         targets_by_id = Targets(tx).all()
         passed_slices = slice_attempts.list_passed(tx, proposal)
-        changes = [
-            change
-            for plan in proposal.plans
-            if (change := proof_validity.describe_suite_change(ctx, tx, plan))
-        ]
-    if base_change:
-        return reject_in_transaction(ctx, proposal, ProposalEvent.BASE_CHANGED, base_change)
-    if changes or rule_differences:
-        change_text = f"{'; '.join(changes)} since the proposal"
-        return reject_in_transaction(
-            ctx, proposal, ProposalEvent.STALE, change_text if changes else rule_differences
-        )
+        labels = label_verdicts.load_suite_labels(tx, proposal)
     stuck_runs = evaluation.list_stuck_runs(proposal, runs_by_id, ctx.clock.now())
     readable_answers = evaluation.drop_unreadable(ctx, proposal, runs_by_id, answers)
     try:
@@ -175,15 +178,41 @@ def _evaluate_answers(
             targets_by_id[proposal.candidate].model,
         )
         verdict = evaluation.decide_verdict(
-            proposal, readable_answers, stuck_runs, now, models, passed_slices
+            proposal, readable_answers, stuck_runs, now, models, passed_slices, labels
         )
     except StaleEvidence as error:
         return reject_in_transaction(ctx, proposal, ProposalEvent.STALE, str(error))
+    if verdict is None and wait is not None:
+        return label_waits.end_if_late(ctx, proposal, wait)
     if verdict is None or _may_level_rise(ctx, proposal, verdict):
         _update_wait_alert(ctx, proposal, runs_by_id)
-        return _requeue_short_runs(ctx, proposal)
+        lines = _requeue_short_runs(ctx, proposal)
+        waits_for_answers = lines or verdict is not None
+        if waits_for_answers or not label_waits.may_begin(proposal, runs_by_id.values()):
+            return lines
+        return label_waits.begin_wait(ctx, proposal)
     with ctx.store.write() as tx:
         return _apply_verdict(ctx, canaries, tx, proposal, verdict)
+
+
+def _end_if_changed(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
+    """Ends a proposal whose route, rules or suites have changed. Returns log lines."""
+    with ctx.store.read() as tx:
+        base_change = describe_base_change(tx, proposal)
+        rule_differences = "" if base_change else describe_rule_differences(ctx, tx, proposal)
+        changes = [
+            change
+            for plan in proposal.plans
+            if (change := proof_validity.describe_suite_change(ctx, tx, plan))
+        ]
+    if base_change:
+        return reject_in_transaction(ctx, proposal, ProposalEvent.BASE_CHANGED, base_change)
+    if not changes and not rule_differences:
+        return []
+    change_text = f"{'; '.join(changes)} since the proposal"
+    return reject_in_transaction(
+        ctx, proposal, ProposalEvent.STALE, change_text if changes else rule_differences
+    )
 
 
 def _may_level_rise(ctx: ProposalsContext, proposal: Proposal, verdict: Verdict) -> bool:
@@ -204,6 +233,7 @@ def _may_level_rise(ctx: ProposalsContext, proposal: Proposal, verdict: Verdict)
                 evaluation.list_stuck_runs(other, runs, now),
                 now,
                 passed_slices=slice_attempts.list_passed(tx, other),
+                labels=label_verdicts.load_suite_labels(tx, other),
             )
 
         return slice_attempts.may_level_rise(tx, proposal, decide)
@@ -351,6 +381,8 @@ def _pause_or_end(
     is_useless = (
         evaluation.has_silent_cut(tx, proposal)
         or traffic_suites.has_stale_record(runs.values())
+        # People have labelled answers of these runs.
+        or label_verdicts.has_labelling(tx, proposal)
         or (refused is not None and not gate.unreadable_is_wrong)
     )
     overdue_runs = evaluation.list_overdue_runs(proposal, runs, now)

@@ -15,7 +15,7 @@ from harness.frame.records.transaction import Transaction
 from harness.gate.online.rollout import Rollout
 from harness.gate.verdict import Passed, Verdict
 from harness.gate.verdict_sentences import describe_reason
-from harness.proposals import approvals, eval_queue, route_rules, traffic_suites
+from harness.proposals import approvals, eval_queue, route_rules
 from harness.proposals.candidates import cost_ratio, leaderboard
 from harness.proposals.candidates.setbacks import (
     Setback,
@@ -117,8 +117,7 @@ def continue_passed(
     setbacks = _find_setbacks(ctx, tx, proposal)
     # No canary opens without a person for a model that was withdrawn from callers before.
     was_withdrawn = any(setback.served for setback in setbacks)
-    missing_labels = traffic_suites.find_missing_labels(tx, proposal)
-    if proposal.needs_approval or cost.ends_canary or was_withdrawn or missing_labels:
+    if proposal.needs_approval or cost.ends_canary or was_withdrawn:
         now = ctx.clock.now()
         waiting = Proposals(tx).save(
             apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
@@ -127,7 +126,6 @@ def continue_passed(
         details = f" It differs from the route's rules: {widening}." if widening else ""
         details += f" {cost.text}"
         details += f" {describe_setbacks(setbacks)}." if setbacks else ""
-        details += f" Its canary waits: {missing_labels}." if missing_labels else ""
         alerts.raise_alert(
             tx,
             AlertKind.AWAITING_APPROVAL,
@@ -142,9 +140,7 @@ def continue_passed(
         _wait_for_freeze_end(tx, proposal, proof, freeze_reasons[0])
     else:
         canaries.open(ctx, tx, proposal, proof, ProposalEvent.PASSED)
-    if not missing_labels:
-        # People label the answers to all drawn records, so their run goes on.
-        eval_queue.stop_unneeded_runs(ctx, tx, proposal)
+    eval_queue.stop_unneeded_runs(ctx, tx, proposal)
 
 
 def _find_setbacks(
@@ -264,6 +260,5 @@ def _open_approved(
     with ctx.store.write() as tx:
         if Proposals(tx).get(proposal.id).version != proposal.version:
             return []  # another process was faster
-        traffic_suites.require_people(tx, proposal)
         canaries.open(ctx, tx, proposal, proof, ProposalEvent.APPROVED)
     return [f"{proposal.id}: canary opened"]
