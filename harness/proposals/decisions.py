@@ -307,18 +307,29 @@ def _end_proposal(
     `canary abort` also ends the candidate's traffic.
     """
     with ctx.store.write() as tx:
-        current = Proposals(tx).get(proposal)
-        if current.phase is ProposalPhase.CANARY:
-            raise InputError(
-                f"{current.id} is in its canary: `swapgate canary abort {current.route} "
-                "--reason …` ends it"
-            )
-        saved = Proposals(tx).save(apply_event(current, event, ctx.clock.now(), reason))
-        eval_queue.stop_unneeded_runs(ctx, tx, saved)
-        AuditLog(tx).append(
-            actor,
-            f"proposal.{event.value}",
-            f"proposal {saved.id}",
-            {"reason": reason},
+        return end_in_transaction(ctx, tx, actor, Proposals(tx).get(proposal), event, reason)
+
+
+def end_in_transaction(
+    ctx: ProposalsContext,
+    tx: Transaction,
+    actor: Actor,
+    current: Proposal,
+    event: ProposalEvent,
+    reason: str,
+) -> Proposal:
+    """Ends a proposal as `cancel_proposal` and `reject_proposal` do."""
+    if current.phase is ProposalPhase.CANARY:
+        raise InputError(
+            f"{current.id} is in its canary: `swapgate canary abort {current.route} "
+            "--reason …` ends it"
         )
+    saved = Proposals(tx).save(apply_event(current, event, ctx.clock.now(), reason))
+    eval_queue.stop_unneeded_runs(ctx, tx, saved)
+    AuditLog(tx).append(
+        actor,
+        f"proposal.{event.value}",
+        f"proposal {saved.id}",
+        {"reason": reason},
+    )
     return saved

@@ -68,6 +68,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "key.limits": "changed the limits of {}",
     "key.opt_outs": "changed the opt-outs of {}",
     "key.revoke": "revoked {}",
+    "labelling.close": "closed the labelling {}",
     "labelling.end": "gave the last label of the labelling {}",
     "labelling.start": "started the labelling {}",
     "model.add": "registered {}",

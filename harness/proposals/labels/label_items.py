@@ -155,7 +155,8 @@ def load_texts(
     others = first_answers(EvalRuns(tx).samples_of(runs.incumbent, [item]))
     if is_deleted(sample) or is_deleted(others[item]):
         raise InputError(
-            f"suite {suite!r}: the answers of this pair were deleted after their retention; "
+            f"suite {suite!r}: the answers of this pair were deleted after their retention. An "
+            "approver closes the labelling by `swapgate label LABELLING --close REASON`; then "
             "propose again, and label sooner"
         )
     return PairTexts(

@@ -24,7 +24,8 @@ from harness.gate.offline.label_plan import (
 )
 from harness.gate.offline.people_claims import label_alpha
 from harness.gate.suite_plan import SuitePlan
-from harness.proposals.context import ProposalsContext
+from harness.proposals.context import ProposalsContext, dry_run_context
+from harness.proposals.labels import blindness
 from harness.proposals.labels.blindness import list_labelled_suites
 from harness.proposals.labels.expected_labels import describe_forecast
 from harness.proposals.labels.label_items import load_items, load_texts
@@ -129,14 +130,45 @@ def start_labelling(
         return replace(progress, forecast=describe_forecast(tx, state))
 
 
+def plan_labelling(
+    ctx: ProposalsContext,
+    actor: Actor,
+    proposal: str,
+    *,
+    suite: str | None = None,
+    people: Sequence[str] = (),
+    traffic: bool = False,
+) -> LabelProgress:
+    """Shows the labelling that `start_labelling` would start, with its forecast, and starts
+    nothing. Raises as `start_labelling`.
+    """
+    return start_labelling(
+        dry_run_context(ctx), actor, proposal, suite=suite, people=people, traffic=traffic
+    )
+
+
 def find_labelling(ctx: ProposalsContext, name: str) -> str:
-    """Finds the newest labelling by id, proposal, route or suite; empty without one."""
+    """Finds the newest labelling by id, proposal, route or suite; empty without one, and for a
+    route or suite with a newer proposal that people have to label.
+    """
     with ctx.store.read() as tx:
         for labelling in Labellings(tx).newest(MOST_LISTED):
-            route = Proposals(tx).get(labelling.proposal).route
-            if name in (labelling.id, labelling.proposal, labelling.suite, route):
+            proposal = Proposals(tx).get(labelling.proposal)
+            if name in (labelling.id, labelling.proposal):
                 return labelling.id
+            if name in (labelling.suite, proposal.route):
+                return "" if _has_newer(tx, name, proposal) else labelling.id
     return ""
+
+
+def _has_newer(tx: Transaction, name: str, labelled: Proposal) -> bool:
+    """Tells whether people have to label a newer proposal of a route or suite."""
+    return any(
+        proposal.created_at > labelled.created_at
+        and (name == proposal.route or name in blindness.find_blind_suites(tx, proposal))
+        and bool(blindness.find_blind_suites(tx, proposal))
+        for proposal in Proposals(tx).open()
+    )
 
 
 def find_proposal(ctx: ProposalsContext, name: str) -> str:

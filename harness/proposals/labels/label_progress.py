@@ -21,6 +21,7 @@ from harness.proposals.labels.labelling import (
     count_agreement,
 )
 from harness.proposals.labels.records import LabelDraws, Labels
+from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 
 
@@ -40,11 +41,13 @@ class LabelProgress:
     pairs: int
     labels: int
     skipped: int
+    given: Mapping[str, int]  # labels, by the person's name
     missing: Mapping[str, int]  # draws without a label, by the person's name
     ended: bool
     passed: bool
     inconclusive: bool  # all pairs have labels, which show nothing
     verdict: str
+    closed: str  # why it ended with its proposal, before its labels sufficed; else empty
     both: int
     agreed: int
     forecast: str  # the plan's estimate of the labels; empty where it is not computed
@@ -131,11 +134,13 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
         pairs=len(labelling.items),
         labels=len(given),
         skipped=len(state.skipped),
+        given=dict(Counter(names.get(person, person) for _, person in given)),
         missing=dict(missing),
         ended=verdict.outcome != "running",
         passed=verdict.outcome == "passed",
         inconclusive=verdict.outcome == "inconclusive",
         verdict=verdict.sentence if verdict.outcome != "running" else "",
+        closed="" if verdict.outcome != "running" else _describe_close(proposal),
         both=both,
         agreed=agreed,
         forecast="",
@@ -143,3 +148,8 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
     )
 
 
+def _describe_close(proposal: Proposal) -> str:
+    """Describes why nobody labels any more; empty while the proposal is open."""
+    if proposal.open:
+        return ""
+    return f"{proposal.id} {proposal.predicate}: {proposal.closed_because}"
