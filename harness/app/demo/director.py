@@ -30,6 +30,7 @@ from harness.app.demo.environment import (
     build_stories,
     play_to_end,
 )
+from harness.app.demo.no_evals import PEOPLE, ScriptedPeople, draw_log
 from harness.app.demo.rescued import count_backup_answers, count_rescued_callers
 from harness.app.demo.traffic import DemoAgent, DemoTraffic, ProposalWatch
 from harness.app.installation import Installation, open_installation
@@ -42,6 +43,7 @@ from harness.frame.runtime.supervisor import wait_for_interrupt
 from harness.gate.verdict import Failed
 from harness.operations import queries
 from harness.proposals import decisions
+from harness.proposals.labels.label_verdicts import find_wait
 from harness.proposals.report.comparison import Comparison, load_comparison
 from harness.proposals.submission import (
     ProposalRequest,
@@ -51,6 +53,7 @@ from harness.proposals.submission import (
 )
 from harness.providers.registry import named_models
 from harness.routing.proposal import ProposalPhase
+from harness.routing.records.proposals import Proposals
 
 QUIET_RPS = 8.0
 BUSY_RPS = 220.0
@@ -93,13 +96,17 @@ def _play(
     traffic = DemoTraffic(
         f"{environment.url('router')}/v1", set_up_result.data_key or "", rates
     )
-    demo = DemoShow(installation, environment, traffic)
+    people = ScriptedPeople.create(installation)
+    demo = DemoShow(installation, environment, traffic, people)
     for note in notes:
         demo.say(note)
     demo.say("Swapgate's processes start: half a minute or so")
     environment.start_swapgate()
     try:
+        drawn = draw_log(installation, f"{environment.url('sim')}/v1", environment.folder)
+        environment.await_swapgate()
         demo.open(set_up_result)
+        demo.say(drawn)
         if swap:
             demo.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
         outcome = demo.report(demo.play(stories))
@@ -150,6 +157,7 @@ class DemoShow:
     installation: Installation
     environment: DemoEnvironment
     traffic: DemoTraffic
+    people: ScriptedPeople
     progresses: list[StoryProgress] = field(default_factory=list)
     _expected: list[Story] = field(default_factory=list)  # stories without a proposal yet
     _console: Console = field(default_factory=lambda: Console(highlight=False))
@@ -229,6 +237,8 @@ class DemoShow:
             self._find_proposals()
             for progress in open_stories:
                 self._refresh(progress)
+                if progress.story.labelled:
+                    self._label(progress)
             now = time.monotonic()
             if now - shown_at >= SHOW_EVERY_S:
                 shown_at = now
@@ -256,6 +266,21 @@ class DemoShow:
                 self.say(f"{progress.story.route}: approved by a person")
         if progress.has_ended:
             self.traffic.rates[progress.story.route] = QUIET_RPS
+
+    def _label(self, progress: StoryProgress) -> None:
+        """Lets the people label a few pairs while the story's proposal waits for labels."""
+        ctx = self.installation.context
+        with ctx.store.read() as tx:
+            proposal = Proposals(tx).get(progress.comparison.proposal.id)
+            if self.people.ended or find_wait(tx, proposal) is None:
+                return
+        if not self.people.labelling:
+            self.say(
+                f"{proposal.route}: {' and '.join(PEOPLE)} label; they are scripts, and people "
+                "need about 20 s for a label"
+            )
+        if verdict := self.people.take_turn(ctx, proposal.id).verdict:
+            self.say(f"{proposal.route}: {verdict}")
 
     def _release_model(self) -> None:
         name = NEW.partition("/")[2]
@@ -392,7 +417,7 @@ class DemoShow:
             *other_outcomes,
         ]
         self.lines(
-            "The seven stories",
+            "The eight stories",
             [f"{_mark(good=good)} {text}" for good, text in stories],
         )
         sdk = tally.answered["openai"]
