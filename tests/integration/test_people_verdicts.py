@@ -62,7 +62,7 @@ def tie(_item: str) -> str:
 
 @pytest.fixture
 def world(plain_world: SmallInstallation) -> SmallInstallation:
-    use(plain_world, draw_of(plain_world))
+    use(plain_world, draw_of(plain_world, callers=60))
     judge_says(plain_world, "1.0")
     return plain_world
 
