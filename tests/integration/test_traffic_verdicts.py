@@ -43,6 +43,7 @@ def draw_of(
     requests: Callable[[int], int] = lambda _: 1,
     judge: str = "sim/judge",
     why: str = WHY,
+    callers: int = CALLERS,
 ) -> SuiteSettings:
     """A drawn suite of one record of each caller, yesterday."""
     file = Path(world.folder) / f"{name}.jsonl"
@@ -59,7 +60,7 @@ def draw_of(
                 "provenance": {"at": at.isoformat()},
             },
         }
-        for number in range(CALLERS)
+        for number in range(callers)
     ]
     file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     return SuiteSettings(
