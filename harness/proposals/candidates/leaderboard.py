@@ -88,7 +88,15 @@ def primary_difference(verdict: Verdict, weights: Mapping[str, float]) -> float:
     primary_reports = [report for report in verdict.suites if report.role is SuiteRole.PRIMARY]
     weighted_means = [report for report in primary_reports if report.suite not in weights]
     if weighted_means:  # the gate's own weighted mean, over items that all suites have
-        return weighted_means[0].delta
+        # Suites that people label are not part of the gate's mean.
+        labelled = [report for report in primary_reports if report.figures.labels]
+        if not labelled:
+            return weighted_means[0].delta
+        names = {report.suite for report in (*labelled, *weighted_means)}
+        others = [report.suite for report in primary_reports if report.suite not in names]
+        of_mean = sum(weights[suite] for suite in others)
+        deltas = [weighted_means[0].delta, *(report.delta for report in labelled)]
+        return fmean(deltas, [of_mean, *(weights[report.suite] for report in labelled)])
     deltas = [report.delta for report in primary_reports]
     return fmean(deltas, [weights[report.suite] for report in primary_reports])
 

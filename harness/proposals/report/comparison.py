@@ -41,7 +41,6 @@ from harness.proposals.report.next_steps import (
     DecidedProposal,
     describe_next_step,
 )
-from harness.proposals.traffic_suites import find_missing_labels
 from harness.providers.records import Targets
 from harness.providers.registry.target_life import describe_no_way_back
 from harness.providers.target import Target
@@ -311,11 +310,10 @@ def _next_step(
     answers = {
         side.plan.suite: (side.figures.incumbent, side.figures.candidate) for side in suites
     }
-    freeze_text = absence_text = no_way_back = missing_labels = ""
+    freeze_text = absence_text = no_way_back = ""
     if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
         with ctx.store.read() as tx:
             freeze_text = "; ".join(freezes.list_refusals_of_step(ctx, tx, proposal.route))
-            missing_labels = find_missing_labels(tx, proposal)
     elif proposal.phase is ProposalPhase.PROMOTED and rollout is not None:
         with ctx.store.read() as tx:
             absence_text = _describe_replacement(tx, rollout)
@@ -331,7 +329,6 @@ def _next_step(
             freeze_text,
             absence_text,
             no_way_back,
-            missing_labels,
         )
     )
 

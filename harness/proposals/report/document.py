@@ -136,7 +136,12 @@ def _build_title(comparison: Comparison, file: str) -> Heading:
 
 
 def _name_judge(comparison: Comparison) -> str:
-    """Names the judge of a verdict on a suite of traffic; empty for any other verdict."""
+    """Names who decided about a suite of traffic: people or its judge. Empty for any other
+    verdict.
+    """
+    reports = comparison.verdict.suites if comparison.verdict else ()
+    if comparison.is_measured and any(report.figures.labels for report in reports):
+        return " by people's preference"
     judges = [side.plan.judged_by for side in comparison.suites if side.plan.judged_by]
     return f" by the judge {judges[0]}" if judges and comparison.is_measured else ""
 
