@@ -80,7 +80,11 @@ def control_schedule(installation: Installation) -> "Schedule":
     control = settings.control
     owner = f"control-{socket.gethostname()}-{os.getpid()}"
     leads = partial(installation.store.try_lead, owner)
-    pair_judge = ProviderPairJudge(installation, partial(build_paces, installation, owner))
+    pair_judge = ProviderPairJudge(
+        installation.context,
+        partial(build_paces, installation, owner),
+        allowed=settings.router.allow_addresses,
+    )
 
     def lead_job(
         name: str,

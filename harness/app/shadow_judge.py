@@ -5,16 +5,16 @@ It calls the judge's provider with the provider's first key, and keeps no text.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
-from harness.app.installation import Installation
 from harness.canary.shadow_verdict import ShadowJudge, design_of
 from harness.evals.month_spending import SpendingPurpose
 from harness.evals.settings import JudgeSettings
 from harness.evals.spending_meter import SpendingMeter, StoredSpending
 from harness.frame.errors import InputError, SpendingPaused, StoreUnavailable
 from harness.gate.suite_plan import ORDERS_DISAGREE
+from harness.operations.context import Context
 from harness.operations.shadow_judging import BATCH, PairJudgement
 from harness.providers.records import Providers
 from harness.providers.registry import provider_secrets
@@ -42,30 +42,39 @@ def choose_judge(name: str, criteria: str | None = None, anyway: str = "") -> Sh
 
 
 class ProviderPairJudge:
-    """Implements `shadow_judging.PairJudge`. build_paces: makes the providers' rate limits."""
+    """Implements `shadow_judging.PairJudge`.
+
+    build_paces: makes the providers' rate limits. allowed: exceptions for addresses, as
+    `api_base_rules` reads them.
+    """
 
     def __init__(
-        self, installation: Installation, build_paces: "Callable[[], RateGates]"
+        self,
+        ctx: Context,
+        build_paces: "Callable[[], RateGates]",
+        *,
+        allowed: Collection[str] = (),
     ) -> None:
-        self._installation = installation
+        self._ctx = ctx
         self._build_paces = build_paces
+        self._allowed = allowed
 
     def compare(
         self, terms: ShadowTerms, pairs: Sequence[CapturedRequest]
     ) -> Sequence[PairJudgement | None]:
         """See `PairJudge`. A judge whose provider is gone fails on every pair."""
         target = Target.from_name(terms.judge)
-        with self._installation.store.read() as tx:
+        with self._ctx.store.read() as tx:
             provider = Providers(tx).all().get(target.provider)
         if provider is None:
             failure = f"there is no provider {target.provider!r}"
             return [PairJudgement(None, failure=failure)] * len(pairs)
-        clear = provider_secrets.decrypt_headers(provider, self._installation.cipher)
-        keys = provider_secrets.keys_of_provider(self._installation.context, provider)
+        clear = provider_secrets.decrypt_headers(provider, self._ctx.cipher)
+        keys = provider_secrets.keys_of_provider(self._ctx, provider)
         key = keys[0].secret if keys else None
         meter = SpendingMeter(
-            StoredSpending(self._installation.store),
-            self._installation.clock,
+            StoredSpending(self._ctx.store),
+            self._ctx.clock,
             SpendingPurpose.JUDGES,
         )
         try:
@@ -117,7 +126,7 @@ class ProviderPairJudge:
             connections=BATCH,
             timeout_s=settings.timeout_s,
             pace=self._build_paces().gate_for(provider.name, target.model, account),
-            allowed=self._installation.settings.router.allow_addresses,
+            allowed=self._allowed,
             spending=ModelSpending(meter, price, target.name),
         )
 

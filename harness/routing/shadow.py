@@ -30,7 +30,7 @@ MAX_PER_DAY: Final = 10_000_000
 MIRRORED: Final = "mirrored"
 UNPRICED: Final = "unpriced"
 COST_USD: Final = "candidate.cost_usd"
-JUDGE_USD: Final = "judge.cost_usd"
+JUDGE_USD: Final = "judge_usd"
 
 
 @dataclass(frozen=True, slots=True)

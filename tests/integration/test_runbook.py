@@ -129,6 +129,7 @@ def look_around(run: Callable[..., None]) -> None:
         "db check",
         "agent grants",
         "agent requests",
+        "shadow status",
     ):
         run(f"swapgate {command}")
     run("swapgate spending")

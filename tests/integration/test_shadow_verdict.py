@@ -30,7 +30,7 @@ from harness.routing.shadow_score import ScoreReason, ShadowScore
 from tests.contract import test_store_observations as observations
 from tests.support.control.control_plane import BEN, SmallInstallation
 
-pytestmark = pytest.mark.req("F8", "H3")
+pytestmark = pytest.mark.req("F8")
 
 JUDGE = ShadowJudge("ref/judge", "Better is better.", anyway="it is ours")
 LIMITS = ShadowLimits(usd_per_day=5.0)
