@@ -266,7 +266,9 @@ def show_slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
 
 
 def show_progress(view: ComparisonView) -> None:
-    """Shows how many items both models have answered."""
+    """Shows how many items both models have answered; nothing while they are hidden."""
+    if view.comparison.hidden:
+        return
     st.html(markup.section("Progress", "Items that both models have answered."))
     for suite, answered, planned in verdict_text.list_progress(view.comparison):
         name = view.titles.get(suite, suite)

@@ -11,11 +11,14 @@ from typing import Final
 import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
+from dashboard.dialog_forms import show_openers
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, noted, strong
+from dashboard.operation_dialogs import operation_openers
 from harness.frame.formatting import format_quantity
 from harness.frame.people.access import Actor, Role
 from harness.proposals.labels import label_pairs
+from harness.proposals.labels.label_operations import LABELS
 from harness.proposals.labels.label_pairs import ShownPair
 from harness.proposals.labels.label_progress import LabelProgress
 from harness.proposals.labels.labelling import LabelChoice, ShownAnswer
@@ -31,6 +34,7 @@ CHOICES: Final[Sequence[tuple[str, str, LabelChoice]]] = (
 # The labelling whose pairs this browser shows.
 OPEN_KEY: Final = "labelling"
 GOES_ON: Final = Label("◐", "goes on", Tone.UNDECIDED)
+CLOSED: Final = Label("✕", "closed", Tone.NEUTRAL)
 PASSED: Final = Label("✓", "passed", Tone.BETTER)
 FAILED: Final = Label("✕", "failed", Tone.WORSE)
 UNDECIDED: Final = Label("?", "not enough evidence", Tone.UNDECIDED)
@@ -40,14 +44,17 @@ def show() -> None:
     page_frame.show_done_message()
     ctx = page_frame.context()
     labellings = label_pairs.list_labellings(ctx)
-    waiting = sum(not labelling.ended for labelling in labellings)
+    going_on = [
+        labelling for labelling in labellings if not (labelling.ended or labelling.closed)
+    ]
+    waiting = len(going_on)
     st.html(
         markup.title(
             f"{labels.plural(waiting, 'labelling')} to go on with"
             if waiting
             else "Nothing to label",
-            "People compare the answers of two models, blind. A canary needs their verdict "
-            "beside the judge's.",
+            "People compare the answers of two models, blind. Their labels decide, and the "
+            "judge only predicts them.",
         )
     )
     opened = st.session_state.get(OPEN_KEY)
@@ -60,7 +67,10 @@ def show() -> None:
     if opened in {labelling.id for labelling in labellings} and _show_pair(opened):
         return
     st.html(markup.table([_build_row(labelling) for labelling in labellings]))
-    _offer_labelling([labelling for labelling in labellings if not labelling.ended])
+    _offer_labelling(going_on)
+    show_openers(
+        [opener for labelling in going_on for opener in operation_openers(LABELS, labelling)]
+    )
     page_frame.copy_as_cli(["label", labellings[0].id, "--status"])
 
 
@@ -69,7 +79,9 @@ def _build_row(labelling: LabelProgress) -> markup.Row:
     agreement = f"{labelling.agreed} of {labelling.both} by two people agree"
     return {
         "Route": noted(strong(labelling.route), labelling.suite),
-        "State": noted(markup.state(_find_state(labelling)), labelling.verdict),
+        "State": noted(
+            markup.state(_find_state(labelling)), labelling.verdict or labelling.closed
+        ),
         "Labels": noted(
             escape(f"{labelling.labels:,} of {labelling.pairs:,} pairs"),
             agreement if labelling.both else "",
@@ -83,6 +95,8 @@ def _build_row(labelling: LabelProgress) -> markup.Row:
 
 
 def _find_state(labelling: LabelProgress) -> Label:
+    if labelling.closed:
+        return CLOSED
     if not labelling.ended:
         return GOES_ON
     if labelling.passed:

@@ -377,9 +377,9 @@ def _render_verdict(status: RouteStatus, now: datetime, judged: Mapping[str, str
 def _render_scores(route_scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
     """Renders a route's scores; empty without measurements."""
     scores = [
-        f"{titles.get(score.suite, score.suite)} {format_score(score.score)}"
+        f"{titles.get(score.suite, score.suite)} {score.hidden or format_score(score.score)}"
         for score in route_scorecard.scores
-        if score.score is not None
+        if score.hidden or score.score is not None
     ]
     text = f"the incumbent's scores of 100: {', '.join(scores)}"
     return f"<br>{faint(text)}" if scores else ""

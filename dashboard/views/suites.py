@@ -328,6 +328,10 @@ STANDINGS: Final = {
         Label("◐", "being measured", Tone.NEUTRAL),
         "wedge",
     ),
+    Standing.HIDDEN: (
+        Label("◐", "hidden until people have labelled", Tone.NEUTRAL),
+        "stroke",
+    ),
     Standing.NOT_MEASURED: (
         Label("?", "not measured", Tone.UNDECIDED),
         "cross",

@@ -120,6 +120,12 @@ def _build_undecided_card(view: ComparisonView) -> VerdictCard:
             lead=comparison.proposal.closed_because or "It was closed before it had a verdict.",
             next_step="propose again once the reason is resolved.",
         )
+    if comparison.hidden:
+        return VerdictCard(
+            label=labels.VERDICT_LABELS["running"],
+            lead=f"The comparison is {comparison.hidden}.",
+            next_step="label the pairs on the page Labels, or by that command.",
+        )
     wait_reason = comparison.proposal.waits
     pairs = sum(map(_count_pairs, comparison.suites))
     planned = sum(plan.planned_items for plan in comparison.proposal.plans)

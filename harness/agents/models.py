@@ -477,7 +477,7 @@ def load_figures(
         name or target.name,
         targets.load_price(ctx, tx, target).price,
         named_models.model_capabilities(ctx, provider, target.model).context_window,
-        tuple(scorecard.load_target_scores(tx, target.id)),
+        tuple(scorecard.load_target_scores(ctx, tx, target.id)),
         _load_newest_verdicts(tx).get(target.id, ""),
         unlisted=named_models.describe_missing_in_list(tx, target),
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.app.store.proof_rows import build_proven, find_faults, read_proof
+from harness.app.store.proof_rows import ProvenRows, build_proven, find_faults, read_proof
 from harness.frame.errors import Conflict, InputError, StaleEvidence
 from harness.frame.formatting import format_bps, format_quantity
 from harness.frame.signing.ed25519 import Ed25519Signatures
@@ -20,13 +20,13 @@ from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import Passed
 from harness.operations.context import Context
 from harness.proposals import evaluation
+from harness.proposals.labels.label_progress import LabellingState
 from harness.proposals.recomputation import recompute_verdict
 from harness.proposals.report.comparison import find_no_way_back
 from harness.proposals.scheduled_runs import find_mean_differences
 from harness.providers.target import Target
 from harness.routing.evidence import (
     Proof,
-    ProvenRows,
     SwapChange,
     parse_proof,
 )
@@ -139,7 +139,7 @@ def _find_verdict_faults(rows: ProvenRows) -> Iterator[str]:
         )
         for plan in proposal.plans
     }
-    yield from recompute_verdict(rows.verdict, proposal, samples).differences
+    yield from recompute_verdict(rows.verdict, proposal, samples, rows.labellings).differences
     yield from find_mean_differences(proposal, rows.runs, rows.samples)
 
 
@@ -189,6 +189,8 @@ def _describe_facts(rows: ProvenRows) -> Iterator[str]:
     )
     if proposal.same_model is not None:
         yield f"{proposal.same_model.text}."
+    for suite, state in sorted(rows.labellings.items()):
+        yield _describe_labelling(suite, state)
     for approval in rows.approvals:
         yield (
             f"{approval.name} approved this verdict on {approval.at:%Y-%m-%d %H:%M} UTC"
@@ -228,6 +230,16 @@ def _describe_registration(rows: ProvenRows, plan: SuitePlan) -> str:
         f"Suite {plan.suite} was registered before the candidate's first answer: {terms}. "
         f"The candidate's run contains {signed_answers}; the run's id is a hash of these terms."
         + (f" {days.text}" if days else "")
+    )
+
+
+def _describe_labelling(suite: str, state: LabellingState) -> str:
+    labels = format_quantity(len(state.given), "signed label")
+    people = format_quantity(len({person for _, person in state.given}), "person", "people")
+    return (
+        f"Suite {suite}: {labels} by {people} of {len(state.labelling.people)} named at the "
+        f"start of the labelling on {state.labelling.created_at:%Y-%m-%d %H:%M} UTC. Each pair "
+        "was drawn by its seed, with a plan that only earlier labels decided."
     )
 
 

@@ -239,7 +239,7 @@ def _check_harmless(transaction: RolloutTransaction) -> tuple[RolloutAction, tup
 
 
 class ProposalCanaries:
-    """Implements `harness.proposals.driver.Canaries`."""
+    """Implements `harness.proposals.driving.passed_verdicts.Canaries`."""
 
     def open(
         self,

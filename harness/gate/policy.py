@@ -404,12 +404,13 @@ class PolicyFields:
     promotion: PromotionMode = PromotionMode.AUTOMATIC
     approval_ttl_s: float = number(
         7 * 86_400.0,
-        "How long a passed proposal waits for a person before it expires.",
+        "How long a passed proposal waits for a person, and a measured one for people's "
+        "labels, before it expires.",
         Range(1, 10 * YEAR_S),
     )
     # Whether the proposer may approve, and whether one person may create both people's keys.
     self_approval: bool = False
-    # Whose verdict about a suite of traffic may open a canary.
+    # Whose verdict counts about a suite that a judge scores: people's labels, or the judge's.
     proof: TrafficProof = TrafficProof.PEOPLE
     # Whether a swap must name its change request.
     change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL

@@ -91,6 +91,22 @@ class SliceFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelFigures:
+    """People's labels of a suite. Shares are the candidate's win shares, from 0 to 1.
+
+    judge_share: for information, because it decides nothing.
+    """
+
+    labelling: str = ""
+    labels: int = 0
+    labellers: int = 0
+    share: float = 0.0
+    share_by_requests: float | None = None  # None without counts of requests
+    judge_share: float = 0.0
+    log_e_unacceptable: float = 0.0  # that the candidate has more unacceptable answers
+
+
+@dataclass(frozen=True, slots=True)
 class HolmFigures:
     """One suite's result among several suites of one claim, by Holm's rule."""
 
@@ -144,6 +160,7 @@ class SuiteFigures:
     noise_incumbent: float | None = None
     noise_candidate: float | None = None
     slices: tuple[SliceFigures, ...] | None = None  # the guarded slices
+    labels: LabelFigures | None = None  # if people's labels decide instead of scores
 
     @property
     def worse_slices(self) -> tuple[SliceFigures, ...]:
@@ -178,6 +195,7 @@ _OPTIONAL: Final = (
     "bound_low",
     "bound_high",
     "slices",
+    "labels",
 )
 
 
@@ -364,7 +382,8 @@ class VerdictBasis:
         """Lists the suites of the weighted mean; empty if the mean is not the claim."""
         if self.mean is None:
             return ()
-        return self._combined(PrimaryCombination.WEIGHTED)
+        combined = self._combined(PrimaryCombination.WEIGHTED)
+        return tuple(report for report in combined if report.figures.labels is None)
 
     @property
     def alternatives(self) -> tuple[SuiteReport, ...]:

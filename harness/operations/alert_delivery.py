@@ -44,6 +44,7 @@ from harness.frame.ports import AlertSinks
 from harness.frame.records.transaction import Transaction
 from harness.gate.online.rollout import RolloutState
 from harness.operations.context import Context
+from harness.proposals.labels import label_verdicts
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.router_reports import RouterReports
@@ -168,7 +169,8 @@ def _is_over(  # noqa: PLR0911 - a table
                 ids = [id_ for pair in pairs for id_ in (pair.incumbent, pair.candidate)]
                 runs = [EvalRuns(tx).get(id_) for id_ in ids]
                 is_away = any(run.waits_since for run in runs)
-                return not (is_away or find_users_turn(tx, runs, now))
+                waits = is_away or find_users_turn(tx, runs, now)
+                return not (waits or label_verdicts.find_wait(tx, proposal))
             case AlertKind.MODEL_SWITCH:
                 request = SwitchRequests(tx).get(cause_id)
                 return request.state_at(now) is not SwitchState.PENDING

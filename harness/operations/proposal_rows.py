@@ -17,6 +17,7 @@ from harness.operations import queries
 from harness.operations.context import Context
 from harness.proposals import approvals, evaluation
 from harness.proposals.candidates import cost_ratio
+from harness.proposals.labels.blindness import hide_evidence
 from harness.routing.proposal import ProposalPhase, ProposalView
 from harness.routing.records.preload import Preload
 
@@ -60,12 +61,15 @@ def list_rows(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
     )
     with ctx.store.read() as tx:
         Preload(tx).routes({proposal.route for proposal in open_page})
+        shown_verdicts = {
+            proposal.id: hide_evidence(tx, proposal)[0].verdict for proposal in proposals
+        }
         rows = [
             ProposalRow(
                 proposal=proposal,
                 incumbent=names.get(proposal.incumbent, proposal.incumbent),
                 candidate=names.get(proposal.candidate, proposal.candidate),
-                verdict=verdicts.get(proposal.verdict) if proposal.verdict else None,
+                verdict=verdicts.get(shown_verdicts[proposal.id] or ""),
                 cost=proposal.accepted_cost.text if proposal.accepted_cost else "",
             )
             for proposal in proposals

@@ -45,13 +45,14 @@ from harness.frame.signing.audit import (
 )
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.signing.signed_rows import RowFault
-from harness.gate.run import EvalRun
+from harness.gate.run import EvalRun, Sample
 from harness.gate.verdict import Verdict
 from harness.operations import captures
 from harness.operations.captures import CaptureSummary
 from harness.operations.context import Context
 from harness.operations.keys import KeySummary
 from harness.proposals import evaluation
+from harness.proposals.labels.blindness import hide_sample
 from harness.providers.registry import targets
 from harness.providers.target import Target
 from harness.routing.agent import AgentGrant
@@ -381,6 +382,23 @@ def load_run_progress(ctx: Context, run: str) -> tuple[EvalRun, int, float]:
     with ctx.store.read() as tx:
         samples, cost, _, _ = EvalRuns(tx).progress(run)
         return EvalRuns(tx).get(run), samples, cost
+
+
+def list_samples(
+    ctx: Context, run: str, page_request: PageRequest = FIRST_PAGE
+) -> Page[Sample]:
+    """Lists a run's samples, in the order in which the run asks the items. Hides them until
+    people have labelled (`blindness`).
+    """
+    page = ctx.store.lists.samples(page_request, run=run)
+    why = find_why_hidden(ctx, run)
+    return page.map(lambda sample: hide_sample(sample, why)) if why else page
+
+
+def find_why_hidden(ctx: Context, run: str) -> str:
+    """Returns why a run's scores and answers are hidden; empty if they are shown."""
+    with ctx.store.read() as tx:
+        return ctx.why_hidden(tx, EvalRuns(tx).get(run))
 
 
 def list_agent_grants(

@@ -13,6 +13,8 @@ from harness.frame.errors import ConfigError
 from harness.frame.records.database import Database
 from harness.frame.records.transaction import Transaction
 from harness.gate.order_seeds import OrderSeed, OrderSeeds, UndrawnSeeds
+from harness.gate.run import EvalRun
+from harness.routing.context import WhyHidden
 from harness.routing.route_settings import Overrides
 
 if TYPE_CHECKING:
@@ -38,6 +40,15 @@ def refuse_choice(_overrides: Overrides, _request: ItemRequest) -> str | None:
     raise ConfigError("this process cannot read requests as the router does")
 
 
+def find_why_hidden(tx: Transaction, run: EvalRun) -> str:
+    """Returns why a run's scores and answers are hidden until people have labelled; empty if
+    they are shown.
+    """
+    from harness.proposals.labels import blindness  # noqa: PLC0415 - imports numpy
+
+    return blindness.find_why_hidden(tx, run)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProposalsContext(EvalsContext):
     """Adds the order seeds of live comparisons, the router's choice of overrides, and a cache
@@ -46,6 +57,7 @@ class ProposalsContext(EvalsContext):
 
     order_seeds: OrderSeeds = field(default_factory=NoSeeds, repr=False)
     choose_override: OverrideChoice = field(default=refuse_choice, repr=False)
+    why_hidden: WhyHidden = field(default=find_why_hidden, repr=False)
     # Recomputations of verdicts, by the digest of verdict, plans and samples.
     recomputed: "dict[str, Recomputation]" = field(default_factory=dict, repr=False)
 

@@ -28,7 +28,7 @@ from harness.gate.policy import (
     SameModelConfirmation,
     parse_change_reference,
 )
-from harness.proposals import eval_queue, evaluation, traffic_suites
+from harness.proposals import eval_queue, evaluation
 from harness.proposals.approvals import list_key_remarks, record_approval
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.context import ProposalsContext
@@ -70,9 +70,8 @@ def approve_proposal(
     Raises InputError if the policy requires a change request and none is named, or if the
     canary would end for a cost that no approver accepted. Raises NotAllowed for the proposer
     (unless the policy allows `self_approval` and nothing is widened). Raises StaleWrite if the
-    verdict has changed, ProofRefused if the verdict or the time to approve has expired or if a
-    judge's verdict needs people's labels, and IllegalTransition if the proposal does not wait
-    for approval.
+    verdict has changed, ProofRefused if the verdict or the time to approve has expired, and
+    IllegalTransition if the proposal does not wait for approval.
     """
     actor.require(Role.APPROVER)
     now = ctx.clock.now()
@@ -92,7 +91,6 @@ def approve_proposal(
                 f"{current.id} has waited too long for an approval: propose again"
             )
         proof_validity.require_proof(ctx, tx, Verdicts(tx).get(current.verdict or ""))
-        traffic_suites.require_people(tx, current)
         saved = Proposals(tx).save(
             # The reconciler opens the canary, in one transaction with the routing table.
             replace(
@@ -309,18 +307,29 @@ def _end_proposal(
     `canary abort` also ends the candidate's traffic.
     """
     with ctx.store.write() as tx:
-        current = Proposals(tx).get(proposal)
-        if current.phase is ProposalPhase.CANARY:
-            raise InputError(
-                f"{current.id} is in its canary: `swapgate canary abort {current.route} "
-                "--reason …` ends it"
-            )
-        saved = Proposals(tx).save(apply_event(current, event, ctx.clock.now(), reason))
-        eval_queue.stop_unneeded_runs(ctx, tx, saved)
-        AuditLog(tx).append(
-            actor,
-            f"proposal.{event.value}",
-            f"proposal {saved.id}",
-            {"reason": reason},
+        return end_in_transaction(ctx, tx, actor, Proposals(tx).get(proposal), event, reason)
+
+
+def end_in_transaction(
+    ctx: ProposalsContext,
+    tx: Transaction,
+    actor: Actor,
+    current: Proposal,
+    event: ProposalEvent,
+    reason: str,
+) -> Proposal:
+    """Ends a proposal as `cancel_proposal` and `reject_proposal` do."""
+    if current.phase is ProposalPhase.CANARY:
+        raise InputError(
+            f"{current.id} is in its canary: `swapgate canary abort {current.route} "
+            "--reason …` ends it"
         )
+    saved = Proposals(tx).save(apply_event(current, event, ctx.clock.now(), reason))
+    eval_queue.stop_unneeded_runs(ctx, tx, saved)
+    AuditLog(tx).append(
+        actor,
+        f"proposal.{event.value}",
+        f"proposal {saved.id}",
+        {"reason": reason},
+    )
     return saved

@@ -8,20 +8,18 @@ The driver calls no model: eval workers do. `harness.proposals.evaluation` decid
 and `Canaries.drive` moves a canary.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from harness.evals import proof_validity
-from harness.evals.proof_validity import ProofState, ProofValidity
 from harness.evals.users_turn import describe_users_turn, find_users_turn
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertEvent, AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import (
     EvidenceMismatch,
-    ProofRefused,
     StaleEvidence,
 )
 from harness.frame.formatting import (
@@ -29,10 +27,7 @@ from harness.frame.formatting import (
     format_quantity,
     format_span,
 )
-from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
-from harness.frame.signing.audit_log import AuditLog
-from harness.gate.online.rollout import Rollout, rollout_id
 from harness.gate.run import EvalRun, RunState, describe_waits
 from harness.gate.sentences import polish_reason
 from harness.gate.verdict import (
@@ -43,60 +38,43 @@ from harness.gate.verdict import (
     Passed,
     Verdict,
 )
-from harness.gate.verdict_sentences import describe_reason
 from harness.proposals import (
-    approvals,
     eval_queue,
     evaluation,
     recomputation,
     registration,
-    route_rules,
     slice_attempts,
     traffic_suites,
 )
-from harness.proposals.candidates import cost_ratio, leaderboard
-from harness.proposals.candidates.setbacks import (
-    Setback,
-    describe_setbacks,
-    find_setbacks,
-)
 from harness.proposals.context import ProposalsContext
+from harness.proposals.driving import label_waits
+from harness.proposals.driving.passed_verdicts import (
+    Canaries,
+    choose_best,
+    continue_passed,
+    open_or_expire,
+)
+from harness.proposals.driving.proposal_ends import (
+    describe_base_change,
+    describe_invalid_proof,
+    describe_rule_differences,
+    record_step,
+    reject,
+    reject_in_transaction,
+)
+from harness.proposals.labels import label_verdicts
+from harness.proposals.labels.label_verdicts import LabelWait
 from harness.proposals.slice_attempts import WholeResult
 from harness.providers.records import Targets
-from harness.routing.candidate_schedule import OnBetter
-from harness.routing.control import freezes
 from harness.routing.proposal import (
-    POLICY_APPROVER,
     Proposal,
     ProposalEvent,
     ProposalPhase,
     apply_event,
 )
 from harness.routing.records.proposals import Proposals, Rollouts
-from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-
-
-class Canaries(Protocol):
-    """Opens and drives the canaries of proposals. `harness.canary` implements it."""
-
-    def open(
-        self,
-        ctx: ProposalsContext,
-        tx: Transaction,
-        proposal: Proposal,
-        proof: Passed,
-        event: ProposalEvent,
-    ) -> Proposal:
-        """Opens a proposal's canary: stores rollout, routing table and proposal, all or
-        none.
-        """
-        ...
-
-    def drive(self, ctx: ProposalsContext, before: Rollout) -> list[str]:
-        """Drives a live canary or a bake by one turn. Returns log lines."""
-        ...
 
 
 def drive_proposal(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
@@ -113,7 +91,7 @@ def drive_proposal(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal
         with ctx.store.write() as tx:
             current = Proposals(tx).get(proposal.id)
             recomputation.raise_mismatch_alert(tx, current, error.verdict, error.differences)
-            return _reject(ctx, tx, current, ProposalEvent.STALE, str(error))
+            return reject(ctx, tx, current, ProposalEvent.STALE, str(error))
 
 
 def _call_step(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
@@ -122,11 +100,11 @@ def _call_step(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) ->
         case ProposalPhase.PROPOSED:
             return _start_evaluation(ctx, proposal)
         case ProposalPhase.EVALUATING:
-            return (_choose_best if proposal.waits_for_rivals else _evaluate_answers)(
+            return (choose_best if proposal.waits_for_rivals else _evaluate_answers)(
                 ctx, canaries, proposal
             )
         case ProposalPhase.AWAITING_APPROVAL:
-            return _open_or_expire(ctx, canaries, proposal)
+            return open_or_expire(ctx, canaries, proposal)
         case ProposalPhase.CANARY:
             with ctx.store.read() as tx:
                 rollout = Rollouts(tx).get(proposal.rollout or "")
@@ -146,13 +124,13 @@ def _start_evaluation(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
         if result is WholeResult.OPEN:
             return []
         if end := slice_attempts.describe_end(result):
-            return _reject_in_transaction(ctx, proposal, ProposalEvent.CANCELLED, end)
+            return reject_in_transaction(ctx, proposal, ProposalEvent.CANCELLED, end)
     with ctx.store.write() as tx:
-        if base_change := _describe_base_change(tx, proposal):
-            return _reject(ctx, tx, proposal, ProposalEvent.BASE_CHANGED, base_change)
+        if base_change := describe_base_change(tx, proposal):
+            return reject(ctx, tx, proposal, ProposalEvent.BASE_CHANGED, base_change)
         ready = evaluation.attach_runs(ctx, tx, proposal)
         saved = Proposals(tx).save(apply_event(ready, ProposalEvent.START, ctx.clock.now()))
-        _audit(
+        record_step(
             tx,
             saved,
             "proposal.start",
@@ -172,25 +150,25 @@ def _evaluate_answers(
     if proposal.retry_at is not None:
         return _retry(ctx, proposal) if proposal.retry_due(ctx.clock.now()) else []
     with ctx.store.read() as tx:
-        base_change = _describe_base_change(tx, proposal)
+        wait = label_verdicts.find_wait(tx, proposal)
+    if lines := _end_if_changed(ctx, proposal):
+        return lines
+    if wait is not None and not wait.news:
+        return label_waits.end_if_late(ctx, proposal, wait)
+    return _decide(ctx, canaries, proposal, wait)
+
+
+def _decide(
+    ctx: ProposalsContext, canaries: Canaries, proposal: Proposal, wait: LabelWait | None
+) -> list[str]:
+    """Decides the verdict and applies it, or waits for answers or labels. wait: for labels."""
+    with ctx.store.read() as tx:
         runs_by_id = evaluation.load_runs(tx, proposal)
         answers = evaluation.load_answers(tx, proposal)
         now = proof_validity.route_time(tx, proposal.route)
-        rule_differences = "" if base_change else _describe_rule_differences(ctx, tx, proposal)
         targets_by_id = Targets(tx).all()
         passed_slices = slice_attempts.list_passed(tx, proposal)
-        changes = [
-            change
-            for plan in proposal.plans
-            if (change := proof_validity.describe_suite_change(ctx, tx, plan))
-        ]
-    if base_change:
-        return _reject_in_transaction(ctx, proposal, ProposalEvent.BASE_CHANGED, base_change)
-    if changes or rule_differences:
-        change_text = f"{'; '.join(changes)} since the proposal"
-        return _reject_in_transaction(
-            ctx, proposal, ProposalEvent.STALE, change_text if changes else rule_differences
-        )
+        labels = label_verdicts.load_suite_labels(tx, proposal)
     stuck_runs = evaluation.list_stuck_runs(proposal, runs_by_id, ctx.clock.now())
     readable_answers = evaluation.drop_unreadable(ctx, proposal, runs_by_id, answers)
     try:
@@ -200,15 +178,41 @@ def _evaluate_answers(
             targets_by_id[proposal.candidate].model,
         )
         verdict = evaluation.decide_verdict(
-            proposal, readable_answers, stuck_runs, now, models, passed_slices
+            proposal, readable_answers, stuck_runs, now, models, passed_slices, labels
         )
     except StaleEvidence as error:
-        return _reject_in_transaction(ctx, proposal, ProposalEvent.STALE, str(error))
+        return reject_in_transaction(ctx, proposal, ProposalEvent.STALE, str(error))
+    if verdict is None and wait is not None:
+        return label_waits.end_if_late(ctx, proposal, wait)
     if verdict is None or _may_level_rise(ctx, proposal, verdict):
         _update_wait_alert(ctx, proposal, runs_by_id)
-        return _requeue_short_runs(ctx, proposal)
+        lines = _requeue_short_runs(ctx, proposal)
+        waits_for_answers = lines or verdict is not None
+        if waits_for_answers or not label_waits.may_begin(proposal, runs_by_id.values()):
+            return lines
+        return label_waits.begin_wait(ctx, proposal)
     with ctx.store.write() as tx:
         return _apply_verdict(ctx, canaries, tx, proposal, verdict)
+
+
+def _end_if_changed(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
+    """Ends a proposal whose route, rules or suites have changed. Returns log lines."""
+    with ctx.store.read() as tx:
+        base_change = describe_base_change(tx, proposal)
+        rule_differences = "" if base_change else describe_rule_differences(ctx, tx, proposal)
+        changes = [
+            change
+            for plan in proposal.plans
+            if (change := proof_validity.describe_suite_change(ctx, tx, plan))
+        ]
+    if base_change:
+        return reject_in_transaction(ctx, proposal, ProposalEvent.BASE_CHANGED, base_change)
+    if not changes and not rule_differences:
+        return []
+    change_text = f"{'; '.join(changes)} since the proposal"
+    return reject_in_transaction(
+        ctx, proposal, ProposalEvent.STALE, change_text if changes else rule_differences
+    )
 
 
 def _may_level_rise(ctx: ProposalsContext, proposal: Proposal, verdict: Verdict) -> bool:
@@ -229,6 +233,7 @@ def _may_level_rise(ctx: ProposalsContext, proposal: Proposal, verdict: Verdict)
                 evaluation.list_stuck_runs(other, runs, now),
                 now,
                 passed_slices=slice_attempts.list_passed(tx, other),
+                labels=label_verdicts.load_suite_labels(tx, other),
             )
 
         return slice_attempts.may_level_rise(tx, proposal, decide)
@@ -300,7 +305,7 @@ def _apply_verdict(
     """
     Verdicts(tx).store(verdict, proposal.id)
     decided = replace(proposal, verdict=verdict.id)
-    _audit(
+    record_step(
         tx,
         decided,
         "verdict",
@@ -312,29 +317,29 @@ def _apply_verdict(
             validity = proof_validity.assess_proof(ctx, tx, verdict)
             if not validity.holds:
                 line = f"{line}, and {validity.text}"
-                _reject(
+                reject(
                     ctx,
                     tx,
                     decided,
                     ProposalEvent.STALE,
-                    _describe_invalid_proof(verdict, validity),
+                    describe_invalid_proof(verdict, validity),
                 )
                 return [line]
             if uncounted_looks := registration.describe_uncounted_looks(tx, decided):
-                _reject(ctx, tx, decided, ProposalEvent.STALE, uncounted_looks)
+                reject(ctx, tx, decided, ProposalEvent.STALE, uncounted_looks)
                 return [f"{line}, and {uncounted_looks}"]
             if proposal.slice_terms and (why := slice_attempts.link_route(ctx, tx, decided)):
-                _reject(ctx, tx, decided, ProposalEvent.STALE, why)
+                reject(ctx, tx, decided, ProposalEvent.STALE, why)
                 return [f"{line}, and {why}"]
             if proposal.selection:
                 waiting = Proposals(tx).save(replace(decided, updated_at=ctx.clock.now()))
                 eval_queue.stop_unneeded_runs(ctx, tx, waiting)
             else:
-                _continue_passed(ctx, canaries, tx, decided, verdict)
+                continue_passed(ctx, canaries, tx, decided, verdict)
         case Failed():
-            _reject(ctx, tx, decided, ProposalEvent.FAILED, verdict.reason)
+            reject(ctx, tx, decided, ProposalEvent.FAILED, verdict.reason)
         case HarnessMismatch():
-            _reject(
+            reject(
                 ctx,
                 tx,
                 decided,
@@ -342,152 +347,12 @@ def _apply_verdict(
                 verdict.reason,
             )
         case Inconclusive():
-            _reject(ctx, tx, decided, ProposalEvent.INCONCLUSIVE, verdict.reason)
+            reject(ctx, tx, decided, ProposalEvent.INCONCLUSIVE, verdict.reason)
         case InfraError():
             _pause_or_end(ctx, tx, decided, verdict)
         case _:
             assert_never(verdict)
     return [line]
-
-
-def _choose_best(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
-    """Lets the best member of a selection continue, and ends the other passed members, in one
-    transaction, so that no other member can continue later. Changes nothing if this proposal is
-    not the best.
-    """
-    proof, log_lines = _check_proof(ctx, proposal)
-    if log_lines:
-        return log_lines
-    if not isinstance(proof, Passed):
-        raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
-    with ctx.store.write() as tx:
-        if Proposals(tx).get(proposal.id).version != proposal.version:
-            return []  # another process was faster
-        members = Proposals(tx).of_selection(proposal.selection)
-        if fault := leaderboard.find_fault(members):
-            return _reject(
-                ctx,
-                tx,
-                proposal,
-                ProposalEvent.STALE,
-                f"{fault}: propose again",
-            )
-        ranked = leaderboard.rank_passed(tx, members)
-        if not ranked or ranked[0].proposal.id != proposal.id:
-            return []
-        best = ranked[0]
-        name = Targets(tx).all()[proposal.candidate].name
-        for other in ranked[1:]:
-            reason = f"it passed with {other.text}, but {name} passed with {best.text}"
-            log_lines += _reject(ctx, tx, other.proposal, ProposalEvent.NOT_CHOSEN, reason)
-        _continue_passed(ctx, canaries, tx, proposal, proof)
-    return [*log_lines, f"{proposal.id}: the best of its selection"]
-
-
-def _continue_passed(
-    ctx: ProposalsContext,
-    canaries: Canaries,
-    tx: Transaction,
-    proposal: Proposal,
-    proof: Passed,
-) -> None:
-    """Moves a passed proposal to its next step: a notice, an approval, the end of a freeze, or
-    a canary.
-    """
-    if proposal.on_better is OnBetter.NOTIFY:
-        _announce_better(ctx, tx, proposal, proof)
-        return
-    cost = cost_ratio.load_ratio(ctx, tx, proposal)
-    setbacks = _find_setbacks(ctx, tx, proposal)
-    # No canary opens without a person for a model that was withdrawn from callers before.
-    was_withdrawn = any(setback.served for setback in setbacks)
-    missing_labels = traffic_suites.find_missing_labels(tx, proposal)
-    if proposal.needs_approval or cost.ends_canary or was_withdrawn or missing_labels:
-        now = ctx.clock.now()
-        waiting = Proposals(tx).save(
-            apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
-        )
-        widening = "; ".join(route_rules.describe_second_person_reasons(proposal.widened))
-        details = f" It differs from the route's rules: {widening}." if widening else ""
-        details += f" {cost.text}"
-        details += f" {describe_setbacks(setbacks)}." if setbacks else ""
-        details += f" Its canary waits: {missing_labels}." if missing_labels else ""
-        alerts.raise_alert(
-            tx,
-            AlertKind.AWAITING_APPROVAL,
-            proposal.id,
-            subject=f"route {proposal.route}",
-            title=f"a swap on route {proposal.route} waits for approval ({proposal.id})",
-            text=f"{proposal.proposer} proposed it. {proof.words}: {describe_reason(proof)}"
-            f"{details} "
-            f"It expires at {waiting.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
-        )
-    elif freeze_reasons := freezes.list_refusals_of_step(ctx, tx, proposal.route):
-        _wait_for_freeze_end(tx, proposal, proof, freeze_reasons[0])
-    else:
-        canaries.open(ctx, tx, proposal, proof, ProposalEvent.PASSED)
-    if not missing_labels:
-        # People label the answers to all drawn records, so their run goes on.
-        eval_queue.stop_unneeded_runs(ctx, tx, proposal)
-
-
-def _find_setbacks(
-    ctx: ProposalsContext,
-    tx: Transaction,
-    proposal: Proposal,
-) -> Sequence[Setback]:
-    """Finds the setbacks of a schedule's candidate, including setbacks since the round
-    began.
-    """
-    if proposal.on_better is None:
-        return ()
-    target = Targets(tx).all()[proposal.candidate]
-    name = f"{target.provider}/{target.model}"
-    return find_setbacks(tx, {name}, ctx.clock.now()).get(name, ())
-
-
-def _announce_better(
-    ctx: ProposalsContext,
-    tx: Transaction,
-    proposal: Proposal,
-    proof: Passed,
-) -> None:
-    """Announces the candidate, because the route's schedule leaves the proposal to a person.
-
-    A pass of a fallback is no news: it renews the proof of a spare.
-    """
-    route = Routing(tx).route(proposal.route)
-    if route is not None and proposal.candidate in route.fallbacks:
-        _reject(ctx, tx, proposal, ProposalEvent.NOT_CHOSEN, "it passed, as a spare")
-        return
-    name = Targets(tx).all()[proposal.candidate].name
-    setbacks = describe_setbacks(_find_setbacks(ctx, tx, proposal))
-    setback_text = f" {setbacks}." if setbacks else ""
-    alerts.raise_alert(
-        tx,
-        AlertKind.BETTER_CANDIDATE,
-        proposal.id,
-        subject=f"route {proposal.route}",
-        title=f"{name} passed on route {proposal.route}",
-        text=f"{proof.words}: {describe_reason(proof)} "
-        f"`swapgate proposal create {proposal.route} {name}` proposes it.{setback_text}",
-    )
-    reason = f"it passed on schedule; propose {name} to swap"
-    _reject(ctx, tx, proposal, ProposalEvent.NOT_CHOSEN, reason)
-
-
-def _wait_for_freeze_end(
-    tx: Transaction,
-    proposal: Proposal,
-    proof: Passed,
-    freeze_reason: str,
-) -> None:
-    """Stores the policy's approval. The canary opens after the freeze."""
-    event_applied = apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, tx.now())
-    saved = Proposals(tx).save(
-        replace(event_applied, approver=POLICY_APPROVER, approved_verdict=proof.id)
-    )
-    _audit(tx, saved, "proposal.frozen", {"verdict": proof.id, "reason": freeze_reason})
 
 
 def _pause_or_end(
@@ -505,7 +370,7 @@ def _pause_or_end(
     now = ctx.clock.now()
     gate = proposal.policy.gate
     if replacement := evaluation.find_replacement(ctx, tx, proposal):
-        _reject(ctx, tx, proposal, ProposalEvent.STALE, _describe_second_look(replacement))
+        reject(ctx, tx, proposal, ProposalEvent.STALE, _describe_second_look(replacement))
         return
     runs = evaluation.load_runs(tx, proposal)
     refused = evaluation.find_refused(tx, runs.values())
@@ -516,6 +381,8 @@ def _pause_or_end(
     is_useless = (
         evaluation.has_silent_cut(tx, proposal)
         or traffic_suites.has_stale_record(runs.values())
+        # People have labelled answers of these runs.
+        or label_verdicts.has_labelling(tx, proposal)
         or (refused is not None and not gate.unreadable_is_wrong)
     )
     overdue_runs = evaluation.list_overdue_runs(proposal, runs, now)
@@ -525,7 +392,7 @@ def _pause_or_end(
         if overdue_runs:
             effort = format_span(gate.infra_patience_s)
         reason = f"not measured after {effort}: {cause}"
-        _reject(ctx, tx, proposal, ProposalEvent.INFRA_LIMIT, reason)
+        reject(ctx, tx, proposal, ProposalEvent.INFRA_LIMIT, reason)
         return
     paused = replace(
         apply_event(proposal, ProposalEvent.INFRA_ERROR, now),
@@ -546,11 +413,11 @@ def _retry(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
         if waits_until > ctx.clock.now():
             return []
         reason = "both models were served by the same, and no approver confirmed it in time"
-        return _reject_in_transaction(ctx, proposal, ProposalEvent.INFRA_LIMIT, reason)
+        return reject_in_transaction(ctx, proposal, ProposalEvent.INFRA_LIMIT, reason)
     with ctx.store.write() as tx:
         # An answer may have arrived after the verdict.
         if replacement := evaluation.find_replacement(ctx, tx, proposal):
-            return _reject(
+            return reject(
                 ctx,
                 tx,
                 proposal,
@@ -562,7 +429,7 @@ def _retry(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
         without_verdict = replace(proposal, retry_at=None, verdict=verdict)
         with_runs = evaluation.attach_runs(ctx, tx, without_verdict)
         saved = Proposals(tx).save(replace(with_runs, updated_at=ctx.clock.now()))
-        _audit(
+        record_step(
             tx,
             saved,
             "proposal.retry",
@@ -582,155 +449,9 @@ def _find_unconfirmed(ctx: ProposalsContext, proposal: Proposal) -> datetime | N
     return add_seconds(verdict.decided_at, proposal.policy.gate.infra_patience_s)
 
 
-def _open_or_expire(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
-    """Opens an approved canary unless a freeze stops it. Expires a proposal without an approval
-    in time.
-    """
-    proof, log_lines = _check_proof(ctx, proposal)
-    if log_lines:
-        return log_lines
-    if proposal.approver is not None:
-        with ctx.store.read() as tx:
-            if freezes.list_refusals_of_step(ctx, tx, proposal.route):
-                return []
-        return _open_approved(ctx, canaries, proposal, proof)
-    if proposal.approval_ends_at <= ctx.clock.now():
-        return _reject_in_transaction(
-            ctx,
-            proposal,
-            ProposalEvent.EXPIRED,
-            "no person approved it in time",
-        )
-    return []
-
-
-def _check_proof(ctx: ProposalsContext, proposal: Proposal) -> tuple[Verdict, list[str]]:
-    """Returns the proposal's verdict, and log lines if the verdict is no longer valid."""
-    with ctx.store.read() as tx:
-        base_change = _describe_base_change(tx, proposal)
-        proof = Verdicts(tx).get(proposal.verdict or "")
-        validity = proof_validity.assess_proof(ctx, tx, proof)
-        rule_change = "" if base_change else _describe_rule_differences(ctx, tx, proposal)
-        rule_change = rule_change or approvals.find_revocation(tx, proposal)
-    if base_change:
-        return proof, _reject_in_transaction(
-            ctx, proposal, ProposalEvent.BASE_CHANGED, base_change
-        )
-    if not validity.holds:
-        event = (
-            ProposalEvent.STALE if validity.proof is ProofState.STALE else ProposalEvent.EXPIRED
-        )
-        return proof, _reject_in_transaction(
-            ctx, proposal, event, _describe_invalid_proof(proof, validity)
-        )
-    if rule_change:
-        return proof, _reject_in_transaction(ctx, proposal, ProposalEvent.STALE, rule_change)
-    return proof, []
-
-
-def _open_approved(
-    ctx: ProposalsContext,
-    canaries: Canaries,
-    proposal: Proposal,
-    proof: Verdict,
-) -> list[str]:
-    """Opens the canary. Raises ProofRefused if the approval belongs to another verdict."""
-    if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
-        raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
-    with ctx.store.write() as tx:
-        if Proposals(tx).get(proposal.id).version != proposal.version:
-            return []  # another process was faster
-        traffic_suites.require_people(tx, proposal)
-        canaries.open(ctx, tx, proposal, proof, ProposalEvent.APPROVED)
-    return [f"{proposal.id}: canary opened"]
-
-
-def _describe_rule_differences(
-    ctx: ProposalsContext,
-    tx: Transaction,
-    proposal: Proposal,
-) -> str:
-    """Describes the differences between the proposal's rules and the route's present rules;
-    else empty.
-    """
-    rule_differences = route_rules.list_rule_differences(ctx, tx, proposal)
-    return (
-        f"{route_rules.OTHER_RULES} ({'; '.join(rule_differences)}): propose again"
-        if rule_differences
-        else ""
-    )
-
-
 def _describe_second_look(replacement: str) -> str:
     """Explains why this proposal does not repeat a question that has a score."""
     return (
         f"{replacement}. Asking a scored question again needs a new proposal, because every "
         "repeated comparison is tested at a smaller alpha: propose again"
-    )
-
-
-def _describe_invalid_proof(verdict: Verdict, validity: ProofValidity) -> str:
-    return f"verdict {verdict.id} is {validity.proof.value}: {validity.why}; propose again"
-
-
-_INCUMBENT_CHANGED = (
-    "somebody changed the route's incumbent: this proof compares with the former one"
-)
-_CANARY_IN_HISTORY = (
-    "the route's signed history already has this proposal's canary: the stored proposal is an "
-    "older copy"
-)
-
-
-def _describe_base_change(tx: Transaction, proposal: Proposal) -> str:
-    """Returns the reason why the verdict's comparison no longer fits the route; empty if it
-    fits.
-
-    The second reason protects against a restored backup: a canary in the signed history must
-    not start again.
-    """
-    route = Routing(tx).route(proposal.route)
-    if route is None or route.incumbent != proposal.incumbent:
-        return _INCUMBENT_CHANGED
-    had_canary = Routing(tx).has_had_rollout(proposal.route, rollout_id(proposal.id))
-    return _CANARY_IN_HISTORY if had_canary else ""
-
-
-def _reject_in_transaction(
-    ctx: ProposalsContext,
-    proposal: Proposal,
-    event: ProposalEvent,
-    reason: str,
-) -> list[str]:
-    with ctx.store.write() as tx:
-        return _reject(ctx, tx, proposal, event, reason)
-
-
-def _reject(
-    ctx: ProposalsContext,
-    tx: Transaction,
-    proposal: Proposal,
-    event: ProposalEvent,
-    reason: str,
-) -> list[str]:
-    """Ends the proposal, stops the runs that no other proposal needs, and writes the audit
-    event.
-    """
-    saved = Proposals(tx).save(apply_event(proposal, event, ctx.clock.now(), reason))
-    eval_queue.stop_unneeded_runs(ctx, tx, saved)
-    _audit(tx, saved, f"proposal.{event.value}", {"reason": reason})
-    return [f"{proposal.id}: {saved.phase.value}: {reason}"]
-
-
-def _audit(
-    tx: Transaction,
-    proposal: Proposal,
-    action: str,
-    details: dict[str, object],
-) -> None:
-    AuditLog(tx).append(
-        SYSTEM,
-        action,
-        f"proposal {proposal.id}",
-        {"route": proposal.route, **details},
     )

@@ -18,6 +18,7 @@ from harness.frame.failures import describe_absence
 from harness.frame.records.transaction import Transaction
 from harness.gate.incumbent_days import is_mean_run
 from harness.gate.offline import verdicts
+from harness.gate.offline.people_claims import SuiteLabels
 from harness.gate.offline.served_arms import describe_unconfirmed
 from harness.gate.offline.verdicts import read_same_model
 from harness.gate.pins import is_mixed, named_models
@@ -36,6 +37,7 @@ from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import Verdict
 from harness.proposals import scheduled_runs, slice_attempts
 from harness.proposals.context import ProposalsContext
+from harness.proposals.labels import label_verdicts
 from harness.providers.registry import targets
 from harness.routing.proposal import (
     NONCE_CHARACTERS,
@@ -390,13 +392,16 @@ def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
 
 
 def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
-    """Describes why a comparison waits: for providers, for users' requests, or for an approver.
-    Empty if it does not wait, or if a row is forged.
+    """Describes why a comparison waits: for people's labels, for providers, for users'
+    requests, or for an approver. Empty if it does not wait, or if a row is forged.
     """
     if proposal.phase is not ProposalPhase.EVALUATING:
         return ""
     with suppress(SignatureInvalid):
         if proposal.retry_at is None:
+            if label_verdicts.find_wait(tx, proposal):
+                command = label_verdicts.describe_next_labels(proposal)
+                return f"waits for people's labels: {command}"
             runs = load_runs(tx, proposal).values()
             users = find_users_turn(tx, runs, tx.now())
             return describe_waits(runs, tx.now()) or describe_users_turn(users)
@@ -576,6 +581,7 @@ def decide_verdict(
     now: datetime,
     models: tuple[str, str] = ("", ""),
     passed_slices: Sequence[str] = (),
+    labels: Mapping[str, SuiteLabels | None] | None = None,
 ) -> Verdict | None:
     """Returns the verdict; None while the gate needs more samples and can still get them.
 
@@ -586,6 +592,7 @@ def decide_verdict(
     now: the time of the decision (`proof_validity.route_time`).
     models: the names of the incumbent's and the candidate's model.
     passed_slices: for a slice, the proposals of the other slices that have passed.
+    labels: result of `label_verdicts.load_suite_labels`.
     Raises StaleEvidence if the two arms of a suite do not match.
     """
     outcome_by_suite: dict[str, tuple[str, str]] = {}
@@ -607,4 +614,5 @@ def decide_verdict(
         same_model_confirmed=proposal.same_model is not None,
         days={suite: pair.days for suite, pair in proposal.runs.items() if pair.days},
         passed_slices=passed_slices,
+        labels=labels,
     )

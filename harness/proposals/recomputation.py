@@ -1,5 +1,6 @@
-"""Recomputes a verdict from its stored samples before Swapgate relies on it, and replays it.
-from its inputs. Results are cached by the content of verdict, registration and samples.
+"""Recomputes a verdict from its stored samples and labels before Swapgate relies on it, and
+replays it from its inputs. Results are cached by the content of verdict, registration, samples
+and labels.
 
 A verdict's own inputs do not count as evidence: the terms come from the registration, and the
 pairs from the samples. Figures may differ by TOLERANCE, because another version of a numerical
@@ -26,7 +27,7 @@ from harness.frame.errors import (
     SwapgateError,
 )
 from harness.frame.formatting import add_seconds
-from harness.frame.plain_data import digest, hash_content
+from harness.frame.plain_data import digest, hash_content, to_plain
 from harness.frame.records.transaction import Transaction
 from harness.gate.incumbent_days import find_mean_faults
 from harness.gate.offline import verdicts
@@ -47,6 +48,10 @@ from harness.gate.suite_plan import Claim
 from harness.gate.verdict import Verdict
 from harness.proposals import evaluation, scheduled_runs, slice_attempts
 from harness.proposals.context import ProposalsContext
+from harness.proposals.labels import label_verdicts
+from harness.proposals.labels.blindness import list_labelled_suites
+from harness.proposals.labels.label_faults import list_stored_faults, remeasure_labels
+from harness.proposals.labels.label_progress import LabellingState
 from harness.providers.records import Targets
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
@@ -95,9 +100,10 @@ def recompute_verdict(
     stored: Verdict,
     proposal: Proposal,
     samples: Mapping[str, RunSamples],
+    labellings: Mapping[str, LabellingState],
 ) -> Recomputation:
-    """Decides the verdict again from `samples`, by suite, under the registration of `proposal`,
-    and compares it with the stored verdict.
+    """Decides the verdict again from `samples` and `labellings`, by suite, under the
+    registration of `proposal`, and compares it with the stored verdict.
 
     Never raises for a forged verdict, but returns DIFFERS. Returns FIGURES_DIFFER for a verdict
     of another version of the rules, because this version cannot decide it again.
@@ -112,7 +118,7 @@ def recompute_verdict(
             (f"{describe_other_rules(rules)}: {next_step}",),
         )
     try:
-        return _recompute(stored, proposal, samples)
+        return _recompute(stored, proposal, samples, labellings)
     except (
         SwapgateError,
         AttributeError,
@@ -130,8 +136,9 @@ def _recompute(
     stored: Verdict,
     proposal: Proposal,
     samples: Mapping[str, RunSamples],
+    labellings: Mapping[str, LabellingState],
 ) -> Recomputation:
-    """Compares the terms and the pairs, and decides again only if both agree."""
+    """Compares the terms, the pairs and the labels, and decides again only if all agree."""
     claims = claims_from_json(stored.inputs)
     differences = [*_list_registration_faults(stored, proposal, claims)]
     remeasured = []
@@ -139,7 +146,12 @@ def _recompute(
         claim_samples = samples.get(claim.plan.suite, ((), ()))
         remeasured_claim, claim_differences = remeasure_claim(claim, claim_samples)
         differences += claim_differences
-        remeasured.append(remeasured_claim)
+        state = labellings.get(claim.plan.suite)
+        labelled_claim, label_differences = remeasure_labels(
+            remeasured_claim, proposal, state, claim_samples[1]
+        )
+        differences += label_differences
+        remeasured.append(labelled_claim)
     if differences:
         return _build_difference(differences)
     decided = decide_from_claims(stored, remeasured)
@@ -163,6 +175,9 @@ def _list_registration_faults(
     plans = {claim.plan.suite: claim.plan.as_json() for claim in claims}
     if plans != {plan.suite: plan.as_json() for plan in proposal.plans}:
         yield f"its suites and terms differ from the registration of {proposal.id}"
+    by_people = {claim.plan.suite for claim in claims if claim.by_people}
+    for suite in sorted(by_people ^ list_labelled_suites(proposal)):
+        yield f"{suite}: its policy asks for another verdict (`proof: people` or `judge`)"
     for claim in claims:
         pair = proposal.runs.get(claim.plan.suite)
         paired = claim.paired
@@ -320,9 +335,10 @@ def recompute_stored(
         runs = {run: EvalRuns(tx).get(run) for run in sorted(evaluation.list_run_ids(proposal))}
         evaluation.check_arms(proposal, runs)
         samples = evaluation.load_answers(tx, proposal)
+        labellings = label_verdicts.load_states(tx, proposal)
         mean_faults = scheduled_runs.load_mean_differences(tx, proposal)
         level_faults = slice_attempts.find_level_faults(tx, proposal, verdict)
-        key = _digest(verdict, proposal, samples)
+        key = _digest(verdict, proposal, samples, labellings)
     except (NotFound, SignatureInvalid, StaleEvidence, ValueError) as error:
         # A forged verdict may have figures that raise ValueError.
         return Recomputation(AgreementLevel.DIFFERS, (str(error),))
@@ -330,7 +346,7 @@ def recompute_stored(
         return _build_difference(faults)
     recomputation = ctx.recomputed.get(key)
     if recomputation is None:
-        recomputation = recompute_verdict(verdict, proposal, samples)
+        recomputation = recompute_verdict(verdict, proposal, samples, labellings)
         while len(ctx.recomputed) >= MAX_REMEMBERED:
             ctx.recomputed.pop(next(iter(ctx.recomputed)))
         ctx.recomputed[key] = recomputation
@@ -441,8 +457,11 @@ def _digest(
     verdict: Verdict,
     proposal: Proposal,
     samples: Mapping[str, RunSamples],
+    labellings: Mapping[str, LabellingState],
 ) -> str:
-    """Hashes everything on which a recomputation depends: verdict, registration and samples."""
+    """Hashes everything on which a recomputation depends: verdict, registration, samples and
+    labels.
+    """
     parts = [
         hash_content(verdict_bytes(verdict)),
         verdict.decided_at.isoformat(),
@@ -452,6 +471,8 @@ def _digest(
         proposal.policy.gate.verdict_ttl_s,
         proposal.same_model is not None,
         {suite: [_sample_fields(side) for side in sides] for suite, sides in samples.items()},
+        proposal.policy.proof.value,
+        to_plain(labellings),
     ]
     return digest(parts)
 
@@ -507,6 +528,11 @@ def replay_verdict(ctx: ProposalsContext, decision: str) -> ReplayedVerdict:
         claims = claims_from_json(stored.inputs)
         samples = {claim.plan.suite: _load_samples(tx, claim) for claim in claims}
         differences = [fault for claim in claims for fault in _list_mean_faults(tx, claim)]
+        differences += [
+            fault
+            for claim in claims
+            for fault in list_stored_faults(tx, claim, samples[claim.plan.suite][1])
+        ]
     for claim in claims:
         differences += remeasure_claim(claim, samples[claim.plan.suite])[1]
     stored_bytes = verdict_bytes(stored)

@@ -1,5 +1,5 @@
-"""Rules for routes with a suite of traffic: who may judge, how old its records may be, who gets
-its contents, and whose verdict opens a canary.
+"""Rules for routes with a suite of traffic: who may judge, how old its records may be, and who
+gets its contents.
 
 `evals.traffic` draws such a suite. Its targets are the answers that users got.
 """
@@ -9,19 +9,15 @@ from datetime import timedelta
 from typing import Final
 
 from harness.evals.settings import whole_suite
-from harness.frame.errors import InputError, ProofRefused, StaleEvidence
+from harness.frame.errors import InputError, StaleEvidence
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.policy import TrafficProof
 from harness.gate.run import RECORD_STALE, EvalRun, RunState
-from harness.gate.suite_plan import SuiteRole
 from harness.proposals.context import ProposalsContext
-from harness.proposals.labels.label_progress import find_missing_label_proof
 from harness.providers.models.makers import find_shared_maker
 from harness.providers.target import Target
 from harness.routing.control import data_class_checks
 from harness.routing.control.routes import require_route
-from harness.routing.proposal import Proposal
 from harness.routing.route_settings import RouteSettings
 
 MAX_AGE_DAYS: Final = 14  # of a record, when a comparison with it begins
@@ -121,26 +117,3 @@ def describe_receivers(
 def has_stale_record(runs: Iterable[EvalRun]) -> bool:
     """Tells whether a run found that its suite of traffic no longer shows the incumbent."""
     return any(run.state is RunState.FAILED and RECORD_STALE in run.message for run in runs)
-
-
-def find_missing_labels(tx: Transaction, proposal: Proposal) -> str:
-    """Returns why a passed proposal needs people's labels before its canary, with the next
-    command; empty if it needs none, or if the labels show its claim.
-    """
-    if proposal.policy.proof is TrafficProof.JUDGE:
-        return ""
-    for plan in proposal.plans:
-        if not plan.judged_by or plan.role is SuiteRole.GUARD:
-            continue
-        if missing := find_missing_label_proof(tx, proposal.id, plan.suite):
-            return (
-                f"the verdict is a judge's, the policy {proposal.policy.name!r} asks for "
-                f"people (`proof: people`), and {missing}: `swapgate label {proposal.route}`"
-            )
-    return ""
-
-
-def require_people(tx: Transaction, proposal: Proposal) -> None:
-    """Raises ProofRefused if the proposal's canary must wait for people's labels."""
-    if reason := find_missing_labels(tx, proposal):
-        raise ProofRefused(f"{proposal.id}: {reason}")

@@ -17,11 +17,7 @@ from typing import Any, Final
 
 from harness.frame.errors import InputError
 from harness.frame.plain_data import digest
-from harness.gate.run import EvalRun, Sample
-from harness.gate.suite_plan import SuitePin
-from harness.gate.verdict import Passed, Verdict
-from harness.providers.target import Target
-from harness.routing.proposal import Approval, Proposal
+from harness.gate.verdict import Passed
 
 
 class EvidenceKind(StrEnum):
@@ -201,22 +197,6 @@ class SwapChange:
     at: datetime
     actor: str
     reason: str
-
-
-@dataclass(frozen=True)
-class ProvenRows:
-    """The rows of a proof file after their signatures were verified."""
-
-    proposal: Proposal
-    verdict: Verdict
-    runs: Mapping[str, EvalRun]
-    samples: Mapping[str, tuple[Sample, ...]]  # by run, in order, without texts
-    by_worker: Mapping[str, int]  # by run: the number of samples that eval workers signed
-    suites: Mapping[str, SuitePin]
-    targets: Mapping[str, Target]
-    approvals: tuple[Approval, ...]
-    changes: tuple[SwapChange, ...]  # oldest first
-    signed_by: str  # id of the key that signed the file
 
 
 def format_proof(proof: Proof) -> str:

@@ -69,7 +69,9 @@ WRITES = {
     "POST /proposals/{proposal}/reject": ({"reason": "no"}, "approver"),
     "POST /proposals/{proposal}/confirm-same-model": ({"reason": "one model"}, "approver"),
     "POST /proposals/{proposal}/labellings": ({}, "proposer"),
+    "POST /proposals/{proposal}/labellings/plan": ({}, "proposer"),
     "POST /labellings/{labelling}/next": ({}, "proposer"),
+    "POST /labellings/{labelling}/close": ({"reason": "left"}, "approver"),
     "POST /labellings/{labelling}/labels": ({"number": 1, "choice": "tie"}, "proposer"),
     "POST /routes/chat/accepted-costs": (
         {

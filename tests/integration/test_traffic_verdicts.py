@@ -1,4 +1,4 @@
-"""Verdicts on a suite of traffic: the judge's name, looks, weights, and whose proof counts."""
+"""Verdicts of a judge on a suite of traffic: its name, looks and weights."""
 
 import json
 from collections.abc import Callable
@@ -11,15 +11,13 @@ import pytest
 from evals.suites.items import Item, file_sha256
 from harness.evals.ports import EvalJob
 from harness.evals.settings import JudgeSettings, SuiteSettings
-from harness.frame.errors import InputError, ProofRefused, RecordStale, StaleEvidence
+from harness.frame.errors import InputError, RecordStale, StaleEvidence
 from harness.frame.people.access import SYSTEM
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.offline.verdicts import replay_verdict, verdict_bytes
 from harness.gate.policy import TrafficProof
 from harness.gate.run import RECORD_STALE, RunState
 from harness.gate.verdict import Inconclusive, Passed, Verdict
-from harness.proposals import decisions
-from harness.proposals.candidates.spares import list_spares
 from harness.proposals.report.blocks import Heading, plain_text
 from harness.proposals.report.comparison import load_comparison
 from harness.proposals.report.document import describe_comparison
@@ -29,7 +27,7 @@ from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from tests.support.control.control_plane import BEN, POLICY, SmallInstallation
+from tests.support.control.control_plane import POLICY, SmallInstallation
 from tests.support.evals.scripted_runner import ScriptedRunner
 
 pytestmark = pytest.mark.req("F2", "F6")
@@ -86,6 +84,7 @@ def wins(_target: Target, item: Item, _epoch: int) -> str:
 @pytest.fixture
 def world(plain_world: SmallInstallation) -> SmallInstallation:
     world = plain_world
+    world.policy = replace(POLICY, proof=TrafficProof.JUDGE)
     world.script = wins
     use(world, draw_of(world))
     return world
@@ -123,20 +122,7 @@ def test_the_verdict_names_its_judge_first_and_its_replay_is_the_same(
     assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
 
 
-def test_a_judges_verdict_opens_no_canary_until_people_have_labelled(
-    world: SmallInstallation,
-) -> None:
-    proposal = world.until_decided(world.propose("sim/good").id)
-
-    assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
-    with pytest.raises(
-        ProofRefused, match=r"not labelled suite 'traffic' yet: `swapgate label chat`"
-    ):
-        decisions.approve_proposal(world.context(), BEN, proposal.id, "it is fine")
-    assert list_spares(world.context(), "chat") == []  # and proves no spare
-
-
-def test_the_report_names_the_judge_and_the_labels_first_and_no_time_of_a_logged_answer(
+def test_the_report_names_the_judge_first_and_no_time_of_a_logged_answer(
     world: SmallInstallation,
 ) -> None:
     proposal = world.until_decided(world.propose("sim/good").id)
@@ -146,9 +132,6 @@ def test_the_report_names_the_judge_and_the_labels_first_and_no_time_of_a_logged
 
     assert isinstance(title, Heading)
     assert plain_text(title.text).startswith("PASSED by the judge sim/judge (in spite of")
-    label, _, decision = comparison.next_step.partition("`swapgate label chat`")
-    assert "asks for people" in label
-    assert decision.startswith(". After that, another person than ann must approve")
     assert comparison.incumbent_figures.p50_s is None
     assert comparison.candidate_figures.p50_s is not None
     assert not any("slower" in one.what for one in list_drawbacks(comparison))
@@ -156,8 +139,6 @@ def test_the_report_names_the_judge_and_the_labels_first_and_no_time_of_a_logged
 
 
 def test_a_policy_may_let_the_judge_alone_open_a_canary(world: SmallInstallation) -> None:
-    world.policy = replace(POLICY, proof=TrafficProof.JUDGE)
-
     proposal = world.until_decided(world.propose("sim/good").id)
 
     assert proposal.phase is ProposalPhase.CANARY

@@ -232,7 +232,7 @@ def check_again(
 ) -> None:
     stored = replace(verdict, inputs=json.loads(json.dumps(verdict.inputs)))
     assert verdict_bytes(replay_verdict(stored)) == verdict_bytes(verdict)
-    recomputation = recompute_verdict(stored, proposed(drawn), found)
+    recomputation = recompute_verdict(stored, proposed(drawn), found, {})
     assert recomputation.agrees, recomputation.text
 
 
@@ -359,7 +359,7 @@ def asked_twice(
 
 
 def decide(suite_plan: SuitePlan, found: Sides) -> Verdict:
-    verdict = ask([suite_plan], {"math": found})
+    verdict = ask([suite_plan], {"math": found}, {})
     assert verdict is not None
     return verdict
 
@@ -380,8 +380,8 @@ def test_noise_that_was_written_smaller_is_found_out(side: int) -> None:
     written["variances"]["math"][0][side] += 0.01
     forged = replace(verdict, inputs=written)
 
-    assert recompute_verdict(verdict, registered, found).agrees
-    assert not recompute_verdict(forged, registered, found).agrees
+    assert recompute_verdict(verdict, registered, found, {}).agrees
+    assert not recompute_verdict(forged, registered, found, {}).agrees
 
 
 if __name__ == "__main__":

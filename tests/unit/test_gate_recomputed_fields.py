@@ -44,7 +44,7 @@ SIDES = of_runs(*sides([0.0, 1.0] * 50, [1.0] * 100))
 
 
 def decided(asked: SuitePlan = PLAN, found: Any = SIDES) -> Verdict:
-    verdict = ask([asked], {"math": found})
+    verdict = ask([asked], {"math": found}, {})
     assert verdict is not None
     return verdict
 
@@ -58,7 +58,7 @@ def recompute(
     registered: Proposal | None = None,
     found: Any = SIDES,
 ) -> Recomputation:
-    return recompute_verdict(verdict, registered or proposal(), {"math": found})
+    return recompute_verdict(verdict, registered or proposal(), {"math": found}, {})
 
 
 def test_a_verdict_is_decided_at_its_moment_in_utc_and_expires_after_its_time() -> None:
@@ -142,7 +142,7 @@ def test_samples_that_make_no_pairs_too_few_or_others_are_told() -> None:
     fewer = recompute(verdict, found=(ours[: used - 1], theirs))
     assert fewer.text == f"math: {used} items were used, but the stored samples have {used - 1}"
     assert recompute(verdict, found=(ours[:used], theirs)).agrees
-    nothing = recompute_verdict(verdict, proposal(), {})
+    nothing = recompute_verdict(verdict, proposal(), {}, {})
     assert nothing.text == f"math: {used} items were used, but the stored samples have 0"
 
 

@@ -8,8 +8,9 @@ file.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final, cast
 
 import sqlalchemy as sa
@@ -33,15 +34,27 @@ from harness.frame.signing.keyring import (
     row_payload,
     split_signature,
 )
-from harness.gate.run import RunState, Sample
+from harness.gate.run import EvalRun, RunState, Sample
+from harness.gate.suite_plan import SuitePin
+from harness.gate.verdict import Verdict
+from harness.proposals.labels.label_progress import LabellingState
+from harness.proposals.labels.records import (
+    LABEL,
+    LABEL_DRAW,
+    LABELLING,
+    Labellings,
+    label,
+    label_draw,
+    labelling,
+)
 from harness.providers.records import TARGET, target
+from harness.providers.target import Target
 from harness.routing.evidence import (
     Proof,
-    ProvenRows,
     StoredValues,
     SwapChange,
 )
-from harness.routing.proposal import Proposal
+from harness.routing.proposal import Approval, Proposal
 from harness.routing.records.installation import Installations
 from harness.routing.records.proposals import (
     APPROVAL,
@@ -73,6 +86,23 @@ DEFAULT_VALUES: Final[dict[str, dict[str, object]]] = {
 }
 
 
+@dataclass(frozen=True)
+class ProvenRows:
+    """The rows of a proof file after their signatures were verified."""
+
+    proposal: Proposal
+    verdict: Verdict
+    runs: Mapping[str, EvalRun]
+    samples: Mapping[str, tuple[Sample, ...]]  # by run, in order, without texts
+    by_worker: Mapping[str, int]  # by run: the number of samples that eval workers signed
+    suites: Mapping[str, SuitePin]
+    targets: Mapping[str, Target]
+    approvals: tuple[Approval, ...]
+    changes: tuple[SwapChange, ...]  # oldest first
+    signed_by: str  # id of the key that signed the file
+    labellings: Mapping[str, LabellingState]  # by suite
+
+
 def read_proof(
     tx: Transaction,
     proposal: Proposal,
@@ -95,6 +125,13 @@ def read_proof(
         eval_run: eval_run.c.id.in_(runs),
         sample: sample.c.run.in_(runs),
     }
+    labellings = [stored.id for stored in Labellings(tx).of_proposal(proposal.id)]
+    if labellings:  # older proofs have no labels
+        conditions |= {
+            labelling: labelling.c.id.in_(labellings),
+            label_draw: label_draw.c.labelling.in_(labellings),
+            label: label.c.labelling.in_(labellings),
+        }
     installation = Installations(tx).lineage().installation
     rows = {
         table.name: _read_signed_values(tx, table, where) for table, where in conditions.items()
@@ -239,15 +276,41 @@ def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
             for row in sorted(tables["route_version"], key=lambda row: int(row.version))
         ),
         signed_by=split_signature(proof.signature)[0],
+        labellings=_build_labellings(tables),
     )
+
+
+def _build_labellings(tables: Mapping[str, list[Row]]) -> Mapping[str, LabellingState]:
+    """Builds the labellings by suite. Raises LookupError for a draw or label of another one."""
+    labellings = [LABELLING.read(row) for row in tables.get(labelling.name, ())]
+    draws = [LABEL_DRAW.read(row) for row in tables.get(label_draw.name, ())]
+    labels = [LABEL.read(row) for row in tables.get(label.name, ())]
+    known = {stored.id for stored in labellings}
+    belongs = {draw.labelling for draw in draws} | {given.labelling for given in labels}
+    if belongs - known:
+        raise LookupError("a draw or a label belongs to another labelling")
+    return {
+        stored.suite: LabellingState(
+            stored,
+            sorted(
+                (draw for draw in draws if draw.labelling == stored.id),
+                key=attrgetter("number"),
+            ),
+            sorted(
+                (given for given in labels if given.labelling == stored.id),
+                key=attrgetter("number", "at", "id"),
+            ),
+        )
+        for stored in labellings
+    }
 
 
 def _require_same_swap(proposal: Proposal, tables: Mapping[str, list[Row]]) -> None:
     """Raises LookupError for a row of another proposal or route. A signature proves that a row
     is genuine, but not that it belongs to this swap.
     """
-    for name in ("verdict", "approval", "rollout"):
-        if any(row.proposal != proposal.id for row in tables[name]):
+    for name in ("verdict", "approval", "rollout", "labelling"):
+        if any(row.proposal != proposal.id for row in tables.get(name, ())):
             raise LookupError(f"a row of {name} belongs to another proposal")
     for name in ("verdict", "rollout", "route_version"):
         if any(row.route != proposal.route for row in tables[name]):

@@ -318,7 +318,8 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.EVAL_WAITS: AlertRule(
         _S.WARNING,
-        "bring a provider back that is away. Where callers come first, wait, raise the "
+        "label the pairs with `swapgate label` if the comparison waits for people. Bring a "
+        "provider back that is away. Where callers come first, wait, raise the "
         "account's limit, or give the candidate a key of another account. `swapgate proposal "
         "retry` tries at once, and `swapgate proposal cancel` ends the comparison",
     ),

@@ -7,7 +7,8 @@ with a probability of at most alpha. A drawn pair without a label counts against
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Final
 
@@ -110,13 +111,15 @@ class LabelEvidence:
 
     low and high: the win share of these pairs, if all missing labels count against the
     candidate, or for it. estimate: the win share with predictions for missing labels, for
-    display. The log e-values are the largest so far.
+    display. predicted: the predictions by the judge's preference, 0 if no pair is open. The
+    log e-values are the largest so far.
     """
 
     outcome: str
     labels: int  # complete
     drawn: int
     estimate: float
+    predicted: tuple[float, ...]
     low: float
     high: float
     log_e_passing: float
@@ -208,6 +211,26 @@ def plan_next_label(
     return known.plan(design)
 
 
+def replan_labels(
+    weights: PairWeights,
+    histories: Iterable[tuple[Sequence[DrawnPair], Sequence[DrawnPair]]],
+    design: LabelDesign,
+) -> Iterator[LabelStep]:
+    """Plans each draw of a labelling again, as `plan_next_label` did at its time.
+
+    histories: for each draw, the earlier pairs whose labels were complete since the draw
+    before, and the pairs whose labels were still missing then.
+    """
+    complete = _Known(weights)
+    for newly_complete, missing in histories:
+        for pair in newly_complete:
+            complete.add(pair)
+        known = deepcopy(complete)
+        for pair in missing:
+            known.add(pair)
+        yield known.plan(design)
+
+
 def judge_labels(
     weights: PairWeights,
     drawn: Sequence[DrawnPair],
@@ -249,6 +272,7 @@ def judge_labels(
         labels=sum(pair.is_labelled for pair in drawn),
         drawn=len(drawn),
         estimate=(known.low + known.high) / 2.0 + float((open_weight * predicted).sum()),
+        predicted=tuple(predicted.tolist()),
         low=known.low,
         high=known.high + float(open_weight.sum()),
         log_e_passing=passing.log_most,

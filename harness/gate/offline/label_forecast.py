@@ -116,14 +116,18 @@ def forecast_labels(
     pairs: int,
     ties: int,
     design: LabelDesign,
+    *,
+    correlation: float | None = None,
 ) -> LabelForecast:
     """Forecasts the labels until PASSED for a candidate that is as good as the incumbent, and 5
     points better for `superior`.
 
-    pairs: all pairs. ties: the mechanically equal pairs among them.
+    pairs: all pairs. ties: the mechanically equal pairs among them. correlation: between the
+    simulated people and the judge; None for the design's. The plan keeps the design's.
     """
     gain = 0.0 if design.claim is Claim.NON_INFERIOR else _SUPERIOR_GAIN
-    joint = joint_pairs(pairs - ties, TIE + gain, design.correlation)
+    people = design.correlation if correlation is None else correlation
+    joint = joint_pairs(pairs - ties, TIE + gain, people)
     most = min(MOST_LABELS, pairs - ties)
     found = simulate_labels(LabelRuns(joint, ties, _RUNS), design, _SEED, most)
     used = np.where(found.passed, found.labels, most + 1)

@@ -82,15 +82,16 @@ class LabelDesign:
     @property
     def theta0(self) -> float:
         """The null hypothesis of PASSED: these pairs' win share is at most this value."""
-        return self._claimed + (self.draw_error or 0.0)
+        return self.claimed + (self.draw_error or 0.0)
 
     @property
     def rejected_below(self) -> float:
         """FAILED refutes that these pairs' win share is this value or more."""
-        return self._claimed - (self.draw_error or 0.0)
+        return self.claimed - (self.draw_error or 0.0)
 
     @property
-    def _claimed(self) -> float:
+    def claimed(self) -> float:
+        """The win share that a passed claim exceeds, without the draw's error."""
         return TIE if self.claim is Claim.SUPERIOR else TIE - self.margin
 
     @property

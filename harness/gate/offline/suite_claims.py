@@ -22,6 +22,7 @@ from harness.gate.budget import holm_test
 from harness.gate.offline.design import REJECT_LOG_E, spent_alpha
 from harness.gate.offline.intervals import mean_interval
 from harness.gate.offline.pairs import PairedItem, PairedSuite
+from harness.gate.offline.people_claims import SuiteLabels, judge_people
 from harness.gate.offline.slices import (
     merge_clusters,
     merge_items,
@@ -208,6 +209,9 @@ def _mean(values: Iterable[float]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
+# The vote of a suite whose answers are complete, and whose labels have not ended.
+UNLABELLED: Final = "unlabelled"
+
 # With these outcomes of the scores, the costs can change the result. Another outcome stays.
 COST_RELEVANT_OUTCOMES: Final = ("passed", "running")
 
@@ -219,6 +223,18 @@ class SuiteClaim:
     plan: SuitePlan
     paired: PairedSuite
     stopped: StoppedRun | None = None
+    # by_people: whether people's labels decide instead of the scores. labels: None before their
+    # end.
+    by_people: bool = False
+    labels: SuiteLabels | None = None
+
+    def vote(self, outcome: str) -> str:
+        """Returns the outcome as a vote: `UNLABELLED` for a suite with all answers that waits
+        only for people's labels.
+        """
+        is_complete = self.plan.units_in(len(self.paired.items)) >= self.plan.n_max
+        waits = self.by_people and self.labels is None and is_complete
+        return UNLABELLED if waits and outcome == "running" else outcome
 
     def first(self, units: int) -> "SuiteClaim":
         """Returns the claim on its first units, without any later item or stop."""
@@ -226,7 +242,7 @@ class SuiteClaim:
         if items >= len(self.paired.items):
             return self
         cut = replace(self.paired, items=self.paired.items[:items], blocked="")
-        return SuiteClaim(self.plan, cut)
+        return SuiteClaim(self.plan, cut, by_people=self.by_people, labels=self.labels)
 
 
 def judge_claim(case: SuiteClaim) -> SuiteJudgement:
@@ -235,11 +251,11 @@ def judge_claim(case: SuiteClaim) -> SuiteJudgement:
     CHEAPER is an intersection-union test (Berger 1982): the candidate must show quality and
     cost, each at the whole alpha. The first refutation in the order of the items decides.
     """
-    scores = judge_pairs(case.plan, case.paired, stopped=case.stopped)
+    scores = _judge_quality(case)
     if case.plan.claim is not Claim.CHEAPER:
         return scores
     costs = _judge_unit_costs(case, case.plan.n_max)
-    if costs.against and costs.n_used <= scores.consumed:
+    if not case.by_people and costs.against and costs.n_used <= scores.consumed:
         # Take the scores as of that item; later items do not count.
         upto = case.plan.items_in(costs.n_used)
         at = replace(case.paired, items=case.paired.items[:upto], blocked="")
@@ -253,6 +269,13 @@ def judge_claim(case: SuiteClaim) -> SuiteJudgement:
     reason = cost_text if costs.against else f"{report.reason} {cost_text}"
     used = max(scores.consumed, costs.n_used)
     return SuiteJudgement(replace(report, outcome=outcome, reason=reason), used)
+
+
+def _judge_quality(case: SuiteClaim) -> SuiteJudgement:
+    """Judges a suite without its costs: by people's labels, or by its scores."""
+    if case.by_people:
+        return judge_people(case.plan, case.paired, case.labels, case.stopped)
+    return judge_pairs(case.plan, case.paired, stopped=case.stopped)
 
 
 def _judge_unit_costs(case: SuiteClaim, units: int) -> CostFigures:
@@ -332,33 +355,45 @@ def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     """Judges whether one or more of the suites show superiority, each at its own n_max. Source:
     Holm 1979.
 
-    A suite that is not measured to its end has p = 1. A worse suite still rejects.
+    A suite that is not measured to its end has p = 1. A worse suite still rejects. A suite that
+    people label has a fixed share of alpha, and Holm's rule has the rest.
     """
-    judgements = [judge_pairs(case.plan, case.paired, stopped=case.stopped) for case in cases]
-    alpha = spent_alpha(min(case.plan.alpha for case in cases))
-    p_values = [_p_at_end(judgement.report) for judgement in judgements]
+    scored = [case for case in cases if not case.by_people]
+    # Each suite that people label has its share of alpha (`label_alpha`).
+    alpha = spent_alpha(min(case.plan.alpha for case in cases)) * len(scored) / len(cases)
+    judgements = {case.plan.suite: _judge_quality(case) for case in cases}
+    p_values = [_p_at_end(judgements[case.plan.suite].report) for case in scored]
     shown = holm_test(p_values, alpha)
     ranks = _ranks(p_values)
     members = {
-        case.plan.suite: replace(
-            judgement,
-            report=_apply_holm(judgement.report, p, rank, alpha / (len(cases) - rank), ok=ok),
-        )
-        for case, judgement, p, rank, ok in zip(
-            cases, judgements, p_values, ranks, shown, strict=True
-        )
+        **judgements,
+        **{
+            case.plan.suite: replace(
+                judgements[case.plan.suite],
+                report=_apply_holm(
+                    judgements[case.plan.suite].report,
+                    p,
+                    rank,
+                    alpha / (len(scored) - rank),
+                    ok=ok,
+                ),
+            )
+            for case, p, rank, ok in zip(scored, p_values, ranks, shown, strict=True)
+        },
     }
-    reports = [member.report for member in members.values()]
-    blocking = [
-        r
-        for r in reports
-        if _rejected(r) or r.outcome in BLOCKING_OUTCOMES or r.figures.worse_slices
+    votes = [
+        (case.vote(members[case.plan.suite].report.outcome), members[case.plan.suite].report)
+        for case in cases
     ]
-    passed = [r for r in reports if r.outcome == "passed"]
+    blocking = [
+        (vote, report)
+        for vote, report in votes
+        if vote in BLOCKING_OUTCOMES or _rejected(report) or report.figures.worse_slices
+    ]
+    passed = [(vote, report) for vote, report in votes if vote == "passed"]
     # The strongest comes last, because the verdict names the last report.
-    passed.sort(key=lambda report: -_p_at_end(report))
-    counted = blocking or passed or reports
-    return ClaimGroup(tuple((r.outcome, r) for r in counted), members)
+    passed.sort(key=lambda pair: -_p_at_end(pair[1]))
+    return ClaimGroup(tuple(blocking or passed or votes), members)
 
 
 def _rejected(report: SuiteReport) -> bool:
@@ -367,7 +402,7 @@ def _rejected(report: SuiteReport) -> bool:
     return over and report.log_e_bad >= REJECT_LOG_E
 
 
-BLOCKING_OUTCOMES: Final = ("failed", "running", "infra_error")
+BLOCKING_OUTCOMES: Final = ("failed", "running", "infra_error", UNLABELLED)
 
 
 def join_suites(cases: Sequence[SuiteClaim]) -> SuiteClaim:

@@ -23,12 +23,14 @@ from harness.frame.plain_data import canonical_json, digest, from_plain, to_plai
 from harness.gate.budget import slice_level
 from harness.gate.incumbent_days import IncumbentDays
 from harness.gate.offline.pairs import PairedItem, PairedSuite, pair_samples
+from harness.gate.offline.people_claims import SuiteLabels
 from harness.gate.offline.served_arms import (
     SameModel,
     describe_unmeasured,
     find_same_model,
 )
 from harness.gate.offline.suite_claims import (
+    UNLABELLED,
     ClaimGroup,
     SuiteClaim,
     at_least_one,
@@ -63,7 +65,9 @@ def inputs_to_json(
     costs: only for suites with a cost claim; pairs in US dollars, in the items' order.
     days: only for suites whose incumbent's scores are the mean of scheduled runs.
     variances: variances of the pairs' scores, for claims about these items.
+    labels: only for suites about which people decide; None before their labels have ended.
     """
+    labels = {case.plan.suite: to_plain(case.labels) for case in cases if case.by_people}
     variances = {
         case.plan.suite: [item.variances for item in case.paired.items]
         for case in cases
@@ -85,6 +89,7 @@ def inputs_to_json(
         **({"days": days} if days else {}),
         **({"costs": costs} if costs else {}),
         **({"variances": variances} if variances else {}),
+        **({"labels": labels} if labels else {}),
         "plans": [case.plan.as_json() for case in cases],
         "pairs": {case.plan.suite: _list_pair_rows(case.paired) for case in cases},
         "runs": {
@@ -239,7 +244,13 @@ def _read_claim(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
         stored_served=served_from_json(inputs, suite),
     )
     stopped = inputs["stopped"].get(suite)
-    return SuiteClaim(plan, paired, (stopped[0], stopped[1]) if stopped else None)
+    return SuiteClaim(
+        plan,
+        paired,
+        (stopped[0], stopped[1]) if stopped else None,
+        by_people=suite in inputs.get("labels", {}),
+        labels=from_plain(SuiteLabels | None, inputs.get("labels", {}).get(suite)),
+    )
 
 
 def _read_item(
@@ -265,13 +276,15 @@ def _read_item(
     )
 
 
-# The verdict has the first of these outcomes that any suite has; `passed` needs all suites.
+# The verdict has the first of these outcomes that any suite has; `passed` needs all suites. So
+# people need not label if the other suites already decide against a pass.
 OUTCOME_PRECEDENCE: Final = (
     "failed",
     "running",
     "infra_error",
     "harness_mismatch",
     "inconclusive",
+    UNLABELLED,
     "passed",
 )
 
@@ -289,7 +302,7 @@ class JointJudgement:
 
 
 def judge_suites(cases: Sequence[SuiteClaim]) -> JointJudgement:
-    """Returns the outcome on all suites; `running` while the outcome is open."""
+    """Returns the outcome on all suites; `running` or `UNLABELLED` while it is open."""
     groups = _groups(cases)
     votes = [vote for group in groups for vote in group.votes]
     outcome = next(
@@ -313,8 +326,19 @@ def judge_suites(cases: Sequence[SuiteClaim]) -> JointJudgement:
 
 def _groups(cases: Sequence[SuiteClaim]) -> Sequence[ClaimGroup]:
     """Groups the suites: each suite alone, then the primary suites that share a claim."""
-    alone = [_judge_alone(case) for case in cases if case.plan.combine is None]
-    weighted = [case for case in cases if case.plan.combine is PrimaryCombination.WEIGHTED]
+    weighted = [
+        case
+        for case in cases
+        if case.plan.combine is PrimaryCombination.WEIGHTED and not case.by_people
+    ]
+    # If each part of a mean exceeds the null hypothesis, the mean does. So a suite that people
+    # label decides alone (statistics.md §1.23).
+    alone = [
+        _judge_alone(case)
+        for case in cases
+        if case.plan.combine is None
+        or (case.by_people and case.plan.combine is PrimaryCombination.WEIGHTED)
+    ]
     any_of = [case for case in cases if case.plan.combine is PrimaryCombination.ANY]
     if weighted:
         alone.append(weighted_mean(weighted))
@@ -331,7 +355,7 @@ def _judge_alone(case: SuiteClaim) -> ClaimGroup:
         judgement = replace(judgement, report=report)
         return ClaimGroup(votes=(("passed", report),), members={case.plan.suite: judgement})
     return ClaimGroup(
-        votes=((report.outcome, report),),
+        votes=((case.vote(report.outcome), report),),
         members={case.plan.suite: judgement},
     )
 
@@ -393,6 +417,7 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
     same_model_confirmed: bool = False,
     days: Mapping[str, IncumbentDays] | None = None,
     passed_slices: Sequence[str] = (),
+    labels: Mapping[str, SuiteLabels | None] | None = None,
 ) -> Verdict | None:
     """Decides on all suites together; returns None while it is open (statistics.md §1.7).
 
@@ -402,6 +427,7 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
     of incumbent and candidate. same_model_confirmed: see `served_arms.SameModel`.
     days: for suites whose incumbent's run is the mean of scheduled runs.
     passed_slices: for a slice, the proposals of the other slices that have passed.
+    labels: for the suites about which people decide; None before their labels have ended.
     Raises StaleEvidence if the two sides of a suite do not match.
     """
     cases = []
@@ -410,7 +436,16 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
         halted = (stopped or {}).get(plan.suite)
         paired = pair_samples(plan, ours, theirs)
         paired = replace(paired, days=(days or {}).get(plan.suite))
-        cases.append(SuiteClaim(plan, paired, halted))
+        found = labels or {}
+        cases.append(
+            SuiteClaim(
+                plan,
+                paired,
+                halted,
+                by_people=plan.suite in found,
+                labels=found.get(plan.suite),
+            )
+        )
     decided_at = now.astimezone(UTC)
     expires_at = add_seconds(decided_at, ttl_s)
     question = _Question(
@@ -463,7 +498,7 @@ def _decide(
     judgement = judge_suites([_raise_level(case, len(passed)) for case in cases])
     outcome = judgement.outcome
     reports = judgement.reports
-    if outcome == "running":
+    if outcome in ("running", UNLABELLED):
         return None
     used = [case.first(units) for case, units in zip(cases, judgement.consumed, strict=True)]
     inputs = inputs_to_json(used, decided_at, expires_at)

@@ -100,8 +100,10 @@ def eval_samples(
     run: str,
     query: PageParam,
 ) -> Page[Sample]:
-    """Lists a run's samples, in the order in which the run asks the items."""
-    return caller.ctx.store.lists.samples(query.page, run=run)
+    """Lists a run's samples, in the order in which the run asks the items. Samples that are
+    hidden until people have labelled have the rule `hidden`, and the reason as their answer.
+    """
+    return queries.list_samples(caller.ctx, run, query.page)
 
 
 add_endpoints(router, EVAL_RUNS)

@@ -149,7 +149,8 @@ class ProposalComparison:
     forecast: the route's cost in US dollars per 30 days. cost: the candidate's cost divided by
     the incumbent's for the same answers. standing: whether the verdict is still valid proof.
     lost_by_form: the format rules that broke in a FORMAT MISMATCH, with remedies. faults:
-    reasons why a model's answers may not be evidence, in spite of the verdict.
+    reasons why a model's answers may not be evidence, in spite of the verdict. hidden: why
+    suites and verdict are left out until people have labelled; empty if they are shown.
     """
 
     proposal: ProposalView
@@ -164,6 +165,7 @@ class ProposalComparison:
     standing: ProofValidity | None
     lost_by_form: Sequence[FormatFailure]
     faults: Sequence[str]
+    hidden: str
 
 
 @endpoint(router, "POST", "/proposals", status=201)

@@ -11,6 +11,7 @@ from harness.gate import budget
 from harness.gate.budget import DISAGREEMENT, EFFECT, DifferenceSpread, sd_pass_fail
 from harness.gate.run import Sample
 from harness.gate.suite_plan import Claim, SuitePlan
+from harness.proposals.labels.blindness import hide_evidence
 from harness.routing.proposal import Proposal
 from harness.routing.records.runs import EvalRuns
 
@@ -27,12 +28,14 @@ def find_recorded_spread(
     incumbent: str,
     earlier: Sequence[Proposal],
 ) -> DifferenceSpread | None:
-    """Measures the newest comparison on this suite, preferably with the same incumbent."""
+    """Measures the newest comparison on this suite whose evidence is not hidden, preferably
+    with the same incumbent.
+    """
     for proposal in sorted(earlier, key=lambda former: former.incumbent != incumbent):
         registered_by_suite = {
             registered_plan.suite: registered_plan for registered_plan in proposal.plans
         }.get(plan.suite)
-        runs = proposal.runs.get(plan.suite)
+        runs = hide_evidence(tx, proposal)[0].runs.get(plan.suite)
         if (
             registered_by_suite is None
             or runs is None

@@ -33,6 +33,7 @@ from harness.gate.verdict import (
 from harness.proposals.candidates import candidate_rounds, candidates
 from harness.proposals.candidates.candidates import RoundPlan
 from harness.proposals.context import ProposalsContext
+from harness.proposals.labels.blindness import find_blind_suites, hide_evidence
 from harness.proposals.report.comparison import compute_arm_figures, is_large
 from harness.providers.records import Targets
 from harness.routing.candidate_schedule import REGISTERED, CandidateRound
@@ -87,7 +88,15 @@ def primary_difference(verdict: Verdict, weights: Mapping[str, float]) -> float:
     primary_reports = [report for report in verdict.suites if report.role is SuiteRole.PRIMARY]
     weighted_means = [report for report in primary_reports if report.suite not in weights]
     if weighted_means:  # the gate's own weighted mean, over items that all suites have
-        return weighted_means[0].delta
+        # Suites that people label are not part of the gate's mean.
+        labelled = [report for report in primary_reports if report.figures.labels]
+        if not labelled:
+            return weighted_means[0].delta
+        names = {report.suite for report in (*labelled, *weighted_means)}
+        others = [report.suite for report in primary_reports if report.suite not in names]
+        of_mean = sum(weights[suite] for suite in others)
+        deltas = [weighted_means[0].delta, *(report.delta for report in labelled)]
+        return fmean(deltas, [of_mean, *(weights[report.suite] for report in labelled)])
     deltas = [report.delta for report in primary_reports]
     return fmean(deltas, [weights[report.suite] for report in primary_reports])
 
@@ -166,6 +175,7 @@ class Standing(StrEnum):
     WORSE = "worse"
     EARLIER = "measured against another model"
     MEASURED_NOW = "measured now"
+    HIDDEN = "hidden until people have labelled"
     NOT_MEASURED = "not measured"
 
 
@@ -291,7 +301,7 @@ def _list_measured(
         if suite.role is SuiteRole.PRIMARY
     }
     return [
-        proposal
+        hide_evidence(tx, proposal)[0]
         for proposal in Proposals(tx).list()
         if primary_digests.items()
         <= {plan.suite: plan.suite_digest for plan in proposal.plans}.items()
@@ -338,7 +348,7 @@ def _build_row(
     row = LeaderboardRow(
         name=name,
         target=proposal.candidate,
-        standing=_classify(proposal, verdict)
+        standing=_classify(tx, proposal, verdict)
         if proposal.incumbent == incumbent
         else Standing.EARLIER,
         proposal=proposal.id,
@@ -446,12 +456,14 @@ _STANDINGS: Final[Mapping[type[Verdict], Standing]] = {
 }
 
 
-def _classify(proposal: Proposal, verdict: Verdict | None) -> Standing:
+def _classify(tx: Transaction, proposal: Proposal, verdict: Verdict | None) -> Standing:
     """Classifies a model by its proposal's verdict.
 
     Only the claim `superior` shows that a model is better; other claims show that it is not
     worse.
     """
+    if find_blind_suites(tx, proposal):
+        return Standing.HIDDEN
     if verdict is None:
         return Standing.MEASURED_NOW if proposal.open else Standing.NOT_MEASURED
     if isinstance(verdict, Passed) and proposal.claim is not Claim.SUPERIOR:

@@ -17,7 +17,7 @@ from harness.frame.errors import ProofRefused, SwapgateError
 from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.gate.verdict import InfraError, Passed
-from harness.proposals import recomputation, registration, traffic_suites
+from harness.proposals import recomputation, registration
 from harness.proposals.context import ProposalsContext
 from harness.providers.records import Targets
 from harness.routing.control import routes
@@ -147,8 +147,6 @@ def _find_fault(
         return f"proposal {proposal.id} was {proposal.closed_because}"
     if uncounted := registration.describe_uncounted_looks(tx, proposal):
         return uncounted
-    if missing := traffic_suites.find_missing_labels(tx, proposal):
-        return missing
     validity = proof_validity.assess_proof(ctx, tx, verdict)
     return validity.why if validity.proof is ProofState.STALE else ""
 

@@ -3,7 +3,7 @@ weights and the judge's preferences.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -33,24 +33,39 @@ def load_items(
             f"{proposal.id}: the candidate has not answered suite {plan.suite!r} yet; label "
             "after its evals"
         )
-    answers = first_answers(EvalRuns(tx).samples(runs.candidate))
-    others = first_answers(EvalRuns(tx).samples(runs.incumbent))
+    answers, others = (
+        first_answers(EvalRuns(tx).samples(run, below=plan.planned_items))
+        for run in (runs.candidate, runs.incumbent)
+    )
     _check_texts(proposal, plan, answers, others)
-    ordered = sorted(answers.values(), key=lambda sample: sample.position)
-    weights = _weigh(plan, len(ordered))
-    items = []
-    for sample, weight in zip(ordered, weights, strict=False):
-        if sample.error is SampleError.UNLABELLED:
-            continue  # no model was asked
-        judged = None
-        if not is_equal(sample.answer, others[sample.item].answer):
-            judged = _read_preference(sample)
-        items.append(LabelledItem(sample.item, weight, judged))
+    items = build_items(
+        plan,
+        answers.values(),
+        lambda sample: is_equal(sample.answer, others[sample.item].answer),
+    )
     if len(items) < _FEWEST_PAIRS:
         raise InputError(
             f"suite {plan.suite!r} has {format_quantity(len(items), 'pair')}; a labelling "
             f"needs at least {_FEWEST_PAIRS}"
         )
+    return items
+
+
+def build_items(
+    plan: SuitePlan,
+    answers: Iterable[Sample],
+    is_tie: Callable[[Sample], bool],
+) -> tuple[LabelledItem, ...]:
+    """Builds the pairs from the candidate's first answers, in the registered order. is_tie:
+    whether an answer is mechanically equal to the incumbent's.
+    """
+    ordered = sorted(answers, key=lambda sample: sample.position)
+    weights = _weigh(plan, len(ordered))
+    items = [
+        LabelledItem(sample.item, weight, None if is_tie(sample) else _read_preference(sample))
+        for sample, weight in zip(ordered, weights, strict=False)
+        if sample.error is not SampleError.UNLABELLED  # no model was asked
+    ]
     total = sum(item.weight for item in items)
     return tuple(replace(item, weight=item.weight / total) for item in items)
 
@@ -140,7 +155,8 @@ def load_texts(
     others = first_answers(EvalRuns(tx).samples_of(runs.incumbent, [item]))
     if is_deleted(sample) or is_deleted(others[item]):
         raise InputError(
-            f"suite {suite!r}: the answers of this pair were deleted after their retention; "
+            f"suite {suite!r}: the answers of this pair were deleted after their retention. An "
+            "approver closes the labelling by `swapgate label LABELLING --close REASON`; then "
             "propose again, and label sooner"
         )
     return PairTexts(

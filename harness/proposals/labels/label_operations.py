@@ -5,11 +5,51 @@ hand.
 from typing import Final
 
 from harness.frame.configuration.setting import Range
-from harness.frame.operation import Operation, OperationGroup, Parameter
+from harness.frame.operation import DialogTexts, Operation, OperationGroup, Parameter
 from harness.frame.people.access import Role
-from harness.proposals.labels import label_pairs
+from harness.proposals.context import ProposalsContext
+from harness.proposals.labels import label_closing, label_pairs
+from harness.proposals.labels.label_progress import LabelProgress
 from harness.proposals.labels.labelling import LabelChoice, ShownAnswer
 
+_START: Final = {
+    "suite": Parameter(meaning="The suite; null for the proposal's only suite."),
+    "people": Parameter(
+        meaning="Names of the people who label; empty for the caller alone.",
+        kind=tuple[str, ...],
+    ),
+    "traffic": Parameter(
+        meaning="Whether the claim is about the traffic of the draw, instead of these pairs."
+    ),
+}
+
+
+def _describe_close(_ctx: ProposalsContext, progress: LabelProgress) -> list[str]:
+    effect = (
+        f"The labelling of route **{progress.route}** ends after {progress.labels} labels, and "
+        f"its proposal **{progress.proposal}** with it. Missing labels count against the "
+        "candidate, so it does not pass."
+    )
+    use = "Close a labelling that cannot end: a person has left, or the answers were deleted."
+    return [effect, use]
+
+
+CLOSE_LABELLING: Final = Operation(
+    use_case=label_closing.close_labelling,
+    role=Role.APPROVER,
+    words="Close a labelling that cannot end, and its proposal. Missing labels count against "
+    "the candidate.",
+    endpoint="POST /labellings/{labelling}/close",
+    body_text="Closes a labelling, for example because a person has left.",
+    done=lambda closed: f"the labelling of {closed.result.route} is closed",
+    dialog=DialogTexts(
+        title="Close the labelling",
+        button="Close the labelling",
+        opener=lambda progress: f"Close {progress.route} …",
+        effect=_describe_close,
+        applies=lambda progress: not (progress.ended or progress.closed),
+    ),
+)
 LABELS: Final = OperationGroup(
     command="label",
     words="Labels: which of two answers people prefer.",
@@ -34,18 +74,17 @@ LABELS: Final = OperationGroup(
             endpoint="POST /proposals/{proposal}/labellings",
             body_text="Starts a labelling of a proposal's suite, after the candidate's evals.",
             status=201,
-            parameters={
-                "suite": Parameter(meaning="The suite; null for the proposal's only suite."),
-                "people": Parameter(
-                    meaning="Names of the people who label; empty for the caller alone.",
-                    kind=tuple[str, ...],
-                ),
-                "traffic": Parameter(
-                    meaning="Whether the claim is about the traffic of the draw, instead of "
-                    "these pairs."
-                ),
-            },
+            parameters=_START,
         ),
+        Operation(
+            use_case=label_pairs.plan_labelling,
+            role=Role.PROPOSER,
+            words="Show the labelling that would start, and how many labels it expects.",
+            endpoint="POST /proposals/{proposal}/labellings/plan",
+            body_text="Plans a labelling of a proposal's suite. Starts nothing.",
+            parameters=_START,
+        ),
+        CLOSE_LABELLING,
         Operation(
             use_case=label_pairs.show_next_pair,
             role=Role.PROPOSER,

@@ -22,14 +22,17 @@ from harness.gate.offline.label_plan import (
     check_drawn_pairs,
     draw_error,
 )
+from harness.gate.offline.people_claims import label_alpha
 from harness.gate.suite_plan import SuitePlan
-from harness.proposals.context import ProposalsContext
+from harness.proposals.context import ProposalsContext, dry_run_context
+from harness.proposals.labels import blindness
+from harness.proposals.labels.blindness import list_labelled_suites
+from harness.proposals.labels.expected_labels import describe_forecast
 from harness.proposals.labels.label_items import load_items, load_texts
 from harness.proposals.labels.label_progress import (
     LabellingState,
     LabelProgress,
     build_progress,
-    describe_forecast,
     load_state,
 )
 from harness.proposals.labels.labelling import (
@@ -44,10 +47,11 @@ from harness.proposals.labels.labelling import (
     read_label,
 )
 from harness.proposals.labels.records import LabelDraws, Labellings, Labels
-from harness.routing.proposal import Proposal
+from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
 
 NO_ANSWER: Final = "(no answer)"
+LABELLING_END: Final = "labelling.end"  # the audit event
 MOST_LISTED: Final = 50  # labellings
 
 
@@ -86,13 +90,14 @@ def start_labelling(
     drawn at random; empty for the actor alone. traffic: whether the claim is about the traffic
     from which the pairs were drawn, instead of these pairs.
     Raises InputError for runs that have not ended, too few pairs or an unknown suite, NotFound,
-    and Conflict for a labelling that exists.
+    and Conflict for a labelling that exists or a decided proposal.
     """
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
         tx.serialize()
         stored = Proposals(tx).get(proposal)
         plan = _find_plan(stored, suite)
+        check_undecided(stored, plan.suite)
         existing = Labellings(tx).of_proposal(stored.id)
         if any(labelling.suite == plan.suite for labelling in existing):
             raise Conflict(
@@ -109,7 +114,7 @@ def start_labelling(
             candidate=stored.candidate,
             run=stored.runs[plan.suite].candidate,
             people=principals,
-            design=_build_design(plan, items, traffic=traffic),
+            design=_build_design(stored, plan, items, traffic=traffic),
             items=items,
             seed=ctx.chance.secret(),
             author=actor.principal,
@@ -118,18 +123,52 @@ def start_labelling(
         Labellings(tx).add(new)
         details = {"proposal": stored.id, "suite": plan.suite, "people": list(principals)}
         AuditLog(tx).append(actor, "labelling.start", new.id, details)
-        progress = build_progress(tx, LabellingState(new, (), ()))
-    return replace(progress, forecast=describe_forecast(new))
+        state = LabellingState(new, (), ())
+        # Equal answers may be enough without a label.
+        progress = _record_end(tx, actor, state)
+    with ctx.store.read() as tx:  # the forecast takes a second, and needs no lock
+        return replace(progress, forecast=describe_forecast(tx, state))
+
+
+def plan_labelling(
+    ctx: ProposalsContext,
+    actor: Actor,
+    proposal: str,
+    *,
+    suite: str | None = None,
+    people: Sequence[str] = (),
+    traffic: bool = False,
+) -> LabelProgress:
+    """Shows the labelling that `start_labelling` would start, with its forecast, and starts
+    nothing. Raises as `start_labelling`.
+    """
+    return start_labelling(
+        dry_run_context(ctx), actor, proposal, suite=suite, people=people, traffic=traffic
+    )
 
 
 def find_labelling(ctx: ProposalsContext, name: str) -> str:
-    """Finds the newest labelling by id, proposal, route or suite; empty without one."""
+    """Finds the newest labelling by id, proposal, route or suite; empty without one, and for a
+    route or suite with a newer proposal that people have to label.
+    """
     with ctx.store.read() as tx:
         for labelling in Labellings(tx).newest(MOST_LISTED):
-            route = Proposals(tx).get(labelling.proposal).route
-            if name in (labelling.id, labelling.proposal, labelling.suite, route):
+            proposal = Proposals(tx).get(labelling.proposal)
+            if name in (labelling.id, labelling.proposal):
                 return labelling.id
+            if name in (labelling.suite, proposal.route):
+                return "" if _has_newer(tx, name, proposal) else labelling.id
     return ""
+
+
+def _has_newer(tx: Transaction, name: str, labelled: Proposal) -> bool:
+    """Tells whether people have to label a newer proposal of a route or suite."""
+    return any(
+        proposal.created_at > labelled.created_at
+        and (name == proposal.route or name in blindness.find_blind_suites(tx, proposal))
+        and bool(blindness.find_blind_suites(tx, proposal))
+        for proposal in Proposals(tx).open()
+    )
 
 
 def find_proposal(ctx: ProposalsContext, name: str) -> str:
@@ -159,9 +198,9 @@ def load_progress(ctx: ProposalsContext, labelling: str) -> LabelProgress:
     with ctx.store.read() as tx:
         state = load_state(tx, Labellings(tx).get(labelling))
         progress = build_progress(tx, state)
-    if progress.ended:
-        return progress
-    return replace(progress, forecast=describe_forecast(state.labelling))
+        if progress.ended:
+            return progress
+        return replace(progress, forecast=describe_forecast(tx, state))
 
 
 def show_next_pair(
@@ -184,6 +223,7 @@ def show_next_pair(
         _check_person(state.labelling, actor)
         if state.evidence.is_decided:
             return NextPair(None, build_progress(tx, state))
+        check_undecided(Proposals(tx).get(state.labelling.proposal), state.labelling.suite)
         draw = _find_open_draw(state, actor.principal, skipped=skipped)
         while draw is None:
             new = _draw(ctx, state)
@@ -192,7 +232,7 @@ def show_next_pair(
             LabelDraws(tx).add(new)
             state = LabellingState(state.labelling, (*state.draws, new), state.labels)
             if state.evidence.is_decided:  # whatever the label of this pair would be
-                return NextPair(None, build_progress(tx, state))
+                return NextPair(None, _record_end(tx, actor, state))
             draw = new if actor.principal in new.people else None
         pair = _show(ctx, tx, state, draw, actor.principal)
         return NextPair(pair, build_progress(tx, state))
@@ -220,6 +260,7 @@ def give_label(
         _check_person(state.labelling, actor)
         if state.evidence.is_decided:
             raise Conflict(f"{labelling} has ended, and a later label would change its verdict")
+        check_undecided(Proposals(tx).get(state.labelling.proposal), state.labelling.suite)
         draw = next((draw for draw in state.draws if draw.number == number), None)
         if draw is None:
             raise NotFound(f"{labelling} has no pair {number}; ask for the next pair first")
@@ -238,16 +279,46 @@ def give_label(
             choice=choice,
             preference=preference,
             unacceptable=harm,
-            at=ctx.clock.now(),
+            at=state.next_time(ctx.clock.now()),
         )
         Labels(tx).add(new)
-        return build_progress(
-            tx, LabellingState(state.labelling, state.draws, (*state.labels, new))
+        after = LabellingState(state.labelling, state.draws, (*state.labels, new))
+        return _record_end(tx, actor, after)
+
+
+def check_undecided(proposal: Proposal, suite: str) -> None:
+    """Raises Conflict if labels of a suite can no longer change the proposal's verdict, which
+    people decide.
+    """
+    if suite not in list_labelled_suites(proposal):
+        return  # labels of other suites decide nothing
+    is_open = proposal.phase in (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
+    if not is_open or proposal.verdict is not None:
+        raise Conflict(
+            f"{proposal.id} is decided ({proposal.phase_text}), so its labels cannot change "
+            "any more: propose again"
         )
+
+
+def _record_end(tx: Transaction, actor: Actor, state: LabellingState) -> LabelProgress:
+    """Returns the progress, and writes an audit event if the labelling has ended now."""
+    progress = build_progress(tx, state)
+    if progress.ended:
+        details = {
+            "proposal": progress.proposal,
+            "suite": progress.suite,
+            "labels": progress.labels,
+            "verdict": progress.verdict,
+        }
+        AuditLog(tx).append(actor, LABELLING_END, state.labelling.id, details)
+    return progress
 
 
 def _find_plan(proposal: Proposal, suite: str | None) -> SuitePlan:
     plans = [plan for plan in proposal.plans if suite is None or plan.suite == suite]
+    decided_by_people = list_labelled_suites(proposal)
+    if suite is None and len(decided_by_people) == 1:
+        plans = [plan for plan in plans if plan.suite in decided_by_people]
     if suite is None and len(plans) > 1:
         names = ", ".join(plan.suite for plan in plans)
         raise InputError(f"{proposal.id} has several suites ({names}): name one by --suite")
@@ -280,6 +351,7 @@ def _find_people(tx: Transaction, names: Sequence[str], actor: Actor) -> tuple[s
 
 
 def _build_design(
+    proposal: Proposal,
     plan: SuitePlan,
     items: Sequence[LabelledItem],
     *,
@@ -287,6 +359,7 @@ def _build_design(
 ) -> LabelDesign:
     units = len(plan.cluster_sizes) or len(items)
     error = None
+    alpha = label_alpha(plan, proposal.plans)
     if traffic:
         if len(items) < plan.planned_items:
             raise InputError(
@@ -296,8 +369,8 @@ def _build_design(
             )
         check_drawn_pairs(units, plan.margin)
         open_share = sum(item.weight for item in items if item.judged is not None)
-        error = draw_error(units, min(1.0, open_share), plan.alpha)
-    return LabelDesign(plan.claim.quality, plan.margin, plan.alpha, error, USUAL_CORRELATION)
+        error = draw_error(units, min(1.0, open_share), alpha)
+    return LabelDesign(plan.claim.quality, plan.margin, alpha, error, USUAL_CORRELATION)
 
 
 def _check_person(labelling: Labelling, actor: Actor) -> None:
@@ -336,7 +409,7 @@ def _draw(ctx: ProposalsContext, state: LabellingState) -> LabelDraw | None:
         item.item,
         labelling.choose_people(number),
         step.as_json(),
-        ctx.clock.now(),
+        state.next_time(ctx.clock.now()),
     )
 
 

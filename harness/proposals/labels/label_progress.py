@@ -5,22 +5,23 @@ because a person who knows it labels differently.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from harness.frame.formatting import format_quantity, format_score
 from harness.frame.people.records import Principals
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.label_evidence import LabelEvidence, judge_labels
-from harness.gate.offline.label_forecast import LabelForecast, forecast_labels
-from harness.gate.suite_plan import Claim
+from harness.gate.offline.people_claims import SuiteLabels, judge_preference
+from harness.gate.suite_plan import SuitePlan
 from harness.proposals.labels.labelling import (
     LabelDraw,
     Labelling,
     PairLabel,
     build_drawn_pairs,
+    build_suite_labels,
     count_agreement,
 )
-from harness.proposals.labels.records import LabelDraws, Labellings, Labels
+from harness.proposals.labels.records import LabelDraws, Labels
+from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 
 
@@ -40,11 +41,13 @@ class LabelProgress:
     pairs: int
     labels: int
     skipped: int
+    given: Mapping[str, int]  # labels, by the person's name
     missing: Mapping[str, int]  # draws without a label, by the person's name
     ended: bool
     passed: bool
     inconclusive: bool  # all pairs have labels, which show nothing
     verdict: str
+    closed: str  # why it ended with its proposal, before its labels sufficed; else empty
     both: int
     agreed: int
     forecast: str  # the plan's estimate of the labels; empty where it is not computed
@@ -63,6 +66,18 @@ class LabellingState:
     def evidence(self) -> LabelEvidence:
         pairs = build_drawn_pairs(self.labelling, self.draws, self.labels)
         return judge_labels(self.labelling.weights, pairs, self.labelling.design)
+
+    def build_labels(self, plan: SuitePlan, names: Sequence[str]) -> SuiteLabels:
+        """Builds what the gate reads. plan: of the suite. names: of the people, in order."""
+        return build_suite_labels(self.labelling, self.draws, self.labels, plan, names)
+
+    def next_time(self, now: datetime) -> datetime:
+        """Returns the time of the next draw or label. Each is later than all before it, even if
+        a clock is behind, so that their order shows which labels a draw's plan knew.
+        """
+        times = [draw.at for draw in self.draws] + [label.at for label in self.labels]
+        last = max([self.labelling.created_at, *times])
+        return max(now, last + timedelta(microseconds=1))
 
     @property
     def given(self) -> set[tuple[int, str]]:
@@ -87,18 +102,24 @@ def load_state(tx: Transaction, labelling: Labelling) -> LabellingState:
     )
 
 
+def load_names(tx: Transaction, people: Sequence[str]) -> Mapping[str, str]:
+    """Loads people's names by principal; a deleted principal has its id as its name."""
+    principals = Principals(tx).among(people)
+    return {
+        person: principals[person].name if person in principals else person for person in people
+    }
+
+
 def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
     labelling = state.labelling
     proposal = Proposals(tx).get(labelling.proposal)
-    evidence = state.evidence
-    names = {
-        principal.id: principal.name
-        for principal in Principals(tx).among(labelling.people).values()
-    }
-    people = [names.get(person, person) for person in labelling.people]
+    names = load_names(tx, labelling.people)
+    people = [names[person] for person in labelling.people]
+    plan = next(plan for plan in proposal.plans if plan.suite == labelling.suite)
+    verdict = judge_preference(state.build_labels(plan, people))
     given = state.given
     missing = Counter(
-        names.get(person, person)
+        names[person]
         for draw in state.draws
         for person in draw.people
         if (draw.number, person) not in given
@@ -113,11 +134,13 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
         pairs=len(labelling.items),
         labels=len(given),
         skipped=len(state.skipped),
+        given=dict(Counter(names[person] for _, person in given)),
         missing=dict(missing),
-        ended=evidence.is_decided,
-        passed=evidence.passes,
-        inconclusive=evidence.outcome == "inconclusive",
-        verdict=describe_verdict(state, evidence, people) if evidence.is_decided else "",
+        ended=verdict.outcome != "running",
+        passed=verdict.outcome == "passed",
+        inconclusive=verdict.outcome == "inconclusive",
+        verdict=verdict.sentence if verdict.outcome != "running" else "",
+        closed=_describe_close(proposal) if verdict.outcome == "running" else "",
         both=both,
         agreed=agreed,
         forecast="",
@@ -125,78 +148,8 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
     )
 
 
-def describe_verdict(
-    state: LabellingState,
-    evidence: LabelEvidence,
-    people: Sequence[str],
-) -> str:
-    """Describes what the labels show, in one or two sentences."""
-    design = state.labelling.design
-    count = len(state.given)
-    labellers = {label.person for label in state.labels if label.preference is not None}
-    subject = "the traffic" if design.draw_error is not None else "these pairs"
-    if len(people) == 1:
-        by = f"By {people[0]}'s preference ({format_quantity(count, 'label')})"
-    else:
-        who = format_quantity(len(labellers), "person", "people")
-        by = f"By people's preference ({format_quantity(count, 'label')} by {who})"
-    if evidence.harm.is_shown:
-        return (
-            f"{by}: FAILED, because the candidate gave more unacceptable answers than the "
-            "incumbent, whatever people prefer."
-        )
-    share = f"the candidate wins a share of {evidence.estimate:.2f} of {subject}"
-    allowed = f"at most {format_score(design.margin, None)} points worse"
-    match evidence.outcome, design.claim:
-        case "promote", Claim.SUPERIOR:
-            return f"{by}: PASSED, the candidate is preferred; {share}."
-        case "promote", _:
-            return f"{by}: PASSED, the candidate is {allowed}; {share}."
-        case "reject", Claim.SUPERIOR:
-            return f"{by}: FAILED, the incumbent is preferred; {share}."
-        case "reject", _:
-            return f"{by}: FAILED, the candidate is not {allowed}; {share}."
-        case _:
-            return f"{by}: NOT ENOUGH EVIDENCE, all pairs have labels; {share}."
-
-
-def describe_forecast(labelling: Labelling) -> str:
-    """Describes how many labels the plan expects: the median, and enough for 80 % of plans."""
-    ties = sum(item.judged is None for item in labelling.items)
-    forecast = forecast_labels(len(labelling.items), ties, labelling.design)
-    return _format_forecast(forecast)
-
-
-def _format_forecast(forecast: LabelForecast) -> str:
-    if forecast.median is None:
-        return "equal models would hardly pass with these pairs: draw more, or allow more loss"
-    late = "more than the pairs" if forecast.quantile_80 is None else str(forecast.quantile_80)
-    return (
-        f"about {forecast.median} labels in the median, {late} in the longest fifth of "
-        "labellings, 20 s each"
-    )
-
-
-def find_missing_label_proof(tx: Transaction, proposal: str, suite: str) -> str:
-    """Returns why people's labels do not show the claim of a proposal's suite; empty if they
-    do.
-    """
-    progress = _find_progress(tx, proposal, suite)
-    if progress is None:
-        return f"people have not labelled suite {suite!r} yet"
-    if progress.passed:
+def _describe_close(proposal: Proposal) -> str:
+    """Describes why a labelling takes no more labels; empty while the proposal is open."""
+    if proposal.open:
         return ""
-    return progress.verdict or f"the labels of suite {suite!r} do not suffice yet"
-
-
-def describe_labels(tx: Transaction, proposal: str, suite: str) -> str:
-    """Returns the verdict of a suite's labels as a sentence; empty before its end."""
-    progress = _find_progress(tx, proposal, suite)
-    return "" if progress is None else progress.verdict
-
-
-def _find_progress(tx: Transaction, proposal: str, suite: str) -> LabelProgress | None:
-    for labelling in Labellings(tx).of_proposal(proposal):
-        if labelling.suite == suite:
-            return build_progress(tx, load_state(tx, labelling))
-    return None
+    return f"{proposal.id} {proposal.predicate}: {proposal.closed_because}"

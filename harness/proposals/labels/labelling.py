@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from harness.gate.offline.label_evidence import DrawnPair, PairWeights
 from harness.gate.offline.label_plan import LabelDesign, LabelStep, judge_level
+from harness.gate.offline.people_claims import SuiteLabels
+from harness.gate.suite_plan import SuitePlan
 
 # The share of the draws that go to two people, if a labelling has several.
 OVERLAP_SHARE: Final = 0.1
@@ -69,14 +71,17 @@ class Labelling:
 
     @property
     def weights(self) -> PairWeights:
-        """Sums the weights of the items by the judge's preference."""
+        return self.sum_weights([item.weight for item in self.items])
+
+    def sum_weights(self, weights: Sequence[float]) -> PairWeights:
+        """Sums weights of the items, in their order, by the judge's preference."""
         sums = [0.0, 0.0, 0.0]
         ties = 0.0
-        for item in self.items:
+        for item, weight in zip(self.items, weights, strict=True):
             if item.judged is None:
-                ties += item.weight
+                ties += weight
             else:
-                sums[judge_level(item.judged)] += item.weight
+                sums[judge_level(item.judged)] += weight
         total = ties + sum(sums)
         return PairWeights(ties / total, (sums[0] / total, sums[1] / total, sums[2] / total))
 
@@ -204,6 +209,44 @@ def build_drawn_pairs(
             )
         )
     return pairs
+
+
+def build_suite_labels(
+    labelling: Labelling,
+    draws: Sequence[LabelDraw],
+    labels: Sequence[PairLabel],
+    plan: SuitePlan,
+    names: Sequence[str],
+) -> SuiteLabels:
+    """Builds what the gate reads of a labelling. names: of its people, in their order."""
+    given = [label for label in labels if label.preference is not None]
+    shares = _weigh_by_requests(plan, len(labelling.items))
+    by_item = dict(zip((item.item for item in labelling.items), shares, strict=bool(shares)))
+    return SuiteLabels(
+        labelling=labelling.id,
+        people=tuple(names),
+        labels=len(given),
+        labellers=len({label.person for label in given}),
+        design=labelling.design,
+        weights=labelling.weights,
+        drawn=tuple(build_drawn_pairs(labelling, draws, labels)),
+        requests=labelling.sum_weights(shares) if shares else None,
+        by_requests=tuple(by_item[draw.item] for draw in draws) if shares else (),
+    )
+
+
+def _weigh_by_requests(plan: SuitePlan, items: int) -> list[float]:
+    """Gives a unit's items equal shares of its requests in the log; empty without counts."""
+    if not sum(plan.unit_requests) or items != plan.planned_items:
+        return []
+    sizes: Sequence[int] = plan.cluster_sizes or (1,) * items
+    raw = [
+        requests / size
+        for requests, size in zip(plan.unit_requests, sizes, strict=False)
+        for _ in range(size)
+    ][:items]
+    total = sum(raw)
+    return [share / total for share in raw]
 
 
 def count_agreement(labels: Iterable[PairLabel]) -> tuple[int, int]:

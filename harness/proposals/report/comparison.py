@@ -36,11 +36,11 @@ from harness.proposals import evaluation
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.context import ProposalsContext
+from harness.proposals.labels.blindness import hide_evidence
 from harness.proposals.report.next_steps import (
     DecidedProposal,
     describe_next_step,
 )
-from harness.proposals.traffic_suites import find_missing_labels
 from harness.providers.records import Targets
 from harness.providers.registry.target_life import describe_no_way_back
 from harness.providers.target import Target
@@ -155,6 +155,8 @@ class Comparison:
     without_texts: bool = False
     # By suite, requests that its sample excludes now.
     left_out: Mapping[str, str] = field(default_factory=dict)
+    # Why suites and the verdict are hidden (`blindness`); empty if nothing is.
+    hidden: str = ""
 
     @property
     def basis(self) -> VerdictBasis | None:
@@ -215,7 +217,7 @@ def load_comparison(
     most_texts: for more answers, loads only figures; `load_texts` adds the texts of some items.
     """
     with ctx.store.read() as tx:
-        stored = Proposals(tx).get(proposal)
+        stored, hidden = hide_evidence(tx, Proposals(tx).get(proposal))
         targets = Targets(tx).all()
         is_light = most_texts is not None and is_large(stored, most_texts)
         verdict = Verdicts(tx).get(stored.verdict) if stored.verdict else None
@@ -252,6 +254,7 @@ def load_comparison(
         or _next_step(ctx, stored, verdict, rollout, suites),
         without_texts=is_light,
         left_out=_describe_excluded_requests(ctx, stored),
+        hidden=hidden,
     )
 
 
@@ -307,11 +310,10 @@ def _next_step(
     answers = {
         side.plan.suite: (side.figures.incumbent, side.figures.candidate) for side in suites
     }
-    freeze_text = absence_text = no_way_back = missing_labels = ""
+    freeze_text = absence_text = no_way_back = ""
     if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
         with ctx.store.read() as tx:
             freeze_text = "; ".join(freezes.list_refusals_of_step(ctx, tx, proposal.route))
-            missing_labels = find_missing_labels(tx, proposal)
     elif proposal.phase is ProposalPhase.PROMOTED and rollout is not None:
         with ctx.store.read() as tx:
             absence_text = _describe_replacement(tx, rollout)
@@ -327,7 +329,6 @@ def _next_step(
             freeze_text,
             absence_text,
             no_way_back,
-            missing_labels,
         )
     )
 

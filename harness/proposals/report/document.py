@@ -136,7 +136,12 @@ def _build_title(comparison: Comparison, file: str) -> Heading:
 
 
 def _name_judge(comparison: Comparison) -> str:
-    """Names the judge of a verdict on a suite of traffic; empty for any other verdict."""
+    """Names who decided about a suite of traffic: people or its judge. Empty for any other
+    verdict.
+    """
+    reports = comparison.verdict.suites if comparison.verdict else ()
+    if comparison.is_measured and any(report.figures.labels for report in reports):
+        return " by people's preference"
     judges = [side.plan.judged_by for side in comparison.suites if side.plan.judged_by]
     return f" by the judge {judges[0]}" if judges and comparison.is_measured else ""
 
@@ -161,7 +166,9 @@ def _build_verdict(comparison: Comparison, next_step: str) -> Blocks:
     verdict = comparison.verdict
     basis = comparison.basis
     if verdict is None or basis is None:
-        yield Sentence(comparison.proposal.closed_because or "The gate is still open.")
+        open_text = comparison.hidden and f"The comparison is {comparison.hidden}."
+        ended_text = comparison.proposal.closed_because
+        yield Sentence(mark_code(ended_text or open_text or "The gate is still open."))
         return
     reason = describe_reason(verdict)
     yield Facts(

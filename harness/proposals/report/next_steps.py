@@ -93,8 +93,6 @@ class DecidedProposal:
     frozen: str = ""  # the freeze that blocks its canary; empty without a freeze
     gone: str = ""  # why the promoted candidate does not serve now; empty if it serves
     no_way_back: str = ""  # why the former incumbent could not serve at the promotion
-    # Why the canary waits for people's labels, with the command; empty if it does not.
-    missing_labels: str = ""
 
 
 def describe_next_step(decided: DecidedProposal) -> str:
@@ -156,8 +154,6 @@ def _describe_step_after_pass(decided: DecidedProposal) -> str:
             decision = (
                 f"another person than {proposal.proposer} must approve or reject the canary."
             )
-            if decided.missing_labels:
-                decision = f"{decided.missing_labels}. After that, {decision}"
             return f"{decision} Once approved it waits: {freeze}." if freeze else decision
         case ProposalPhase.AWAITING_APPROVAL:
             state = f"it waits: {freeze}" if freeze else "the canary opens within seconds"

@@ -229,7 +229,7 @@ def load_outages(
             suspected &= set(names)
         Preload(tx).routes(suspected)
         minutes = Observations(tx).traffic_of(suspected, since=now - LOADED_FOR)
-        scores = cache(partial(load_target_scores, tx))
+        scores = cache(partial(load_target_scores, ctx, tx))
         switches = active_switches(Switches(tx).not_lifted(), now)
         for name in sorted(suspected):
             with suppress(SignatureInvalid, NotFound):

@@ -64,6 +64,7 @@ class SuiteScore:
     run: str | None = None
     measured_at: datetime | None = None
     current: bool = True  # whether the run measured the present version of the suite
+    hidden: str = ""  # why the score is hidden; empty if it is shown
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -126,7 +127,7 @@ def list_facts(
 
     def describe_score(score: SuiteScore) -> str:
         if score.score is None or score.measured_at is None:
-            return "never measured"
+            return score.hidden or "never measured"
         interval = format_range(score.interval, format_score)
         interval_text = f" ({interval})" if score.interval else ""
         version_text = "" if score.current else ", on an older version of the suite"
@@ -213,11 +214,16 @@ def load_speeds(
     return speeds
 
 
-def load_target_scores(tx: Transaction, target: str) -> Sequence[MeasuredScore]:
-    """Loads the newest score of a target on each suite, for the choice of a model."""
+def load_target_scores(
+    ctx: RoutingContext, tx: Transaction, target: str
+) -> Sequence[MeasuredScore]:
+    """Loads the newest score of a target on each suite, for the choice of a model. Leaves out
+    hidden scores.
+    """
     scores = []
     newest = EvalRuns(tx).newest_of_targets({target}, SCORED_STATES)
-    for suite, run in sorted((run.suite, run) for run in newest):
+    shown = [run for run in newest if not ctx.why_hidden(tx, run)]
+    for suite, run in sorted((run.suite, run) for run in shown):
         items = _mean_item_scores(EvalRuns(tx).samples(run.id))
         if items:
             low, high = _clipped_interval(items)
@@ -292,6 +298,8 @@ class _StoredFigures:
 
     def _score(self, suite: RouteSuite, run: EvalRun | None) -> SuiteScore:
         """Builds the score of one suite. run: the incumbent's newest run; None without one."""
+        if run is not None and (why := self._ctx.why_hidden(self._tx, run)):
+            return SuiteScore(suite.suite, suite.role, run=run.id, hidden=why)
         items = self._items_of(run.id) if run else []
         if run is None or not items:
             return SuiteScore(suite.suite, suite.role)

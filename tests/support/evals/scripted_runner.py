@@ -7,6 +7,7 @@ from evals.runner.provider_client import ProviderFailed
 from evals.runner.questions import (
     GIVE_UP_AFTER,
     AnswerUsage,
+    GivenAnswer,
     Question,
     given_samples,
     labelled_questions,
@@ -87,7 +88,11 @@ class ScriptedRunner:
         given = [*unlabelled_samples(job, suite, questions)]
         if suite.answers_of == job.target.name:
             served = ServedModel(job.target.model)
-            given += given_samples(job, suite, questions, {}, served)
+            logged = {
+                question.item: GivenAnswer(str(suite.items[question.item].target))
+                for question in questions
+            }
+            given += given_samples(job, suite, questions, logged, served)
             questions = ()
         if not all(map(on_sample, given)):
             return RunState.OVER_BUDGET

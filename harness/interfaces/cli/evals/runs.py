@@ -41,6 +41,7 @@ from harness.operations import queries
 from harness.operations.context import Context
 from harness.proposals import eval_queue
 from harness.proposals.eval_queue import QueuedRun, load_queue
+from harness.proposals.labels.blindness import hide_sample
 from harness.proposals.operations import EVAL_RUNS
 from harness.proposals.report import comparison
 from harness.routing.records.runs import EvalRuns
@@ -214,8 +215,11 @@ def _show_run(
     with_samples: bool,
 ) -> None:
     run, _, _ = queries.load_run_progress(session.context, run_id)
+    hidden = queries.find_why_hidden(session.context, run_id)
     with session.context.store.read() as tx:
         samples = EvalRuns(tx).samples(run_id)
+    if hidden:
+        samples = [hide_sample(sample, hidden) for sample in samples]
     names = queries.load_target_names(session.context, {run.target})
     answers = AnswerColumns.from_samples(samples)
     figures = comparison.compute_arm_figures(answers)
@@ -233,10 +237,10 @@ def _show_run(
             "lenient": lenient,
             "unscored": sum(sample.error is SampleError.UNSCORED for sample in samples),
             "cut": cut,
+            "hidden": hidden,
         }
         output.document({**document, "answers": samples} if with_samples else document)
         return
-    cost_text = format_thousand_price(figures.cost_usd_per_1000, "")
     output.facts(
         [
             ("run", run.id),
@@ -246,7 +250,7 @@ def _show_run(
             ("queue", queued_run.text if queued_run else None),
             ("proposal", _name_proposals(queued_run) or None),
             ("samples", f"{len(samples)} of {run.wanted * run.epochs}"),
-            ("score", _format_scores(strict, lenient)),
+            ("score", hidden or _format_scores(strict, lenient)),
             (
                 "without a score",
                 f"{unscored} of {len(samples)}" if unscored else None,
@@ -258,11 +262,11 @@ def _show_run(
             ("failed calls", format_percent(figures.failed, 1, "") or None),
             (
                 "cost",
-                f"{cost_text} per 1,000 answers" if cost_text else NOT_RECORDED,
+                _format_cost(figures.cost_usd_per_1000, hidden),
             ),
             (
                 "time",
-                f"{format_latency(figures.p50_s, DASH)} (median)" if samples else None,
+                _format_time(figures.p50_s, hidden) if samples else None,
             ),
             ("message", run.message or None if queued_run is None else None),
         ]
@@ -280,6 +284,15 @@ def _show_run(
             },
             empty="no answers yet",
         )
+
+
+def _format_cost(cost_usd_per_1000: float | None, hidden: str) -> str:
+    cost_text = format_thousand_price(cost_usd_per_1000, "")
+    return hidden or (f"{cost_text} per 1,000 answers" if cost_text else NOT_RECORDED)
+
+
+def _format_time(median_s: float | None, hidden: str) -> str:
+    return hidden or f"{format_latency(median_s, DASH)} (median)"
 
 
 def _average(scores: Iterable[float | None]) -> float | None:

@@ -40,6 +40,7 @@ DOCUMENT_ATTRIBUTES = (
     "candidate_figures",
     "forecast",
     "cost",
+    "hidden",
 )
 
 

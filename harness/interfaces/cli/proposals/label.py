@@ -3,16 +3,16 @@ suffice. It needs nothing but text and single keys, so it works over SSH.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypedDict
 
 import click
 
-from harness.frame.errors import InputError
+from harness.frame.errors import InputError, NotFound
 from harness.frame.formatting import escape_controls, format_quantity
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import arg, command, opt
 from harness.interfaces.cli.frame.session import Session
-from harness.proposals.labels import label_pairs
+from harness.proposals.labels import label_closing, label_pairs
 from harness.proposals.labels.label_pairs import ShownPair
 from harness.proposals.labels.label_progress import LabelProgress
 from harness.proposals.labels.labelling import LabelChoice, ShownAnswer
@@ -36,6 +36,15 @@ _MARKS: Final[Mapping[str, Sequence[ShownAnswer]]] = {
     "2": (ShownAnswer.A, ShownAnswer.B),
     "n": (),
 }
+
+
+class _Wish(TypedDict):
+    """What the person who starts a labelling chooses."""
+
+    people: Sequence[str]
+    traffic: bool
+
+
 _INTERRUPTS: Final = ("\x03", "\x04")  # Ctrl-C and Ctrl-D in a terminal without line mode
 _FAILED_CODE: Final = 3
 _INCONCLUSIVE_CODE: Final = 4
@@ -52,8 +61,14 @@ def label(
         metavar="NAME",
     ),
     traffic: bool = opt("At the start: make the claim about the traffic, not these pairs."),
+    plan: bool = opt("At the start: show the plan, and start nothing."),
+    yes: bool = opt("At the start: do not ask.", "--yes", "-y"),
     skipped: bool = opt("Show the pairs again that you skipped."),
     status: bool = opt("Show how far the labels are, and no pair."),
+    close: str | None = opt(
+        "Close a labelling that cannot end, and its proposal. Needs an approver.",
+        metavar="REASON",
+    ),
 ) -> int:
     """Compare the answers of two models, blind, until the labels suffice.
 
@@ -61,31 +76,69 @@ def label(
     a or b for the better answer, t for a tie, ? for "can't tell", s to skip,
     u to mark an unacceptable answer, q to stop. The next call continues.
 
+    The first call shows the plan, and asks. Without a terminal, it starts nothing.
+
     Exit code: 0 passed or stopped, 3 failed, 4 inconclusive.
     """
     labelling = label_pairs.find_labelling(session.context, name)
-    if labelling and (people or traffic):
+    if labelling and (people or traffic or plan):
         raise InputError(
             f"{labelling} has begun: its people and its claim were fixed then; leave out "
-            "--person and --traffic"
+            "--person, --traffic and --plan"
         )
+    if not labelling and (status or skipped or close is not None):
+        raise NotFound(
+            f"{name!r} has no labelling yet: `swapgate label {name} --plan` shows the plan"
+        )
+    if close is not None:
+        return _close(session, labelling, close)
     if not labelling:
-        proposal = label_pairs.find_proposal(session.context, name)
-        started = session.decide(
-            label_pairs.start_labelling, proposal, people=people, traffic=traffic
-        )
+        started = _start(session, name, people, traffic=traffic, plan=plan, yes=yes)
+        if started is None:
+            return 0
         labelling = started.id
-        _show_start(started)
+        if session.actor.name not in started.people:
+            return 0
     if status or output.wants_document():
         return _show_status(label_pairs.load_progress(session.context, labelling))
     return _label(session, labelling, skipped=skipped)
 
 
-def _show_start(started: LabelProgress) -> None:
+def _start(
+    session: Session,
+    name: str,
+    people: Sequence[str],
+    *,
+    traffic: bool,
+    plan: bool,
+    yes: bool,
+) -> LabelProgress | None:
+    """Shows the plan, asks, and starts the labelling; None if it was not started."""
+    proposal = label_pairs.find_proposal(session.context, name)
+    wish: _Wish = {"people": people, "traffic": traffic}
+    planned = session.decide(label_pairs.plan_labelling, proposal, **wish)
+    if (plan or not yes) and output.wants_document():
+        output.document(planned)
+        return None
     output.note(
-        f"{started.id}: {format_quantity(started.pairs, 'pair')} of suite {started.suite}, "
-        f"labelled by {', '.join(started.people)}; {started.forecast}"
+        f"{format_quantity(planned.pairs, 'pair')} of suite {planned.suite} of "
+        f"{planned.proposal}, labelled by {', '.join(planned.people)}; {planned.forecast}"
     )
+    if plan:
+        return None
+    output.note("a labelling starts once for each proposal, and fixes pairs, people and claim")
+    if not yes and _read_key("start it? y, n: ") != "y":
+        output.note("nothing was started")
+        return None
+    started = session.decide(label_pairs.start_labelling, proposal, **wish)
+    output.note(f"{started.id} has begun")
+    return started
+
+
+def _close(session: Session, labelling: str, reason: str) -> int:
+    closed = session.decide(label_closing.close_labelling, labelling, reason)
+    output.answer(closed, f"{labelling} is closed: {closed.closed}")
+    return 0
 
 
 def _show_status(progress: LabelProgress) -> int:
@@ -103,7 +156,10 @@ def _show_status(progress: LabelProgress) -> int:
                 ("missing labels", missing or "none"),
                 ("labelled by two", f"{progress.both}; {progress.agreed} agree"),
                 ("plan", progress.forecast),
-                ("verdict", progress.verdict or "not yet: more labels decide"),
+                (
+                    "verdict",
+                    progress.verdict or progress.closed or "not yet: more labels decide",
+                ),
             ]
         )
     return _exit_code(progress) if progress.ended else 0
@@ -166,7 +222,9 @@ def _read_key(prompt: str) -> str:
     except OSError:  # without stdin, click opens /dev/tty
         raise InputError(
             "this process has no terminal for the keys: run the same command in a terminal, "
-            "or label on the dashboard; the labelling waits"
+            "or label on the dashboard's page Labels, or by the API: `POST "
+            "/api/v1/proposals/{proposal}/labellings` starts a labelling, and `POST "
+            "/api/v1/labellings/{labelling}/next` shows a pair"
         ) from None
     if not key or key in _INTERRUPTS:
         key = _QUIT

@@ -322,7 +322,7 @@ def _build_score_cells(row: RouteScorecard, score: SuiteScore) -> dict[str, obje
         "ROUTE": row.route.name,
         "SUITE": score.suite,
         "ROLE": score.role.value,
-        "SCORE": None if score.score is None else format_score(score.score),
+        "SCORE": score.hidden or (None if score.score is None else format_score(score.score)),
         "95 % INTERVAL": format_range(score.interval, format_score) if score.interval else None,
         "ITEMS": score.items or None,
         "MEASURED (UTC)": _describe_age(score),
@@ -331,5 +331,5 @@ def _build_score_cells(row: RouteScorecard, score: SuiteScore) -> dict[str, obje
 
 def _describe_age(score: SuiteScore) -> str:
     if score.measured_at is None:
-        return "never"
+        return "" if score.hidden else "never"
     return timestamp(score.measured_at) + ("" if score.current else " (older suite)")

@@ -1,0 +1,153 @@
+"""Decides what is hidden until people have labelled: the evidence of a judge's suites, if the
+policy asks for people's verdict.
+
+A person who has seen a judge's scores or a model's answers labels differently. So one rule
+hides them from everybody, on every page, command and API: from the first score until people's
+verdict or the proposal's end. Scores, means, answers and previews of a verdict are hidden.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.evals.settings import whole_suite
+from harness.frame.errors import SignatureInvalid
+from harness.frame.records.transaction import Transaction
+from harness.gate.policy import TrafficProof
+from harness.gate.run import EvalRun, Sample
+from harness.gate.suite_plan import SuiteRole
+from harness.proposals.labels.label_progress import load_state
+from harness.proposals.labels.records import Labellings
+from harness.routing.proposal import Proposal
+from harness.routing.records.proposals import Proposals
+
+HIDDEN: Final = "hidden"  # the value of `rule` in a hidden sample
+
+
+def describe_hidden(route: str) -> str:
+    """Describes why evidence is hidden, and the command that ends this."""
+    return f"hidden until people have labelled: `swapgate label {route}`"
+
+
+def list_labelled_suites(proposal: Proposal) -> frozenset[str]:
+    """Lists the suites about which people decide: those that a judge scores, except guards."""
+    if proposal.policy.proof is not TrafficProof.PEOPLE:
+        return frozenset()
+    return frozenset(
+        plan.suite
+        for plan in proposal.plans
+        if plan.judged_by and plan.role is not SuiteRole.GUARD
+    )
+
+
+def find_blind_suites(tx: Transaction, proposal: Proposal) -> frozenset[str]:
+    """Finds the suites of an open proposal whose evidence is hidden: people decide about them,
+    and have not ended their labels. A forged label ends nothing.
+    """
+    suites = list_labelled_suites(proposal)
+    if not suites or not proposal.open:
+        return frozenset()
+    return suites - tx.once(
+        ("labelled suites", proposal.id), lambda: _find_ended(tx, proposal.id)
+    )
+
+
+def _find_ended(tx: Transaction, proposal: str) -> frozenset[str]:
+    try:
+        return frozenset(
+            labelling.suite
+            for labelling in Labellings(tx).of_proposal(proposal)
+            if load_state(tx, labelling).evidence.is_decided
+        )
+    except SignatureInvalid:
+        return frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _BlindSuite:
+    """A suite whose evidence is hidden, with its open proposal."""
+
+    proposal: str
+    route: str
+    targets: frozenset[str]  # both arms
+    suite: str
+    suite_digest: str
+
+    def hides(self, target: str, suite: str, suite_digest: str) -> bool:
+        """Tells whether a target's run of a suite has the same answers: the suite itself, or
+        the whole suite of a slice, or a slice of it.
+        """
+        if target not in self.targets:
+            return False
+        return suite_digest == self.suite_digest or (
+            suite != self.suite and whole_suite(suite) == whole_suite(self.suite)
+        )
+
+
+def _list_blind(tx: Transaction) -> Sequence[_BlindSuite]:
+    return tx.once(
+        ("blind suites",),
+        lambda: [
+            _BlindSuite(
+                proposal.id,
+                proposal.route,
+                frozenset({proposal.incumbent, proposal.candidate}),
+                plan.suite,
+                plan.suite_digest,
+            )
+            for proposal in Proposals(tx).open()
+            for blind in [find_blind_suites(tx, proposal)]
+            for plan in proposal.plans
+            if plan.suite in blind
+        ],
+    )
+
+
+def find_why_hidden(tx: Transaction, run: EvalRun) -> str:
+    """Returns why a run's scores and answers are hidden; empty if they are shown. Earlier
+    attempts and runs by hand are hidden too, because they have the same answers.
+    """
+    for blind in _list_blind(tx):
+        if blind.hides(run.target, run.suite, run.suite_digest):
+            return describe_hidden(blind.route)
+    return ""
+
+
+def hide_evidence(tx: Transaction, proposal: Proposal) -> tuple[Proposal, str]:
+    """Returns a proposal as pages may show it, and why a part is hidden (else empty): without
+    the runs of hidden suites, and without a verdict on its own hidden suites.
+    """
+    why = ""
+    runs = dict(proposal.runs)
+    for plan in proposal.plans:
+        for blind in _list_blind(tx):
+            if any(
+                blind.hides(target, plan.suite, plan.suite_digest)
+                for target in (proposal.incumbent, proposal.candidate)
+            ):
+                why = describe_hidden(blind.route)
+                runs.pop(plan.suite, None)
+    if not why:
+        return proposal, ""
+    is_own = bool(find_blind_suites(tx, proposal))
+    return replace(proposal, runs=runs, verdict=None if is_own else proposal.verdict), why
+
+
+def hide_sample(sample: Sample, why: str) -> Sample:
+    """Returns a sample without answer, score, tokens, cost and time: each of them could tell a
+    labeller which model gave an answer.
+    """
+    return Sample(
+        run=sample.run,
+        item=sample.item,
+        epoch=sample.epoch,
+        position=sample.position,
+        answer=why,
+        strict=None,
+        lenient=None,
+        input_tokens=0,
+        output_tokens=0,
+        cost_usd=None,
+        duration_s=0.0,
+        rule=HIDDEN,
+    )

@@ -1,0 +1,220 @@
+"""The gate on suites that people label: the judge decides nothing, and alpha is divided."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.gate.offline.label_evidence import (
+    DrawnPair,
+    PairWeights,
+    plan_next_label,
+    replan_labels,
+)
+from harness.gate.offline.label_plan import LabelDesign
+from harness.gate.offline.pairs import PairedItem, PairedSuite
+from harness.gate.offline.people_claims import SuiteLabels, judge_people, label_alpha
+from harness.gate.offline.suite_claims import UNLABELLED, SuiteClaim
+from harness.gate.offline.verdicts import judge_suites
+from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
+from harness.gate.verdict import ScorePair
+
+pytestmark = pytest.mark.req("F2", "F13")
+
+PAIRS: Final = 60
+ALL_OPEN: Final = PairWeights(0.0, (0.0, 1.0, 0.0))
+
+
+def plan(
+    suite: str = "traffic",
+    *,
+    judged_by: str = "a judge",
+    role: SuiteRole = SuiteRole.PRIMARY,
+    combine: PrimaryCombination | None = None,
+    claim: Claim = Claim.SUPERIOR,
+    requests: tuple[int, ...] = (1,) * PAIRS,
+) -> SuitePlan:
+    return SuitePlan(
+        suite,
+        "digest",
+        role,
+        claim,
+        margin=0.1,
+        alpha=0.05,
+        n_max=PAIRS,
+        epochs=1,
+        order_seed=1,
+        combine=combine,
+        judged_by=judged_by,
+        unit_requests=requests if judged_by else (),
+    )
+
+
+def measured(
+    scores: Sequence[float],
+    of: SuitePlan,
+    labels: SuiteLabels | None = None,
+) -> SuiteClaim:
+    items = tuple(
+        PairedItem(ScorePair(str(number), 0.5, share, 0.5, share))
+        for number, share in enumerate(scores)
+    )
+    by_people = bool(of.judged_by) and of.role is not SuiteRole.GUARD
+    return SuiteClaim(of, PairedSuite(items, "a", "b"), by_people=by_people, labels=labels)
+
+
+def labelled(preference: float, of: SuitePlan, plans: Sequence[SuitePlan] = ()) -> SuiteLabels:
+    """Labels that all prefer the same, until they suffice."""
+    design = LabelDesign(of.claim.quality, of.margin, label_alpha(of, plans or [of]))
+    found = SuiteLabels("lb_1", ("ada",), 0, 1, design, ALL_OPEN, ())
+    while not found.evidence.is_decided:
+        step = plan_next_label(ALL_OPEN, found.drawn, design)
+        pair = DrawnPair(1, 1.0 / PAIRS, step, preference, preference, 0.0)
+        found = replace(found, labels=found.labels + 1, drawn=(*found.drawn, pair))
+    return found
+
+
+SHARES = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=PAIRS, max_size=PAIRS)
+
+
+@given(SHARES, st.sampled_from([(1.0, "passed"), (0.0, "failed"), (0.5, "inconclusive")]))
+def test_no_judge_changes_what_people_have_decided(
+    shares: list[float], case: tuple[float, str]
+) -> None:
+    preference, outcome = case
+    of = plan()
+
+    joint = judge_suites([measured(shares, of, labelled(preference, of))])
+
+    assert joint.outcome == outcome
+
+
+@given(SHARES)
+def test_no_judge_decides_before_the_labels_end(shares: list[float]) -> None:
+    joint = judge_suites([measured(shares, plan())])
+
+    assert joint.outcome == UNLABELLED
+    (report,) = joint.reports
+    assert (report.delta, report.wins, report.losses) == (0.0, 0, 0)
+
+
+def test_a_suite_with_missing_answers_runs_before_it_waits_for_people() -> None:
+    assert judge_suites([measured([0.0] * (PAIRS - 1), plan())]).outcome == "running"
+
+
+@pytest.mark.parametrize(
+    ("role", "score", "outcome"),
+    [
+        (SuiteRole.GUARD, 0.0, "failed"),
+        (SuiteRole.REQUIRED, 0.0, "failed"),
+        (SuiteRole.GUARD, 0.5, UNLABELLED),
+        (SuiteRole.REQUIRED, 1.0, UNLABELLED),
+    ],
+)
+def test_people_label_only_if_the_other_suites_leave_a_pass_possible(
+    role: SuiteRole, score: float, outcome: str
+) -> None:
+    claim = Claim.NON_INFERIOR
+    other = plan("latency", judged_by="", role=role, claim=claim)
+
+    joint = judge_suites(
+        [measured([score] * PAIRS, other), measured([1.0] * PAIRS, plan(claim=claim))]
+    )
+
+    assert joint.outcome == outcome
+
+
+def test_a_guard_with_a_judge_rejects_by_its_judge() -> None:
+    guard = plan("tone", role=SuiteRole.GUARD, claim=Claim.NON_INFERIOR)
+
+    joint = judge_suites([measured([0.0] * PAIRS, guard), measured([1.0] * PAIRS, plan())])
+
+    assert joint.outcome == "failed"
+
+
+@pytest.mark.parametrize(("people", "scores"), [(1, 0), (2, 0), (3, 0), (1, 1), (2, 3)])
+def test_the_suites_of_one_claim_spend_alpha_together(people: int, scores: int) -> None:
+    any_of = PrimaryCombination.ANY
+    plans = [
+        *(plan(f"traffic {n}", combine=any_of) for n in range(people)),
+        *(plan(f"maths {n}", judged_by="", combine=any_of) for n in range(scores)),
+    ]
+
+    spent = sum(label_alpha(one, plans) for one in plans[:people])
+
+    assert spent == pytest.approx(0.05 * people / (people + scores))
+
+
+def test_one_of_two_labelled_suites_is_enough_where_the_policy_says_so() -> None:
+    plans = [plan(name, combine=PrimaryCombination.ANY) for name in ("mail", "chat")]
+    cases = [
+        measured([0.0] * PAIRS, one, labelled(preference, one, plans))
+        for one, preference in zip(plans, (1.0, 0.5), strict=True)
+    ]
+
+    assert judge_suites(cases).outcome == "passed"
+    assert judge_suites([cases[0], replace(cases[1], labels=None)]).outcome == UNLABELLED
+
+
+def test_scores_have_the_alpha_that_labels_leave() -> None:
+    of = plan(combine=PrimaryCombination.ANY)
+    other = plan("maths", judged_by="", combine=PrimaryCombination.ANY)
+    scores = [1.0 if number % 3 else 0.0 for number in range(PAIRS)]
+
+    joint = judge_suites(
+        [measured([0.5] * PAIRS, of, labelled(0.5, of)), measured(scores, other)]
+    )
+
+    maths = next(report for report in joint.reports if report.suite == "maths")
+    assert maths.figures.holm is not None
+    assert maths.figures.holm.limit < 0.05 / 2
+    assert (maths.figures.holm.p <= maths.figures.holm.limit) == (maths.outcome == "passed")
+
+
+def test_a_labelled_part_of_a_weighted_mean_must_show_the_claim_itself() -> None:
+    weighted = PrimaryCombination.WEIGHTED
+    traffic = plan(combine=weighted)
+    maths = measured([1.0] * PAIRS, plan("maths", judged_by="", combine=weighted))
+
+    def joint(preference: float) -> str:
+        case = measured([0.5] * PAIRS, traffic, labelled(preference, traffic))
+        return judge_suites([maths, case]).outcome
+
+    assert [joint(1.0), joint(0.5), joint(0.0)] == ["passed", "inconclusive", "failed"]
+
+
+def test_requests_that_contradict_the_callers_leave_no_verdict() -> None:
+    of = plan()
+    found = labelled(1.0, of)
+    heavy = tuple(0.0 for _ in found.drawn)
+    loud = replace(found, requests=PairWeights(0.0, (1.0, 0.0, 0.0)), by_requests=heavy)
+
+    report = judge_people(of, measured([1.0] * PAIRS, of).paired, loud).report
+
+    assert report.outcome == "inconclusive"
+    assert "weighted by requests: callers with many requests" in report.reason
+
+
+def test_each_plan_of_a_draw_follows_from_the_labels_that_were_known() -> None:
+    design = LabelDesign(Claim.SUPERIOR, 0.1)
+    late = [1.0, 0.0, 1.0, 0.5, 1.0]  # the second label comes after the fourth draw
+    drawn: list[DrawnPair] = []
+    histories: list[tuple[list[DrawnPair], list[DrawnPair]]] = []
+    for number, preference in enumerate(late):
+        known = [replace(pair) for pair in drawn]
+        if 1 < number < 4:
+            known[1] = replace(known[1], low=0.0, high=1.0, unacceptable=None)
+        step = plan_next_label(ALL_OPEN, known, design)
+        done = {0: [], 1: [0], 2: [], 3: [2], 4: [1, 3]}[number]
+        missing = [1] if number in (2, 3) else []
+        histories.append(([drawn[at] for at in done], [known[at] for at in missing]))
+        drawn.append(DrawnPair(1, 1.0 / PAIRS, step, preference, preference, 0.0))
+
+    steps = [*replan_labels(ALL_OPEN, histories, design)]
+
+    for pair, step in zip(drawn, steps, strict=True):
+        for name, values in pair.step.as_json().items():
+            assert step.as_json()[name] == pytest.approx(values)
