@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROUTE: Final = "desk"
 SUITE: Final = "desk-traffic"
-CALLERS: Final = 60
+CALLERS: Final = 40
 MARGIN: Final = 0.05
 POLICY: Final[Document] = {
     **SHORT,
