@@ -72,11 +72,11 @@ def choose_key(screen: str) -> str:
 
 
 def label_pairs(place: Installation, name: str) -> ScriptedLabels:
-    """Runs `swapgate label NAME` in a pseudo-terminal, and labels until the command ends."""
+    """Runs `swapgate label` in a pseudo-terminal, and labels until the command ends."""
     found = ScriptedLabels()
     ours, theirs = pty.openpty()
     with subprocess.Popen(  # noqa: S603 - the command under test
-        [str(place.program), "label", name],
+        [str(place.program), "label", name, "--yes"],
         cwd=place.folder,
         env=place.variables({"TERM": "dumb"}),
         stdin=theirs,
