@@ -15,6 +15,8 @@ from harness.gate.offline.verdicts import replay_verdict, verdict_bytes
 from harness.gate.sentences import RECORDED_HISTORY
 from harness.gate.verdict import Passed
 from harness.proposals.labels import label_pairs
+from harness.proposals.labels.labelling import LabelChoice
+from harness.proposals.labels.records import Labellings
 from harness.proposals.report.blocks import Sentence, plain_text
 from harness.proposals.report.comparison import load_comparison
 from harness.proposals.report.document import describe_comparison
@@ -209,7 +211,7 @@ def test_a_labeller_sees_the_history_of_a_turn_and_runs_have_equal_weights(
     started = label_pairs.start_labelling(ctx, ada, proposal.id)
 
     with world.store.read() as tx:
-        labelling = label_pairs.Labellings(tx).get(started.id)
+        labelling = Labellings(tx).get(started.id)
     turns = ctx.suites.recorded_turns("traffic")
     weights: dict[str, float] = {}
     for item in labelling.items:
@@ -226,6 +228,6 @@ def test_a_labeller_sees_the_history_of_a_turn_and_runs_have_equal_weights(
             assert "calls find({" in pair.request
             assert "looked on shelf" in pair.request.rpartition("TOOL\n")[2]
             break
-        label_pairs.give_label(ctx, ada, started.id, pair.number, label_pairs.LabelChoice.TIE)
+        label_pairs.give_label(ctx, ada, started.id, pair.number, LabelChoice.TIE)
     else:
         pytest.fail("no pair with a function's result in ten")
