@@ -9,14 +9,16 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from evals.suites.items import Item
 from harness.app.proof import check_proof
 from harness.app.store.proof_rows import ProvenRows, build_proven, find_faults, read_proof
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import Conflict
-from harness.frame.people.access import Actor, Role
+from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.signing.ed25519 import Ed25519Signatures
+from harness.gate.suite_plan import SuiteRole
 from harness.gate.verdict import Failed, Inconclusive, Passed, Verdict
 from harness.proposals import evaluation, recomputation, submission
 from harness.proposals.labels import label_pairs
@@ -28,8 +30,12 @@ from harness.proposals.report.blocks import Heading, plain_text
 from harness.proposals.report.comparison import load_comparison
 from harness.proposals.report.document import describe_comparison
 from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Target
+from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
+from harness.routing.records.runs import EvalRuns
+from harness.routing.route_settings import RouteSuite
 from tests.integration.test_labelling import answers_by_model
 from tests.integration.test_traffic_verdicts import draw_of, number_of, use, verdict_of
 from tests.support.control.control_plane import ANN, SmallInstallation
@@ -56,7 +62,7 @@ def tie(_item: str) -> str:
 
 @pytest.fixture
 def world(plain_world: SmallInstallation) -> SmallInstallation:
-    use(plain_world, draw_of(plain_world))
+    use(plain_world, draw_of(plain_world, callers=60))
     judge_says(plain_world, "1.0")
     return plain_world
 
@@ -144,6 +150,31 @@ def test_labels_of_all_pairs_without_a_result_are_not_enough_evidence(
     assert isinstance(verdict, Inconclusive)
     assert proposal.phase is ProposalPhase.REJECTED
     assert "NOT ENOUGH EVIDENCE, all pairs have labels" in verdict.reason
+
+
+def test_a_guard_that_fails_ends_the_proposal_without_labels(world: SmallInstallation) -> None:
+    suites = (RouteSuite("traffic"), RouteSuite("colours", role=SuiteRole.GUARD))
+    routes.change_settings(
+        world.context(), SYSTEM, "chat", lambda now: replace(now, suites=suites)
+    )
+
+    def answers(target: Target, item: Item, _epoch: int) -> str:
+        if item.id.startswith("drw_"):
+            return "1.0"
+        return str(item.target) if target.model == "base" else "wrong"
+
+    world.script = answers
+    proposal = world.until_decided(world.propose("sim/good").id)
+
+    verdict = verdict_of(world, proposal)
+    assert isinstance(verdict, Failed)
+    assert verdict.reason.startswith("colours: ")
+    (traffic,) = (report for report in verdict.suites if report.suite == "traffic")
+    assert (traffic.delta, traffic.wins) == (0.0, 0)
+    assert recomputation.replay_verdict(world.context(), verdict.id).agrees
+    with world.store.read() as tx:
+        again = recomputation.recompute_stored(world.context(), tx, verdict, proposal)
+    assert again.agrees, again.text
 
 
 @pytest.mark.parametrize("share", ["0.0", "1.0"])
@@ -255,9 +286,18 @@ def test_the_report_names_people_first(world: SmallInstallation, ada: Actor) -> 
 def test_a_replay_computes_the_same_verdict_from_labels(
     world: SmallInstallation, ada: Actor
 ) -> None:
-    _, verdict = decided(world, ada, candidate)
+    proposal, verdict = decided(world, ada, candidate)
+    ctx = world.context()
+    assert recomputation.replay_verdict(ctx, verdict.id).agrees
 
-    assert recomputation.replay_verdict(world.context(), verdict.id).agrees
+    # Retention deletes the texts, and no label.
+    with world.store.write() as tx:
+        later = world.clock.now() + timedelta(days=1)
+        assert EvalRuns(tx).blank_texts("traffic", later, limit=9)
+    replayed = recomputation.replay_verdict(ctx, verdict.id)
+    assert replayed.agrees, replayed.differences
+    with world.store.read() as tx:
+        assert recomputation.recompute_stored(ctx, tx, verdict, proposal).agrees
 
 
 def test_a_skipped_pair_that_gets_its_label_late_is_replayed_with_what_was_known(

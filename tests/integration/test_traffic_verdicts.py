@@ -43,6 +43,7 @@ def draw_of(
     requests: Callable[[int], int] = lambda _: 1,
     judge: str = "sim/judge",
     why: str = WHY,
+    callers: int = CALLERS,
 ) -> SuiteSettings:
     """A drawn suite of one record of each caller, yesterday."""
     file = Path(world.folder) / f"{name}.jsonl"
@@ -59,7 +60,7 @@ def draw_of(
                 "provenance": {"at": at.isoformat()},
             },
         }
-        for number in range(CALLERS)
+        for number in range(callers)
     ]
     file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     return SuiteSettings(
@@ -125,7 +126,6 @@ def test_the_verdict_names_its_judge_first_and_its_replay_is_the_same(
 def test_the_report_names_the_judge_first_and_no_time_of_a_logged_answer(
     world: SmallInstallation,
 ) -> None:
-    world.policy = replace(POLICY, proof=TrafficProof.JUDGE)
     proposal = world.until_decided(world.propose("sim/good").id)
 
     comparison = load_comparison(world.context(), proposal.id)

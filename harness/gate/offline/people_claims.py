@@ -105,7 +105,10 @@ def judge_preference(labels: SuiteLabels) -> PeopleVerdict:
     weighted = labels.weigh_by_requests(evidence)
     share = f"the candidate wins a share of {evidence.estimate:.2f} of {_name_subject(design)}"
     if weighted is not None:
-        if outcome != "inconclusive" and (weighted > design.claimed) != (outcome == "passed"):
+        sides = [value > design.claimed for value in (evidence.estimate, weighted)]
+        shown = outcome == "passed"
+        # An estimate against its own e-values says nothing about callers and requests.
+        if outcome != "inconclusive" and sides == [shown, not shown]:
             sentence = (
                 f"{labels.by}: NOT ENOUGH EVIDENCE, {share}, but {weighted:.2f} weighted by "
                 "requests: callers with many requests and the others disagree, so neither is "

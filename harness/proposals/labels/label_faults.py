@@ -137,10 +137,19 @@ def _find_item_faults(
     ties = {item.item for item in labelling.items if item.judged is None}
     firsts = first_answers(answer for answer in answers if answer.position < plan.planned_items)
     expected = build_items(plan, firsts.values(), lambda sample: sample.item in ties)
-    if expected != labelling.items:
+    weights = [(item.item, item.weight) for item in labelling.items]
+    if weights != [(item.item, item.weight) for item in expected]:
         yield "its pairs do not follow from the stored answers"
-    elif any(firsts[item].strict not in (None, 0.5) for item in ties):
-        yield "answers that its pairs call equal have another score"
+        return
+    for item in labelling.items:
+        answer = firsts[item.item]
+        score = 0.5 if answer.strict is None else answer.strict
+        # An empty answer is a loss, and a deleted text may have been empty.
+        is_loss = item.judged == 0.0 and (answer.strict is None or not answer.answer.strip())
+        if item.judged is None and score != 0.5:
+            yield f"pair {item.item} counts as equal answers, but has another score"
+        elif item.judged not in (None, score) and not is_loss:
+            yield f"the judge's preference of pair {item.item} differs from its score"
 
 
 def _find_label_faults(state: LabellingState) -> Iterator[str]:

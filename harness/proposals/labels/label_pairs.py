@@ -230,6 +230,8 @@ def show_next_pair(
                 return NextPair(None, build_progress(tx, state))
             LabelDraws(tx).add(new)
             state = LabellingState(state.labelling, (*state.draws, new), state.labels)
+            if state.evidence.is_decided:  # whatever the label of this pair would be
+                return NextPair(None, _record_end(tx, actor, state))
             draw = new if actor.principal in new.people else None
         pair = _show(ctx, tx, state, draw, actor.principal)
         return NextPair(pair, build_progress(tx, state))

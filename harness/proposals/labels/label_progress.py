@@ -140,7 +140,7 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
         passed=verdict.outcome == "passed",
         inconclusive=verdict.outcome == "inconclusive",
         verdict=verdict.sentence if verdict.outcome != "running" else "",
-        closed="" if verdict.outcome != "running" else _describe_close(proposal),
+        closed=_describe_close(proposal) if verdict.outcome == "running" else "",
         both=both,
         agreed=agreed,
         forecast="",
@@ -149,7 +149,7 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
 
 
 def _describe_close(proposal: Proposal) -> str:
-    """Describes why nobody labels any more; empty while the proposal is open."""
+    """Describes why a labelling takes no more labels; empty while the proposal is open."""
     if proposal.open:
         return ""
     return f"{proposal.id} {proposal.predicate}: {proposal.closed_because}"
