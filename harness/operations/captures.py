@@ -53,7 +53,8 @@ class CaptureSummary:
     """A captured request without its content, for lists.
 
     `seen` counts equal requests, `redactions` counts them by rule, and `body_bytes` is the size
-    of request and answer before redaction.
+    of request and answer before redaction. `shadow`: whose pair it is; None for a sampled
+    request.
     """
 
     id: str
@@ -71,6 +72,7 @@ class CaptureSummary:
     seen: int
     body_bytes: int
     too_large: bool  # larger than the route's copy_max_bytes, so the content is not stored
+    shadow: str | None
 
 
 @dataclass(frozen=True)

@@ -210,6 +210,7 @@ def _build_capture_cells(summary: CaptureSummary) -> dict[str, object]:
         "TOOLS": summary.tools,
         "REDACTED": ", ".join(f"{name} {n}" for name, n in summary.redactions.items()),
         "SEEN": summary.seen,
+        "SHADOW": summary.shadow,
         "SIZE": format_bytes(summary.body_bytes),
         "KEPT": "no: over the limit" if summary.too_large else None,
         "EXPIRES": summary.expires_at,

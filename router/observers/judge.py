@@ -26,7 +26,7 @@ from router.frame.asgi import header
 from router.frame.body import ClientRequest, read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.limits import BoundedMap
-from router.observers.capture import CAPTURE_OPT_OUT
+from router.observers.capture_head import CAPTURE_OPT_OUT
 from router.observers.shadow import OFF, SHADOW_OPT_OUT
 from router.observers.side_calls import (
     OVER_CAP,

@@ -18,7 +18,7 @@ from harness.routing.shadow_pair import (
     CandidateOutcome,
     pair_id,
 )
-from router.observers.capture import OK, build_capture_head, is_copy_refused
+from router.observers.capture_head import OK, build_capture_head, is_copy_refused
 from router.protocols.answers import TokenUsage
 from router.recording.port import CaptureDraft, Recording
 from router.recording.shared_files import SharedMarks

@@ -23,7 +23,7 @@ from harness.providers.models.capabilities import Endpoint
 from harness.routing.settings import TracingSettings
 from router.frame.body import ClientRequest
 from router.frame.replies import Header
-from router.observers.capture import is_copy_refused
+from router.observers.capture_head import is_copy_refused
 from router.request.client_directives import client_headers
 from router.request.request_state import RoutedRequest, UpstreamAnswer
 from router.request.routed_response import RoutedResponse

@@ -44,7 +44,7 @@ from router.frame.asgi import Message, Scope, Send
 from router.frame.body import read_request
 from router.frame.failure import SEND_WHOLE
 from router.frame.replies import JSON, RETRY, Reply, error_reply
-from router.observers.capture import is_copy_refused
+from router.observers.capture_head import is_copy_refused
 from router.protocols.caller_names import body_callers, header_person
 from router.request.client_directives import HeadPlan, caller_keys
 from router.request.routed_response import RoutedResponse

@@ -256,9 +256,9 @@ EXCEPTIONS: Final = {
         BOTH,
         "how many there are of each, counted in an index",
     ),
-    r"FROM captured ORDER BY captured\.at DESC, captured\.id$": (
+    r"captured\.shadow IS NULL ORDER BY captured\.at DESC, captured\.id$": (
         BOTH,
-        "an export writes all captured requests",
+        "an export writes all sampled requests",
     ),
     r"DELETE FROM captured$": (
         ("postgresql",),

@@ -1,6 +1,7 @@
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,24 @@ import sqlalchemy as sa
 
 from evals.sim import faults, server
 from evals.sim.simulator import Simulator
+from harness.app.store.store import Store
 from harness.canary import shadows
 from harness.frame.people.access import SYSTEM, OptOut
 from harness.frame.records.transaction import Transaction
+from harness.frame.runtime.clock import SystemClock
 from harness.operations import captures, keys
 from harness.operations.records import CAPTURED, Captures, captured
 from harness.routing.capture import CapturedRequest
 from harness.routing.route_settings import RouteSettings
 from harness.routing.shadow_pair import CANDIDATE, CandidateOutcome
 from tests.integration.test_router_shadow import ADA, KIM, NEW, OLD, Scene, change, scene
+from tests.support.control.manual_clock import ManualClock
+from tests.support.providers import simulator_thread
 from tests.support.router.live_router import QUICK, SECRET, wait_until
+from tests.support.router.router_process import ROUTE, ask, eventually, routed
 from tests.support.router.simulated_router import OWN, SPARE
+from tests.support.site.processes import kill_nine
+from tests.support.site.signing_keys import CONTROL
 
 pytestmark = pytest.mark.req("F8", "F9")
 
@@ -276,3 +284,68 @@ def test_deleting_a_user_deletes_the_users_pair(
         assert deletion.captures == 1
         (left,) = stored(at)
         assert f"{left.content['messages'][0]['content']}".endswith("1")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_pairs_that_a_killed_worker_asked_are_lost_and_none_reads_as_an_answer(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    hanging = server.simulator(time_scale=0.0)
+    hanging.faults.set(SPARE, faults.parse_fault({"kind": "hang"}))
+    sections = {
+        "data_classes": {"personal": ["sim"]},
+        "router": {"flush_interval_s": 0.2, "total_timeout_s": 600.0},
+        "routes": {
+            ROUTE: {
+                "incumbent": f"sim/{OWN}",
+                "suites": ["colours"],
+                "capture": "1%",
+                "data_class": "personal",
+            }
+        },
+    }
+    with (
+        simulator_thread.serve_in_thread(hanging) as provider,
+        routed(tmp_path, provider, sqlite_url, **sections) as world,
+        world.client() as client,
+    ):
+        world.start("--workers", "2")
+        start = ("shadow", "start", ROUTE, f"sim/{SPARE}", "--share", "100")
+        world.place.run(*start, "--usd-per-day", "none", "--reason", "a look")
+        store = world.installation.store
+
+        def pairs() -> Sequence[CapturedRequest]:
+            with store.read() as tx:
+                return load(tx)
+
+        users = iter(range(1000))
+
+        def have_pairs(outcome: CandidateOutcome, number: int) -> bool:
+            ask(client, user=f"user-{next(users)}")
+            found = [pair.candidate.outcome for pair in pairs() if pair.candidate]
+            return found.count(outcome) >= number
+
+        # The first requests may come before the workers know the shadow.
+        eventually(lambda: have_pairs(CandidateOutcome.PENDING, 3))
+        killed = world.workers()
+        for worker in killed:
+            kill_nine(worker.pid)
+        eventually(lambda: len(set(world.workers()) - set(killed)) == len(killed))
+        hanging.faults.clear()
+        eventually(lambda: have_pairs(CandidateOutcome.ANSWERED, 1))
+        assert world.place.terminate("router") == 0
+
+        (shadow,) = {pair.shadow for pair in pairs()}
+        later = ManualClock(SystemClock().now() + timedelta(minutes=12))
+        with (
+            closing(
+                Store(sqlite_url, secret=SECRET, clock=later, signatures=CONTROL)
+            ) as reopened,
+            reopened.read() as tx,
+        ):
+            found = Captures(tx).pairs(str(shadow), judged=(), limit=100)
+        known = [pair.candidate.outcome for pair in found if pair.candidate]
+        assert known[:3] == [CandidateOutcome.LOST] * 3
+        assert CandidateOutcome.ANSWERED in known[3:]
+        assert all(CANDIDATE not in pair.content for pair in found[:3])

@@ -13,12 +13,13 @@ from harness.frame.database import engine
 from harness.frame.people.access import SYSTEM
 from harness.operations.captures import delete_user
 from harness.operations.control_jobs import blank_old_texts, purge_expired
-from harness.operations.records import Captures
+from harness.operations.records import CAPTURED, Captures
 from harness.proposals.recomputation import replay_verdict
 from harness.routing.kept_responses import KeptPiece
 from harness.routing.records.kept_pieces import KeptPieces
 from harness.routing.records.runs import EvalRuns
 from harness.routing.reliability.failover import hash_callers
+from harness.routing.shadow_pair import CANDIDATE
 from tests.contract.test_store_observations import ONE
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -108,8 +109,14 @@ def captured(world: Routed) -> int:
 
 
 def captures(world: Routed) -> list[str]:
+    """The contents of the sampled requests, and of the shadow's pairs with both answers."""
     with world.installation.store.read() as tx:
-        return [str(capture.content) for capture in Captures(tx).list()]
+        query = sa.select(CAPTURED.table).where(CAPTURED.table.c.shadow.is_not(None))
+        pairs = [CAPTURED.read(row).content for row in tx.read(query)]
+        sampled = [capture.content for capture in Captures(tx).list()]
+    return [
+        str(content) for content in (*sampled, *(pair for pair in pairs if CANDIDATE in pair))
+    ]
 
 
 @pytest.mark.verify
@@ -155,7 +162,8 @@ def test_seeded_words_are_gone_after_the_users_deletion(
         )
         tell_everybody(site, USER, word)
         tell_everybody(site, "another", other)
-        eventually(lambda: captured(world) == 6)
+        # Each user's first request is a pair of the shadow, too.
+        eventually(lambda: captured(world) == 6 and len(captures(world)) == 8)
         world.place.start("control", "serve", "control", wait_for="/readyz")
         done = json.loads(
             run("eval", "run", "asked", "sim/sim-base", "--wait", "--json").stdout
@@ -164,14 +172,14 @@ def test_seeded_words_are_gone_after_the_users_deletion(
             [sample] = EvalRuns(tx).samples(done["run"]["id"])
         assert asked in sample.prompt
         assert asked in sample.answer
-        assert sum(word in capture for capture in captures(world)) == 3
+        assert sum(word in capture for capture in captures(world)) == 4
 
         before = stored_bytes(tmp_path, database_url)
         assert all(seed.encode() in before for seed in (word, other, asked))
         assert store.signature_faults() == []
 
         for expected in (
-            {"sessions": 1, "captures": 3},
+            {"sessions": 1, "captures": 4},
             {"sessions": 0, "captures": 0},
         ):
             deleted = run("user", "delete", USER, "--reason", "ticket 12", "--json")
