@@ -210,7 +210,10 @@ def _render_verdict(status: ShadowStatus) -> str:
     if not verdict.words:
         return faint("none")
     label = PASSED if verdict.outcome == "passed" else FAILED
-    return noted(markup.state(label), verdict.next_step.replace("`", ""))
+    shown = noted(markup.state(label), verdict.next_step.replace("`", ""))
+    if proposal := status.shadow.proposal:
+        shown += markup.link("compare", escape(proposal), id=proposal)
+    return shown
 
 
 DURATIONS: Final[Mapping[str, timedelta]] = {

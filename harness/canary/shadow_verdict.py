@@ -38,7 +38,7 @@ from harness.routing.shadow_score import ShadowScore
 from harness.routing.table import Route
 
 # Stands for every suite of traffic of a route, to count the looks at its traffic.
-_ANY_TRAFFIC: Final = SuitePin("", "", "", f"{TRAFFIC_SCORER}@", "", 0)
+ANY_TRAFFIC: Final = SuitePin("", "", "", f"{TRAFFIC_SCORER}@", "", 0)
 RUNNING: Final = "running"
 NO_JUDGE: Final = "none: without a judge, a shadow gives no verdict, only the six checks"
 
@@ -106,7 +106,7 @@ def fix_terms(
     if running := _find_running_series(tx, route, candidate, fixed):
         return running
     lineage = registration.find_lineage(tx, candidate, None)
-    looks, _ = registration.count_looks(tx, _ANY_TRAFFIC, candidate.id, lineage, route.name)
+    looks, _ = registration.count_looks(tx, ANY_TRAFFIC, candidate.id, lineage, route.name)
     look = looks + 1
     return ShadowTerms(*fixed, alpha=spend_alpha(gate.alpha, look), look=look, series=shadow_id)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.canary import shadows
-from harness.canary.shadow_verdict import ShadowJudge
+from harness.canary.shadow_verdict import ANY_TRAFFIC, ShadowJudge
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import InputError, NotAllowed
@@ -19,6 +19,7 @@ from harness.gate.policy import GatePolicy
 from harness.gate.suite_plan import Claim
 from harness.operations.records import Captures
 from harness.operations.shadow_judging import GIVE_UP_AFTER, PairJudgement, ShadowJudging
+from harness.proposals.registration import count_looks
 from harness.providers.registry import targets
 from harness.providers.target import Price, Provider
 from harness.routing.capture import CapturedRequest
@@ -316,6 +317,10 @@ def test_other_terms_are_another_look_with_less_alpha_also_for_proposals(
         looks = list_shadow_looks(tx, "chat", {first.candidate.id})
         assert sorted(looks) == [1, 2]  # the second is live
         assert list_shadow_looks(tx, "other", {first.candidate.id}) == []
+        # A proposal with a suite of traffic of the route would be the third look.
+        lineage = {first.candidate.id}
+        looks, _ = count_looks(tx, ANY_TRAFFIC, first.candidate.id, lineage, "chat")
+        assert looks == 2
     # A shadow without a score is no look once it has ended.
     shadows.stop_shadow(scene.context(), BEN, "chat")
     with scene.store.read() as tx:

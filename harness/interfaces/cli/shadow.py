@@ -80,8 +80,9 @@ def start(
     """Mirror a share of a route's requests to a target (by id or provider/model).
 
     Callers get the incumbent's answers. Needs an open proposal for the candidate, or an
-    approver. With --judge, each caller's first pair of answers is stored as captures are, and
-    the judge's provider gets it. The shadow ends at its verdict.
+    approver. On a route that keeps captures, each caller's first pair of answers is stored as
+    captures are. With --judge, the judge's provider gets these pairs, and the shadow ends at
+    its verdict.
     """
     from harness.app.shadow_judge import choose_judge  # noqa: PLC0415 - only this command needs it
 
