@@ -22,7 +22,7 @@ help: ## list the targets
 setup: ## make .venv from the hash-pinned locks (instant when it is there)
 	@sh requirements/setup.sh
 
-demo: setup ## the seven stories, live; ONCE=1 ends by itself, SWAP=1 swaps the candidates
+demo: setup ## the eight stories, live; ONCE=1 ends by itself, SWAP=1 swaps the candidates
 	@$(BIN)/swapgate demo $(if $(call is_set,$(ONCE)),--once) $(if $(call is_set,$(SWAP)),--swap)
 
 test: setup ## format, lint, types, imports, docs, the tests on both databases

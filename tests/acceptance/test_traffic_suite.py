@@ -1,102 +1,156 @@
-"""A team without evals proves a swap by its spend log, and no logged write happens again."""
+"""A team without evals swaps a model by the log of its LiteLLM proxy and by a person's labels,
+with the commands of docs/how-to/no-evals.md. No logged write happens again.
+"""
 
+import itertools
 import json
-from datetime import UTC, datetime, timedelta
+import os
+import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.acceptance.conftest import Installing
-from tests.acceptance.installation import Document, Installation
+from tests.acceptance import labeller
+from tests.acceptance.installation import Database, Document, Installation
 from tests.acceptance.providers import Simulator
-from tests.acceptance.swaps import SHORT, await_phase, await_up, before_simulator, propose
+from tests.acceptance.spend_logs import MODEL, WRITE, written_log
+from tests.support.site.documented_commands import DOCS, UNTIL_UP, DocumentedCommands
 
-CALLERS: Final = 120
-DAY_S: Final = 86_400
-WRITE: Final = "Send every customer the mail 4711"
-POLICY: Final[Document] = {
-    **SHORT,
-    "proof": "judge",
-    "gate": {**SHORT["gate"], "claim": "non_inferior", "margin": 0.1},
+PAGE: Final = "how-to/no-evals.md"
+SHORT: Final = "Parcel $n is on its way."
+DATED: Final = f"Parcel $n left the depot in Leeds. It {labeller.PREFERRED}."
+
+
+def answering(by_last_digit: dict[str, str]) -> Document:
+    lines = [
+        {"newest": rf"parcel (?P<n>\d*[{digits}])\b", "text": text}
+        for digits, text in by_last_digit.items()
+    ]
+    return {"script": lines}
+
+
+# The truth that the labels have to find: people prefer the candidate's answer to half of the
+# callers, and the incumbent's to three tenths. Others get equal answers.
+PROFILES: Final[Document] = {
+    MODEL: answering({"0-6": SHORT, "7-9": DATED}),
+    "gpt-4.1-mini": answering({"0-4": DATED, "5-9": SHORT}),
+    # The judge prefers the longer answer, and is wrong about 15 % of the pairs.
+    "claude-sonnet-4-5": {"skill": {"judge": 0.85}},
 }
+# Bash prints the time at the beginning of each step, and at the end of the last step.
+STEP: Final = re.compile(r"^STEP (\d+\.\d+) (.+)$", re.MULTILINE)
+EXPORT: Final = re.compile(r"^psql .+$", re.MULTILINE)
+AFTER: Final = """\
+echo "STEP $EPOCHREALTIME end"
+swapgate proposal list
+"""
 
 
-def spend_log(place: Installation, file: Path) -> None:
-    """What a gateway stored: the real answers of the incumbent, and a request that would send
-    mail by a remote server.
+def begin(step: str) -> str:
+    return f'echo "STEP $EPOCHREALTIME {step}"\n'
+
+
+def play(
+    folder: Path,
+    sim: Simulator,
+    program: Path,
+    *,
+    export: str = "",
+    settings: str = "",
+    tools: str = "",
+    **variables: str,
+) -> str:
+    """Runs the page's commands by the installed program. Returns what they printed.
+
+    export: writes the log, in the place of the page's command. settings: further settings of
+    the policy `quick`.
     """
-    now_s = file.parent.stat().st_mtime  # the installation has just written its files
-    midnight = datetime.fromtimestamp(now_s // DAY_S * DAY_S, UTC)
-    rows = []
-    for number in range(CALLERS):
-        text = f"Customer {number} wants to know where parcel {number * 37 % 1009} is."
-        answer = place.chat("support", text).json()
-        rows.append(row(number, midnight - timedelta(days=1 + number % 4), text, answer))
-    mail = {"type": "mcp", "server_label": "mail", "server_url": "https://mail.example/mcp"}
-    rows.append(
-        row(CALLERS, midnight - timedelta(days=1), WRITE, rows[0]["response"], tools=[mail])
+    (psql,) = EXPORT.findall((DOCS / PAGE).read_text(encoding="utf-8"))
+    until_answered = (
+        "until swapgate proposal list --json | grep -q 'waits for people'; do sleep 1; done\n"
+        f"curl -s {sim.url}/sim/stats > stats.json\n"
     )
-    file.write_text("".join(f"{json.dumps(one)}\n" for one in rows), encoding="utf-8")
+    scripted = f"{sys.executable} {labeller.__file__} swapgate label"
+    changes = {
+        psql: f"{begin('export the log')}{export or psql}",
+        "swapgate attach": f"{begin('attach')}swapgate attach",
+        "swapgate init": f"{begin('set up')}swapgate init",
+        "kind: openai,": f"kind: openai, api_base: {sim.url}/v1,",
+        "kind: anthropic,": f"kind: anthropic, api_base: {sim.url},",
+        "margin: 0.1}": f"margin: 0.1}}{settings}",
+        "serve all &": f"serve all &\n{UNTIL_UP}",
+        "swapgate suite draw": f"{begin('draw')}swapgate suite draw",
+        "swapgate proposal create": f"{begin('compare')}swapgate proposal create",
+        "swapgate label": f"{until_answered}{begin('label')}{scripted}",
+        "export SWAPGATE_KEY": f"{begin('canary')}export SWAPGATE_KEY",
+    }
+    commands = DocumentedCommands(PAGE, folder, changes=changes, after=AFTER)
+    return commands.run(
+        timeout_s=800,
+        PATH=f"{program.parent}:{tools}:{os.environ['PATH']}",
+        OPENAI_API_KEY="sk-simulated",
+        ANTHROPIC_API_KEY="sk-simulated",
+        **variables,
+    )
 
 
-def row(number: int, at: datetime, text: str, answer: object, **body: object) -> Document:
-    messages = [{"role": "user", "content": text}]
+def measure_steps(said: str) -> dict[str, float]:
+    """Returns the seconds of each step, from its first command to the next step's."""
+    found = STEP.findall(said)
     return {
-        "request_id": f"r{number}",
-        "call_type": "acompletion",
-        "startTime": at.isoformat(),
-        "model": "openai/sim-base",
-        "messages": {},
-        "response": answer,
-        "proxy_server_request": {"model": "sim-base", "messages": messages, **body},
-        "status": "success",
-        "end_user": f"customer-{number}",
-        "session_id": "",
+        step: float(end) - float(began) for (began, step), (end, _) in itertools.pairwise(found)
     }
 
 
-@pytest.mark.req("F2", "F9", "D8")
-def test_a_spend_log_proves_a_swap_and_a_logged_write_is_never_sent_again(
-    installing: Installing,
-) -> None:
-    made: list[Simulator] = []
+@pytest.fixture
+def sim(swapgate: Path, tmp_path: Path) -> Iterator[Simulator]:
+    place = Installation(swapgate, tmp_path / "providers", {})
+    yield Simulator(place, profiles=PROFILES)
+    place.close()
 
-    def settings(place: Installation) -> Document:
-        made.append(Simulator(place))
-        plain = before_simulator(made[0], support={})
-        return {**plain, "policies": {**plain["policies"], "short": POLICY}}
 
-    place = installing(settings)
-    await_up(place, "router", "control")
-    spend_log(place, place.folder / "spend.jsonl")
-    drawn = place.json(
-        *("suite", "draw", "traffic", "--route", "support", "--from", "spend.jsonl"),
-        *("--judge", "sim/sim-judge", "--judge-anyway", "a simulated model has no maker"),
-    )
-    assert drawn["items"] == CALLERS
-    assert drawn["not_drawn"] == {"with a tool that the provider runs": 1}
-    place.cli("route", "settings", "support", "--suite", "traffic", "--reason", "our traffic")
-    made[0].reset_stats()
+def check(folder: Path, said: str, callers: int) -> None:
+    """Checks that labels proved the swap, and that no logged write was sent."""
+    times = measure_steps(said).items()
+    sys.stdout.write("".join(f"{step}: {taken_s:.1f} s\n" for step, taken_s in times))
+    assert f"suite support-traffic: {callers} records" in said
+    assert "not drawn: 1 with a tool that the provider runs" in said
+    assert "support: openai/gpt-4.1-mini is promoted" in said
+    assert "requests, 0 failed" in said
 
-    ann = place.management_key("ann", "proposer")
-    swap = propose(place, "support", "sim/sim-better", token=ann)
-    await_phase(place, swap, "canary")
-
-    (verdict,) = place.database.rows("SELECT * FROM verdict WHERE proposal = :id", id=swap)
+    database = Database(f"sqlite:///{folder}/.swapgate/swapgate.db")
+    (verdict,) = database.rows("SELECT * FROM verdict")
     assert verdict["outcome"] == "passed"
-    assert verdict["reason"].startswith("By the judge sim/sim-judge ")
-    assert "Weighted by requests, the difference is" in verdict["reason"]
+    assert "By local's preference" in verdict["reason"]
     # The incumbent's arm is the log.
-    rows = place.database.rows(
+    rows = database.rows(
         "SELECT s.strict, s.error FROM eval_run r JOIN sample s ON s.run = r.id"
         " WHERE r.target = :incumbent",
         incumbent=verdict["incumbent"],
     )
     assert {(one["strict"], one["error"]) for one in rows} == {(0.5, None)}
-    counted = made[0].stats()["models"]
-    assert counted["sim-base"]["requests"] >= 60
+    counted = json.loads((folder / "stats.json").read_text(encoding="utf-8"))["models"]
+    assert counted[MODEL]["requests"] >= 60
     assert all(not model["tools"] for model in counted.values())
-    prompts = place.database.rows("SELECT prompt FROM sample")
+    prompts = database.rows("SELECT prompt FROM sample")
     assert not [one for one in prompts if WRITE in str(one["prompt"])]
-    assert WRITE not in (place.folder / "suites/traffic.jsonl").read_text(encoding="utf-8")
+    assert WRITE not in (folder / "suites/support-traffic.jsonl").read_text(encoding="utf-8")
+
+
+# A third of the callers that `quick` asks for, and a window of a second.
+FASTER: Final = ", canary: {window_s: 1, steps: [{weight_bps: 5000, min_exposures: 50}]}"
+
+
+@pytest.mark.req("F2", "F9", "F13", "D8")
+def test_a_spend_log_and_labels_prove_a_swap_and_a_logged_write_is_never_sent_again(
+    sim: Simulator, swapgate: Path, tmp_path: Path
+) -> None:
+    written_log(tmp_path / "written.jsonl", f"{sim.url}/v1", 60)
+    sim.reset_stats()
+
+    said = play(tmp_path, sim, swapgate, export="mv written.jsonl spend.jsonl", settings=FASTER)
+
+    check(tmp_path, said, 60)

@@ -1,14 +1,16 @@
-"""`swapgate attach` on the spend log that a real LiteLLM proxy writes: by its API, and from an
-export of the table. Only Prisma is a stand-in.
+"""The logs of a real LiteLLM proxy lead to a promoted model, by docs/how-to/no-evals.md.
+`swapgate attach` reads the same facts from the proxy's API and from an export of its table.
+Only Prisma is a stand-in.
 """
 
-import itertools
 import json
 import subprocess
-import time
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Final
 
 import openai
 import psycopg
@@ -16,62 +18,78 @@ import pytest
 
 from harness.app.attach.attach import AttachRequest, attach
 from harness.app.attach.attach_blocks import write_json
-from tests.acceptance.installation import eventually
+from tests.acceptance.installation import Installation, eventually
+from tests.acceptance.providers import Simulator
+from tests.acceptance.spend_logs import DAYS, MAIL, MODEL, THREADS, WRITE, question
+from tests.acceptance.test_traffic_suite import PROFILES, check, play
 from tests.integration.test_beside_litellm import (
     MASTER_KEY,
     installed_litellm,
     running_litellm,
 )
-from tests.support.site.http_thread import Exchange, serving
+from tests.support.store.postgres_cluster import binary
 
-STAND_IN = Path(__file__).parents[1] / "support" / "litellm"
-REQUESTS = 6
-CONFIG = """
+CALLERS: Final = 200
+STAND_IN: Final = Path(__file__).parents[1] / "support" / "litellm"
+CONFIG: Final = """
 model_list:
   - model_name: support
-    litellm_params: {model: openai/gpt-4.1, api_base: UPSTREAM, api_key: none}
+    litellm_params: {model: openai/MODEL, api_base: UPSTREAM, api_key: none}
 general_settings:
   store_prompts_in_spend_logs: true
   proxy_batch_write_at: 1
 """
 
-
-class Provider(Exchange):
-    """Answers each chat, with an id of its own as providers do."""
-
-    answers: ClassVar[Iterator[int]] = itertools.count()
-
-    def exchange(self) -> None:
-        self.received_body()
-        answer = {
-            "id": f"chatcmpl-{next(self.answers)}",
-            "object": "chat.completion",
-            "created": 1,
-            "model": "gpt-4.1",
-            "choices": [
-                {
-                    "index": 0,
-                    "finish_reason": "stop",
-                    "message": {"role": "assistant", "content": "On its way."},
-                }
-            ],
-            "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
-        }
-        self.answer(200, json.dumps(answer).encode())
-
-
 pytestmark = [
     pytest.mark.verify,
-    pytest.mark.req("F1"),
+    pytest.mark.req("F1", "F9", "F13"),
     pytest.mark.timeout(900),
 ]
 
 
-def test_a_real_spend_log_gives_the_same_facts_by_the_api_and_as_a_file(
+def test_the_log_of_a_real_litellm_proxy_leads_to_a_promoted_model(
     tmp_path: Path, empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = empty_postgres_url.replace("+psycopg", "")
-    programs = installed_litellm(tmp_path)
+    program = Path(sys.executable).with_name("swapgate")
+    place = Installation(program, tmp_path / "providers", {})
+    try:
+        sim = Simulator(place, profiles=PROFILES)
+        with logged_by_litellm(tmp_path, f"{sim.url}/v1", database) as proxy:
+            # The stand-in for Prisma makes no further keys, such as a viewer's.
+            monkeypatch.setenv("LITELLM_API_KEY", MASTER_KEY)
+            by_api = write_json(attach(AttachRequest([proxy])))
+        sim.reset_stats()
+        said = play(
+            tmp_path,
+            sim,
+            program,
+            tools=str(Path(binary("psql")).parent),
+            DATABASE_URL=database,
+        )
+    finally:
+        place.close()
+
+    check(tmp_path, said, CALLERS)
+    by_file = write_json(attach(AttachRequest([str(tmp_path / "spend.jsonl")])))
+    rows = CALLERS + 1  # one would send mail
+    for found in (by_api, by_file):
+        (model,) = found["models"]
+        assert (model["model"], model["requests"]) == (f"openai/{MODEL}", rows)
+        assert min(model["input_tokens"], model["output_tokens"]) > rows
+        assert (model["with_cost"], model["with_duration"]) == (rows, rows)
+        assert found["callers"] == CALLERS
+    assert "no request has its messages" in by_api["obstacles"][0]
+    assert not [one for one in by_file["obstacles"] if "no request" in one]
+
+
+@contextmanager
+def logged_by_litellm(folder: Path, upstream: str, database: str) -> Iterator[str]:
+    """Runs a LiteLLM proxy whose callers ask before the block. Yields its address.
+
+    database: of an empty PostgreSQL, which gets LiteLLM's tables. Only Prisma is a stand-in.
+    """
+    programs = installed_litellm(folder)
     tables = [str(programs / "python"), str(STAND_IN / "tables.py"), database]
     subprocess.run(tables, check=True)  # noqa: S603 - our own script
     own = {
@@ -80,51 +98,55 @@ def test_a_real_spend_log_gives_the_same_facts_by_the_api_and_as_a_file(
         "LITELLM_SALT_KEY": MASTER_KEY,
         "PYTHONPATH": str(STAND_IN),
     }
-    with serving(Provider) as port:
-        config = CONFIG.replace("UPSTREAM", f"http://127.0.0.1:{port}/v1")
-        (tmp_path / "attach.yaml").write_text(config, encoding="utf-8")
-        with running_litellm("attach.yaml", "", tmp_path, programs, **own) as proxy:
-            ask(proxy)
-            url = proxy.removesuffix("/v1")
-            # The stand-in for Prisma makes no further keys, such as a viewer's.
-            monkeypatch.setenv("LITELLM_API_KEY", MASTER_KEY)
-            eventually(lambda: count_rows(database) >= REQUESTS)
-            began_s = time.monotonic()
-            by_api = write_json(attach(AttachRequest([url])))
-            assert time.monotonic() - began_s < 120
-            file = export(database, tmp_path / "spend.jsonl")
-            by_file = write_json(attach(AttachRequest([str(file)])))
-
-    for found in (by_api, by_file):
-        (model,) = found["models"]
-        assert (model["model"], model["requests"]) == ("openai/gpt-4.1", REQUESTS)
-        assert (model["input_tokens"], model["output_tokens"]) == (7 * REQUESTS, 5 * REQUESTS)
-        assert (model["with_cost"], model["with_duration"]) == (REQUESTS, REQUESTS)
-        assert found["callers"] == REQUESTS
-    assert by_file["obstacles"] == [
-        "all requests are of one day: a draw takes whole days, so log several"
-    ]
-    assert "no request has its messages" in by_api["obstacles"][0]
+    config = CONFIG.replace("UPSTREAM", upstream).replace("MODEL", MODEL)
+    (folder / "log.yaml").write_text(config, encoding="utf-8")
+    with running_litellm("log.yaml", "", folder, programs, **own) as proxy:
+        ask_as_callers(proxy)
+        eventually(lambda: count_rows(database) >= CALLERS)
+        add_write(database)
+        date_back(database)
+        yield proxy.removesuffix("/v1")
 
 
-def ask(proxy: str) -> None:
+def ask_as_callers(proxy: str) -> None:
     with openai.OpenAI(base_url=proxy, api_key=MASTER_KEY, max_retries=0) as client:
-        for number in range(REQUESTS):
+
+        def ask(number: int) -> None:
             client.chat.completions.create(
                 model="support",
-                messages=[{"role": "user", "content": f"Where is parcel {number}?"}],
+                messages=[{"role": "user", "content": question(number)}],
                 user=f"caller-{number}",
             )
+
+        with ThreadPoolExecutor(THREADS) as threads:
+            list(threads.map(ask, range(CALLERS)))
 
 
 def count_rows(database: str) -> int:
     with psycopg.connect(database) as db:
-        row = db.execute('select count(*) from "LiteLLM_SpendLogs"').fetchone()
+        row = db.execute('SELECT count(*) FROM "LiteLLM_SpendLogs"').fetchone()
     return int(row[0]) if row else 0
 
 
-def export(database: str, file: Path) -> Path:
+def date_back(database: str) -> None:
+    """Moves the rows to the days before today."""
     with psycopg.connect(database) as db:
-        rows = db.execute('select row_to_json(t) from "LiteLLM_SpendLogs" t').fetchall()
-    file.write_text("".join(f"{json.dumps(row[0])}\n" for row in rows), encoding="utf-8")
-    return file
+        for column in ("startTime", "endTime", "completionStartTime"):
+            db.execute(
+                f'UPDATE "LiteLLM_SpendLogs" SET "{column}" = "{column}" - '  # noqa: S608
+                "(1 + abs(hashtext(end_user)) %% %s) * interval '1 day'",
+                (DAYS,),
+            )
+
+
+def add_write(database: str) -> None:
+    """Adds a copy of a row whose request would send mail by a remote server."""
+    messages = [{"role": "user", "content": WRITE}]
+    request = {"model": MODEL, "messages": messages, "tools": [MAIL]}
+    changed = json.dumps({"request_id": "write", "proxy_server_request": request})
+    with psycopg.connect(database) as db:
+        db.execute(
+            'INSERT INTO "LiteLLM_SpendLogs" SELECT (jsonb_populate_record(log, %s)).*'
+            ' FROM "LiteLLM_SpendLogs" log LIMIT 1',
+            (changed,),
+        )

@@ -30,6 +30,7 @@ from harness.app.demo.environment import (
     build_stories,
     play_to_end,
 )
+from harness.app.demo.no_evals import PEOPLE, ScriptedPeople, draw_log
 from harness.app.demo.rescued import count_backup_answers, count_rescued_callers
 from harness.app.demo.traffic import DemoAgent, DemoTraffic, ProposalWatch
 from harness.app.installation import Installation, open_installation
@@ -42,6 +43,7 @@ from harness.frame.runtime.supervisor import wait_for_interrupt
 from harness.gate.verdict import Failed
 from harness.operations import queries
 from harness.proposals import decisions
+from harness.proposals.labels.label_verdicts import find_wait
 from harness.proposals.report.comparison import Comparison, load_comparison
 from harness.proposals.submission import (
     ProposalRequest,
@@ -51,6 +53,7 @@ from harness.proposals.submission import (
 )
 from harness.providers.registry import named_models
 from harness.routing.proposal import ProposalPhase
+from harness.routing.records.proposals import Proposals
 
 QUIET_RPS = 8.0
 BUSY_RPS = 220.0
@@ -93,13 +96,19 @@ def _play(
     traffic = DemoTraffic(
         f"{environment.url('router')}/v1", set_up_result.data_key or "", rates
     )
-    demo = DemoShow(installation, environment, traffic)
+    people = ScriptedPeople.create(installation)
+    demo = DemoShow(installation, environment, traffic, people)
     for note in notes:
         demo.say(note)
     demo.say("Swapgate's processes start: half a minute or so")
     environment.start_swapgate()
     try:
+        drawn = draw_log(installation, f"{environment.url('sim')}/v1", environment.folder)
+        demo.release_model()
+        environment.await_swapgate()
         demo.open(set_up_result)
+        demo.say(drawn)
+        demo.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models on a schedule")
         if swap:
             demo.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
         outcome = demo.report(demo.play(stories))
@@ -150,6 +159,7 @@ class DemoShow:
     installation: Installation
     environment: DemoEnvironment
     traffic: DemoTraffic
+    people: ScriptedPeople
     progresses: list[StoryProgress] = field(default_factory=list)
     _expected: list[Story] = field(default_factory=list)  # stories without a proposal yet
     _console: Console = field(default_factory=lambda: Console(highlight=False))
@@ -199,7 +209,6 @@ class DemoShow:
             if not story.scheduled:
                 request = ProposalRequest(story.route, story.candidate, reason="make demo")
                 create_proposal(self.installation.context, OPERATOR, request)
-        self._release_model()
         self._expected = list(stories)
         outage = threading.Thread(target=self._cause_outage, daemon=True)
         outage.start()
@@ -229,6 +238,8 @@ class DemoShow:
             self._find_proposals()
             for progress in open_stories:
                 self._refresh(progress)
+                if progress.story.labelled:
+                    self._label(progress)
             now = time.monotonic()
             if now - shown_at >= SHOW_EVERY_S:
                 shown_at = now
@@ -257,12 +268,28 @@ class DemoShow:
         if progress.has_ended:
             self.traffic.rates[progress.story.route] = QUIET_RPS
 
-    def _release_model(self) -> None:
+    def _label(self, progress: StoryProgress) -> None:
+        """Lets the people label a few pairs while the story's proposal waits for labels."""
+        ctx = self.installation.context
+        with ctx.store.read() as tx:
+            proposal = Proposals(tx).get(progress.comparison.proposal.id)
+            if self.people.verdict or find_wait(tx, proposal) is None:
+                return
+        if not self.people.labelling:
+            self.say(
+                f"{proposal.route}: {' and '.join(PEOPLE)} label; they are scripts, and people "
+                "need about 20 s for a label"
+            )
+        self.people.take_turn(ctx, proposal.id)
+        if self.people.verdict:
+            self.say(f"{proposal.route}: {self.people.verdict}")
+
+    def release_model(self) -> None:
+        """Lets the provider offer a new model, for the next run of the nightly schedule."""
         name = NEW.partition("/")[2]
         like = BETTER.partition("/")[2]
         self._switch("POST", f"profiles/{name}", {"like": like})
         named_models.discover_models(self.installation.context, OPERATOR, "sim")
-        self.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models on a schedule")
 
     def _find_proposals(self) -> None:
         """Finds the proposals of the expected stories, including proposals of a schedule."""
@@ -357,6 +384,8 @@ class DemoShow:
         ended_as_expected, text = progress.ending
         comparison = progress.comparison
         fault = progress.story.fault
+        if progress.story.labelled:
+            return ended_as_expected, f"{text}; {self.people.describe()}"
         if fault is None:
             return ended_as_expected, text
         ctx = self.installation.context
@@ -392,7 +421,7 @@ class DemoShow:
             *other_outcomes,
         ]
         self.lines(
-            "The seven stories",
+            "The eight stories",
             [f"{_mark(good=good)} {text}" for good, text in stories],
         )
         sdk = tally.answered["openai"]

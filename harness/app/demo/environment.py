@@ -23,6 +23,7 @@ from typing import Final
 
 import yaml
 
+from harness.app.demo.no_evals import CHEAPER, LOGGED_INCUMBENT, LOGGED_ROUTE
 from harness.app.processes import HEALTH_PATHS, answers_http
 from harness.frame.errors import SwapgateError
 from harness.frame.failures import FailureClass
@@ -143,6 +144,7 @@ class Story:
     ends: ProposalPhase
     fault: OnlineFault | None = None  # the candidate's fault, from the start of its canary
     scheduled: bool = False  # the route's own schedule proposes it
+    labelled: bool = False  # people's labels decide, because the route has no evals
 
 
 def build_stories(*, swap: bool) -> tuple[Story, ...]:
@@ -165,6 +167,7 @@ def build_stories(*, swap: bool) -> tuple[Story, ...]:
             fault=_SILENCE,
         ),
         Story(NIGHTLY_ROUTE, NEW, rejected if swap else promoted, scheduled=True),
+        Story(LOGGED_ROUTE, CHEAPER, promoted, labelled=True),
     )
 
 
@@ -313,6 +316,8 @@ class DemoEnvironment:
                 "budget_usd": 5,
             }
         }
+        # Its suite is drawn from its log.
+        routes[LOGGED_ROUTE] |= {"incumbent": LOGGED_INCUMBENT, "suites": []}
         routes[IMPATIENT_ROUTE] |= {
             "first_byte_timeout_s": FIRST_OUTPUT_S,
             "first_token_timeout_s": FIRST_OUTPUT_S,
@@ -377,8 +382,11 @@ class DemoEnvironment:
         self.await_answer(name, "/healthz")
 
     def start_swapgate(self) -> None:
+        """Starts Swapgate's processes. Does not wait."""
         for part in ("control", "router", "agents", "ui"):
             self.start(part, ["serve", part], {_KEY_VARIABLE: _KEY})
+
+    def await_swapgate(self) -> None:
         for part in ("control", "router", "agents"):
             self.await_answer(part, HEALTH_PATHS[part])
 
