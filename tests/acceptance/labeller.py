@@ -13,6 +13,7 @@ import termios
 import time
 from typing import Final
 
+QUESTION: Final = "start it? y, n: "
 PROMPT: Final = "or q: "
 PREFERRED: Final = "arrives on Friday"
 READ_BYTES: Final = 65_536
@@ -48,8 +49,8 @@ def label(*command: str) -> int:
     while piece := _read(ours):
         sys.stdout.write(piece)
         screen += piece
-        if screen.endswith(PROMPT):
-            press(ours, choose_key(screen))
+        if screen.endswith((QUESTION, PROMPT)):
+            press(ours, "y" if screen.endswith(QUESTION) else choose_key(screen))
             screen = ""
     os.close(ours)
     return process.wait()

@@ -1,4 +1,4 @@
-"""`swapgate demo --once`: each of its seven stories ends as the demo announces it."""
+"""`swapgate demo --once`: each of its eight stories ends as the demo announces it."""
 
 import os
 import re
@@ -53,6 +53,11 @@ def ends_as_told(place: Installation, *, swap: bool) -> None:
     if not swap:
         assert "chat-night: sim/aurora-3: PASSED, then promoted" in said
         assert "chat-web: an agent's tool loop survived its model's swap" in said
+    assert "chat-parcel: sim/comet-mini: PASSED" in said
+    assert re.search(
+        r"people labelled .* By people's preference \(\d+ labels by 2 people\): PASSED",
+        said,
+    )
     assert "provider lost under traffic, no request failed" in said
     assert "an agent's tool loop survived its model's swap and its rollback" in said
     assert "requests of callers, 0 failed" in said

@@ -130,6 +130,7 @@ ELSEWHERE = {
     "beside-litellm": "test_drive_litellm",
     "feature-flags": "test_drive_flagd",
     "clients": "test_clients_docs",
+    "no-evals": "test_traffic_suite",
     "overrides": "test_route_overrides",
     "proofs": "test_proof_export",
     "roll-back": "test_way_back",

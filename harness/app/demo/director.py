@@ -104,9 +104,11 @@ def _play(
     environment.start_swapgate()
     try:
         drawn = draw_log(installation, f"{environment.url('sim')}/v1", environment.folder)
+        demo.release_model()
         environment.await_swapgate()
         demo.open(set_up_result)
         demo.say(drawn)
+        demo.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models on a schedule")
         if swap:
             demo.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
         outcome = demo.report(demo.play(stories))
@@ -207,7 +209,6 @@ class DemoShow:
             if not story.scheduled:
                 request = ProposalRequest(story.route, story.candidate, reason="make demo")
                 create_proposal(self.installation.context, OPERATOR, request)
-        self._release_model()
         self._expected = list(stories)
         outage = threading.Thread(target=self._cause_outage, daemon=True)
         outage.start()
@@ -272,22 +273,23 @@ class DemoShow:
         ctx = self.installation.context
         with ctx.store.read() as tx:
             proposal = Proposals(tx).get(progress.comparison.proposal.id)
-            if self.people.ended or find_wait(tx, proposal) is None:
+            if self.people.verdict or find_wait(tx, proposal) is None:
                 return
         if not self.people.labelling:
             self.say(
                 f"{proposal.route}: {' and '.join(PEOPLE)} label; they are scripts, and people "
                 "need about 20 s for a label"
             )
-        if verdict := self.people.take_turn(ctx, proposal.id).verdict:
-            self.say(f"{proposal.route}: {verdict}")
+        self.people.take_turn(ctx, proposal.id)
+        if self.people.verdict:
+            self.say(f"{proposal.route}: {self.people.verdict}")
 
-    def _release_model(self) -> None:
+    def release_model(self) -> None:
+        """Lets the provider offer a new model, for the next run of the nightly schedule."""
         name = NEW.partition("/")[2]
         like = BETTER.partition("/")[2]
         self._switch("POST", f"profiles/{name}", {"like": like})
         named_models.discover_models(self.installation.context, OPERATOR, "sim")
-        self.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models on a schedule")
 
     def _find_proposals(self) -> None:
         """Finds the proposals of the expected stories, including proposals of a schedule."""
@@ -382,6 +384,8 @@ class DemoShow:
         ended_as_expected, text = progress.ending
         comparison = progress.comparison
         fault = progress.story.fault
+        if progress.story.labelled:
+            return ended_as_expected, f"{text}; {self.people.describe()}"
         if fault is None:
             return ended_as_expected, text
         ctx = self.installation.context

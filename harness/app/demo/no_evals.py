@@ -21,7 +21,6 @@ from harness.operations import keys
 from harness.operations.context import Context
 from harness.proposals.labels import label_pairs
 from harness.proposals.labels.label_pairs import ShownPair
-from harness.proposals.labels.label_progress import LabelProgress
 from harness.proposals.labels.labelling import LabelChoice
 from harness.routing.control import routes
 from harness.routing.route_settings import RouteSuite
@@ -33,7 +32,7 @@ CHEAPER: Final = "sim/comet-mini"
 JUDGE: Final = "sim/critic-1"
 PEOPLE: Final = ("ada", "ben")
 PREFERRED: Final = "arrives on Friday"
-_CALLERS: Final = 80
+_CALLERS: Final = 50
 _DAYS: Final = 4
 _THREADS: Final = 8
 _TIMEOUT_S: Final = 60
@@ -102,11 +101,14 @@ def _ask(url: str, body: Mapping[str, Any]) -> Any:
 
 @dataclass
 class ScriptedPeople:
-    """People who label a proposal's pairs, a few in each turn. labelling: empty before."""
+    """People who label a proposal's pairs, a few in each turn.
+
+    labelling: empty before the first turn. verdict: a sentence; empty before the end.
+    """
 
     actors: tuple[Actor, ...]
     labelling: str = ""
-    ended: bool = False
+    verdict: str = ""
 
     @classmethod
     def create(cls, installation: Installation) -> "ScriptedPeople":
@@ -124,19 +126,26 @@ class ScriptedPeople:
             )
         return cls(tuple(actors))
 
-    def take_turn(self, ctx: Context, proposal: str) -> LabelProgress:
-        """Labels a few pairs, as far as the labelling is open. Returns its state."""
+    def describe(self) -> str:
+        return f"scripted people labelled its log's pairs. {self.verdict or 'No verdict yet'}"
+
+    def take_turn(self, ctx: Context, proposal: str) -> None:
+        """Starts the labelling, or labels a few pairs."""
         if not self.labelling:
             started = label_pairs.start_labelling(ctx, self.actors[0], proposal, people=PEOPLE)
             self.labelling = started.id
-            return started
+            self.verdict = started.verdict
+            return
         for actor in self.actors * _AT_ONCE:
-            shown = label_pairs.show_next_pair(ctx, actor, self.labelling).pair
-            if shown is not None:
-                label_pairs.give_label(ctx, actor, self.labelling, shown.number, _choose(shown))
-        progress = label_pairs.load_progress(ctx, self.labelling)
-        self.ended = progress.ended
-        return progress
+            shown = label_pairs.show_next_pair(ctx, actor, self.labelling)
+            progress = shown.progress
+            if shown.pair is not None:
+                number = shown.pair.number
+                choice = _choose(shown.pair)
+                progress = label_pairs.give_label(ctx, actor, self.labelling, number, choice)
+            if progress.ended:
+                self.verdict = progress.verdict
+                break
 
 
 def _choose(pair: ShownPair) -> LabelChoice:
