@@ -319,8 +319,8 @@ def test_other_terms_are_another_look_with_less_alpha_also_for_proposals(
         assert list_shadow_looks(tx, "other", {first.candidate.id}) == []
         # A proposal with a suite of traffic of the route would be the third look.
         lineage = {first.candidate.id}
-        looks, _ = count_looks(tx, ANY_TRAFFIC, first.candidate.id, lineage, "chat")
-        assert looks == 2
+        used, _ = count_looks(tx, ANY_TRAFFIC, first.candidate.id, lineage, "chat")
+        assert used == 2
     # A shadow without a score is no look once it has ended.
     shadows.stop_shadow(scene.context(), BEN, "chat")
     with scene.store.read() as tx:

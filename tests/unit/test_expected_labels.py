@@ -1,6 +1,7 @@
 """The forecast of labels uses the correlation between judge and people, once it is known."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -133,7 +134,7 @@ def test_the_correlation_is_the_same_if_both_models_change_places(seed: int) -> 
         for item in state.labelling.items
     )
     swapped = LabellingState(
-        Labelling(**{**as_fields(state.labelling), "items": swapped_items}),
+        replace(state.labelling, items=swapped_items),
         [
             LabelDraw(
                 draw.labelling,
@@ -161,10 +162,6 @@ def test_the_correlation_is_the_same_if_both_models_change_places(seed: int) -> 
     )
 
     assert estimated(swapped).value == pytest.approx(estimated(state).value)
-
-
-def as_fields(labelling: Labelling) -> dict[str, object]:
-    return {name: getattr(labelling, name) for name in Labelling.__dataclass_fields__}
 
 
 def test_a_better_judge_needs_fewer_labels_than_the_design_expects() -> None:
