@@ -1,14 +1,21 @@
 """A labelling ends before it shows a pair whose label cannot matter any more."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.frame.people.access import Role
-from harness.gate.offline.label_evidence import LabelEvidence
-from harness.proposals.labels import label_pairs
-from harness.proposals.labels.label_progress import LabellingState
+from harness.gate.offline import people_claims
+from harness.gate.offline.label_evidence import (
+    DrawnPair,
+    LabelEvidence,
+    PairWeights,
+    judge_labels,
+)
+from harness.gate.offline.label_plan import LabelDesign
+from harness.proposals.labels import label_pairs, label_progress
 from harness.proposals.labels.labelling import LabelChoice
 from tests.support.control.control_plane import SmallInstallation
 
@@ -20,10 +27,10 @@ ENOUGH = 3  # draws after which any label of the last one suffices
 def test_a_pair_whose_label_cannot_matter_is_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evidence_of = vars(LabellingState)["evidence"].__get__
-
-    def decide_by_the_draw(state: LabellingState) -> LabelEvidence:
-        found: LabelEvidence = evidence_of(state)
+    def decide_by_the_draw(
+        weights: PairWeights, drawn: Sequence[DrawnPair], design: LabelDesign
+    ) -> LabelEvidence:
+        found = judge_labels(weights, drawn, design)
         return replace(found, outcome="promote") if found.drawn >= ENOUGH else found
 
     world = SmallInstallation(tmp_path)
@@ -31,7 +38,8 @@ def test_a_pair_whose_label_cannot_matter_is_not_shown(
     ada = world.person("ada", Role.PROPOSER)
     ctx = world.context()
     labelling = label_pairs.start_labelling(ctx, ada, world.decided().id).id
-    monkeypatch.setattr(LabellingState, "evidence", property(decide_by_the_draw))
+    monkeypatch.setattr(label_progress, "judge_labels", decide_by_the_draw)
+    monkeypatch.setattr(people_claims, "judge_labels", decide_by_the_draw)
 
     for _ in range(ENOUGH - 1):
         pair = label_pairs.show_next_pair(ctx, ada, labelling).pair
