@@ -63,6 +63,7 @@ from harness.proposals.driving.proposal_ends import (
     reject_in_transaction,
 )
 from harness.proposals.labels import label_verdicts
+from harness.proposals.labels.blindness import list_labelled_suites
 from harness.proposals.labels.label_verdicts import LabelWait
 from harness.proposals.slice_attempts import WholeResult
 from harness.providers.records import Targets
@@ -424,8 +425,10 @@ def _retry(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
                 ProposalEvent.STALE,
                 _describe_second_look(replacement),
             )
-        # In a selection, a proposal with a verdict and no retry_at waits for its rivals.
-        verdict = None if proposal.selection else proposal.verdict
+        # In a selection, a proposal with a verdict and no retry_at waits for its rivals. And a
+        # proposal with a verdict takes no labels.
+        is_cleared = bool(proposal.selection) or bool(list_labelled_suites(proposal))
+        verdict = None if is_cleared else proposal.verdict
         without_verdict = replace(proposal, retry_at=None, verdict=verdict)
         with_runs = evaluation.attach_runs(ctx, tx, without_verdict)
         saved = Proposals(tx).save(replace(with_runs, updated_at=ctx.clock.now()))

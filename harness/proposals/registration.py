@@ -300,7 +300,7 @@ def count_looks(
 
     def is_look(earlier: SuitePlan, earlier_route: str) -> bool:
         is_fresh_draw = pin.is_traffic and bool(earlier.judged_by) and earlier_route == route
-        return is_fresh_draw or _same_items(tx, pin, earlier)
+        return is_fresh_draw or has_same_items(tx, pin, earlier)
 
     proposals = [
         proposal
@@ -326,7 +326,7 @@ def count_looks(
         for run in EvalRuns(tx).of_targets(set(lineage) - counted_targets)
         if (until is None or run.created_at < until.created_at)
         and run.is_manual
-        and _same_items(tx, pin, run)
+        and has_same_items(tx, pin, run)
         and EvalRuns(tx).scored(run.id)
     }
     return max(len(look_numbers) + len(manual_targets), *look_numbers, 0), proposals
@@ -359,7 +359,7 @@ def _showed_no_score(
     )
 
 
-def _same_items(
+def has_same_items(
     tx: Transaction,
     pin: SuitePin,
     earlier: SuitePlan | EvalRun,

@@ -90,11 +90,13 @@ def label(
     proposal: Proposal,
     prefers: Prefers,
     most: int = 500,
+    labelling: str = "",
 ) -> LabelProgress:
-    """Labels a proposal's pairs until the end."""
+    """Labels a proposal's pairs until the end. labelling: an id; empty for the only one."""
     ctx = world.context()
     with world.store.read() as tx:
         known = [found.id for found in Labellings(tx).of_proposal(proposal.id)]
+        known = [labelling] if labelling else known
     started = known[0] if known else label_pairs.start_labelling(ctx, actor, proposal.id).id
     for _ in range(most):
         pair = label_pairs.show_next_pair(ctx, actor, started).pair

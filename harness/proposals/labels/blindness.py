@@ -11,15 +11,24 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.evals.settings import whole_suite
-from harness.frame.errors import SignatureInvalid
+from harness.frame.errors import NotFound, SignatureInvalid
 from harness.frame.records.transaction import Transaction
 from harness.gate.policy import TrafficProof
 from harness.gate.run import EvalRun, Sample
-from harness.gate.suite_plan import SuiteRole
+from harness.gate.suite_plan import (
+    SAME_ITEMS_SHARE,
+    SuitePin,
+    SuitePlan,
+    SuiteRole,
+    overlap_share,
+)
+from harness.proposals import registration
 from harness.proposals.labels.label_progress import load_state
 from harness.proposals.labels.records import Labellings
+from harness.providers.records import Targets
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
+from harness.routing.records.runs import Suites
 
 HIDDEN: Final = "hidden"  # the value of `rule` in a hidden sample
 
@@ -41,15 +50,15 @@ def list_labelled_suites(proposal: Proposal) -> frozenset[str]:
 
 
 def find_blind_suites(tx: Transaction, proposal: Proposal) -> frozenset[str]:
-    """Finds the suites of an open proposal whose evidence is hidden: people decide about them,
-    and have not ended their labels. A forged label ends nothing.
+    """Finds the suites of an open proposal whose evidence is hidden: all about which people
+    decide, until they have ended their labels of the last one, because the answers to one suite
+    show how a model writes. A forged label ends nothing.
     """
     suites = list_labelled_suites(proposal)
     if not suites or not proposal.open:
         return frozenset()
-    return suites - tx.once(
-        ("labelled suites", proposal.id), lambda: _find_ended(tx, proposal.id)
-    )
+    ended = tx.once(("labelled suites", proposal.id), lambda: _find_ended(tx, proposal.id))
+    return frozenset() if suites <= ended else suites
 
 
 def _find_ended(tx: Transaction, proposal: str) -> frozenset[str]:
@@ -69,32 +78,39 @@ class _BlindSuite:
 
     proposal: str
     route: str
-    targets: frozenset[str]  # both arms
+    targets: frozenset[str]  # of both arms' models
     suite: str
-    suite_digest: str
+    pin: SuitePin | None  # of the suite; None if it is unknown
 
-    def hides(self, target: str, suite: str, suite_digest: str) -> bool:
-        """Tells whether a target's run of a suite has the same answers: the suite itself, or
-        the whole suite of a slice, or a slice of it.
+    def hides(self, tx: Transaction, target: str, suite: str, suite_digest: str) -> bool:
+        """Tells whether a target's run of a suite has the same answers: of the same model, to
+        the suite itself, to its slice or whole suite, or to the same items in another suite.
         """
         if target not in self.targets:
             return False
-        return suite_digest == self.suite_digest or (
-            suite != self.suite and whole_suite(suite) == whole_suite(self.suite)
-        )
+        if suite != self.suite and whole_suite(suite) == whole_suite(self.suite):
+            return True
+        pin = _find_pin(tx, suite_digest)
+        return pin is not None and self.pin is not None and _share_items(pin, self.pin)
+
+
+def _find_pin(tx: Transaction, suite_digest: str) -> SuitePin | None:
+    try:
+        return Suites(tx).get(suite_digest)
+    except NotFound:
+        return None
+
+
+def _share_items(one: SuitePin, other: SuitePin) -> bool:
+    is_same = one.data_sha256 == other.data_sha256
+    return is_same or overlap_share(one.texts, other.texts) >= SAME_ITEMS_SHARE
 
 
 def _list_blind(tx: Transaction) -> Sequence[_BlindSuite]:
     return tx.once(
         ("blind suites",),
         lambda: [
-            _BlindSuite(
-                proposal.id,
-                proposal.route,
-                frozenset({proposal.incumbent, proposal.candidate}),
-                plan.suite,
-                plan.suite_digest,
-            )
+            _describe_blind(tx, proposal, plan)
             for proposal in Proposals(tx).open()
             for blind in [find_blind_suites(tx, proposal)]
             for plan in proposal.plans
@@ -103,12 +119,28 @@ def _list_blind(tx: Transaction) -> Sequence[_BlindSuite]:
     )
 
 
+def _describe_blind(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> _BlindSuite:
+    targets = Targets(tx).all()
+    models = {
+        relative
+        for arm in (proposal.incumbent, proposal.candidate)
+        for relative in registration.find_lineage(tx, targets[arm], None)
+    }
+    return _BlindSuite(
+        proposal.id,
+        proposal.route,
+        frozenset(models),
+        plan.suite,
+        _find_pin(tx, plan.suite_digest),
+    )
+
+
 def find_why_hidden(tx: Transaction, run: EvalRun) -> str:
     """Returns why a run's scores and answers are hidden; empty if they are shown. Earlier
     attempts and runs by hand are hidden too, because they have the same answers.
     """
     for blind in _list_blind(tx):
-        if blind.hides(run.target, run.suite, run.suite_digest):
+        if blind.hides(tx, run.target, run.suite, run.suite_digest):
             return describe_hidden(blind.route)
     return ""
 
@@ -122,7 +154,7 @@ def hide_evidence(tx: Transaction, proposal: Proposal) -> tuple[Proposal, str]:
     for plan in proposal.plans:
         for blind in _list_blind(tx):
             if any(
-                blind.hides(target, plan.suite, plan.suite_digest)
+                blind.hides(tx, target, plan.suite, plan.suite_digest)
                 for target in (proposal.incumbent, proposal.candidate)
             ):
                 why = describe_hidden(blind.route)

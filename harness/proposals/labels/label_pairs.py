@@ -7,6 +7,7 @@ a person who knows them labels differently.
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -85,9 +86,9 @@ def start_labelling(
 ) -> LabelProgress:
     """Fixes pairs, people and claim of a labelling. Needs a proposer.
 
-    suite: None for the proposal's only primary suite. people: names, among whom the pairs are
-    drawn at random; empty for the actor alone. traffic: whether the claim is about the traffic
-    from which the pairs were drawn, instead of these pairs.
+    suite: None for the proposal's only suite that people have to label. people: names, among
+    whom the pairs are drawn at random; empty for the actor alone. traffic: whether the claim is
+    about the traffic from which the pairs were drawn, instead of these pairs.
     Raises InputError for runs that have not ended, too few pairs or an unknown suite, NotFound,
     and Conflict for a labelling that exists or a decided proposal.
     """
@@ -95,10 +96,10 @@ def start_labelling(
     with ctx.store.write() as tx:
         tx.serialize()
         stored = Proposals(tx).get(proposal)
-        plan = _find_plan(stored, suite)
+        begun = {labelling.suite for labelling in Labellings(tx).of_proposal(stored.id)}
+        plan = _find_plan(stored, suite, begun)
         check_undecided(stored, plan.suite)
-        existing = Labellings(tx).of_proposal(stored.id)
-        if any(labelling.suite == plan.suite for labelling in existing):
+        if plan.suite in begun:
             raise Conflict(
                 f"{stored.id} has a labelling of suite {plan.suite!r}: a second one would be a "
                 f"second chance. Continue it by `swapgate label {stored.route}`"
@@ -146,18 +147,39 @@ def plan_labelling(
     )
 
 
-def find_labelling(ctx: ProposalsContext, name: str) -> str:
+def find_labelling(ctx: ProposalsContext, name: str, suite: str | None = None) -> str:
     """Finds the newest labelling by id, proposal, route or suite; empty without one, and for a
-    route or suite with a newer proposal that people have to label.
+    route or suite with a newer proposal that people have to label. suite: None for any; if the
+    newest labelling has ended, then another suite of its proposal comes next.
     """
     with ctx.store.read() as tx:
         for labelling in Labellings(tx).newest(MOST_LISTED):
             proposal = Proposals(tx).get(labelling.proposal)
-            if name in (labelling.id, labelling.proposal):
+            if name == labelling.id:
                 return labelling.id
-            if name in (labelling.suite, proposal.route):
+            if suite not in (None, labelling.suite):
+                continue
+            if name == labelling.suite:
                 return "" if _has_newer(tx, name, proposal) else labelling.id
+            if name in (labelling.proposal, proposal.route):
+                if _has_newer(tx, name, proposal):
+                    return ""
+                return labelling.id if suite else _find_next(tx, proposal, labelling)
     return ""
+
+
+def _find_next(tx: Transaction, proposal: Proposal, newest: Labelling) -> str:
+    """Returns the id of the proposal's labelling to continue: the newest, or another one if the
+    newest has ended; empty if a suite has no labelling yet.
+    """
+    if not find_blind_suites(tx, proposal):
+        return newest.id
+    begun = Labellings(tx).of_proposal(proposal.id)
+    for labelling in (newest, *begun):
+        if not load_state(tx, labelling).evidence.is_decided:
+            return labelling.id
+    is_whole = list_labelled_suites(proposal) <= {labelling.suite for labelling in begun}
+    return newest.id if is_whole else ""
 
 
 def _has_newer(tx: Transaction, name: str, labelled: Proposal) -> bool:
@@ -314,11 +336,15 @@ def _record_end(tx: Transaction, actor: Actor, state: LabellingState) -> LabelPr
     return progress
 
 
-def _find_plan(proposal: Proposal, suite: str | None) -> SuitePlan:
+def _find_plan(proposal: Proposal, suite: str | None, begun: AbstractSet[str]) -> SuitePlan:
+    """Finds a suite by its name, or the only one that people have to label. begun: the suites
+    with a labelling.
+    """
     plans = [plan for plan in proposal.plans if suite is None or plan.suite == suite]
-    decided_by_people = list_labelled_suites(proposal)
-    if suite is None and len(decided_by_people) == 1:
-        plans = [plan for plan in plans if plan.suite in decided_by_people]
+    by_people = list_labelled_suites(proposal)
+    wanted = by_people - begun or by_people
+    if suite is None and len(wanted) == 1:
+        plans = [plan for plan in plans if plan.suite in wanted]
     if suite is None and len(plans) > 1:
         names = ", ".join(plan.suite for plan in plans)
         raise InputError(f"{proposal.id} has several suites ({names}): name one by --suite")

@@ -46,6 +46,9 @@ def label(
     session: Session,
     name: str = arg("ROUTE-OR-SUITE"),
     *,
+    suite: str | None = opt(
+        "The suite, if people label several of a proposal.", metavar="SUITE"
+    ),
     people: tuple[str, ...] = opt(
         "At the start: who labels. Repeat it for several people. [default: you]",
         "--person",
@@ -71,7 +74,7 @@ def label(
 
     Exit code: 0 passed or stopped, 3 failed, 4 inconclusive.
     """
-    labelling = label_pairs.find_labelling(session.context, name)
+    labelling = label_pairs.find_labelling(session.context, name, suite)
     if labelling and (people or traffic or plan):
         raise InputError(
             f"{labelling} has begun: its people and its claim were fixed then; leave out "
@@ -84,7 +87,9 @@ def label(
     if close is not None:
         return _close(session, labelling, close)
     if not labelling:
-        started = _start(session, name, people, traffic=traffic, plan=plan, yes=yes)
+        started = _start(
+            session, name, people, suite=suite, traffic=traffic, plan=plan, yes=yes
+        )
         if started is None:
             return 0
         labelling = started.id
@@ -100,6 +105,7 @@ def _start(
     name: str,
     people: Sequence[str],
     *,
+    suite: str | None,
     traffic: bool,
     plan: bool,
     yes: bool,
@@ -107,7 +113,7 @@ def _start(
     """Shows the plan, asks, and starts the labelling; None if it was not started."""
     proposal = label_pairs.find_proposal(session.context, name)
     planned = session.decide(
-        label_pairs.plan_labelling, proposal, people=people, traffic=traffic
+        label_pairs.plan_labelling, proposal, suite=suite, people=people, traffic=traffic
     )
     if (plan or not yes) and output.wants_document():
         output.document(planned)
@@ -123,7 +129,7 @@ def _start(
         output.note("nothing was started")
         return None
     started = session.decide(
-        label_pairs.start_labelling, proposal, people=people, traffic=traffic
+        label_pairs.start_labelling, proposal, suite=suite, people=people, traffic=traffic
     )
     output.note(f"{started.id} has begun")
     return started
