@@ -39,6 +39,7 @@ from harness.gate.suite_plan import (
     overlap_share,
 )
 from harness.proposals.context import ProposalsContext
+from harness.proposals.traffic_suites import list_further_looks
 from harness.providers.models import model_names
 from harness.providers.records import Providers, Sightings, Targets
 from harness.providers.registry import targets
@@ -47,7 +48,6 @@ from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
-from harness.routing.records.shadow_scores import list_shadow_looks
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.table import Route
@@ -316,8 +316,8 @@ def count_looks(
         for proposal in _list_attempts(proposals)
     ]
     if pin.is_traffic:
-        before = until.created_at if until else None
-        look_numbers += list_shadow_looks(tx, route, lineage, before)
+        tried = {candidate, *(proposal.candidate for proposal in proposals)}
+        look_numbers += list_further_looks(tx, pin, route, lineage, tried, proposals, until)
     # The looks of proposed targets are counted above, so their manual runs add no look.
     counted_targets = {candidate, *(proposal.candidate for proposal in proposals)}
     counted_targets |= {route.incumbent for route in Routing(tx).table().routes.values()}

@@ -4,24 +4,66 @@ gets its contents.
 `evals.traffic` draws such a suite. Its targets are the answers that users got.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Final
 
 from harness.evals.settings import whole_suite
-from harness.frame.errors import InputError, StaleEvidence
+from harness.frame.errors import InputError, NotFound, StaleEvidence
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.run import RECORD_STALE, EvalRun, RunState
+from harness.gate.suite_plan import SuitePin
 from harness.proposals.context import ProposalsContext
 from harness.providers.models.makers import find_shared_maker
 from harness.providers.target import Target
 from harness.routing.control import data_class_checks
 from harness.routing.control.routes import require_route
+from harness.routing.proposal import Proposal
+from harness.routing.records.runs import EvalRuns, Suites
+from harness.routing.records.shadow_scores import list_shadow_looks
 from harness.routing.route_settings import RouteSettings
 
 MAX_AGE_DAYS: Final = 14  # of a record, when a comparison with it begins
 DRAWN: Final = "suite.draw"  # the audit event of a registered draw
+
+
+def list_further_looks(
+    tx: Transaction,
+    pin: SuitePin,
+    route: str,
+    lineage: Collection[str],
+    tried: Collection[str],
+    proposals: Iterable[Proposal],
+    until: Proposal | None,
+) -> list[int]:
+    """Lists the numbers of the looks at a route's traffic beside its proposals: of shadows with
+    a judge, and of other draws that a person tried by hand. Otherwise a person could propose
+    the draw that has the best scores.
+
+    pin: of the draw. lineage: of the candidate. tried: its targets that were proposed. until: a
+    proposal; later looks do not count.
+    """
+    before = until.created_at if until else None
+    proposed = {plan.suite_digest for proposal in proposals for plan in proposal.plans}
+    draws = {
+        run.suite_digest
+        for run in EvalRuns(tx).of_targets(tried)
+        if run.is_manual
+        and run.suite_digest not in proposed
+        and run.suite_digest != pin.digest
+        and (before is None or run.created_at < before)
+        and _is_draw(tx, run)
+        and EvalRuns(tx).scored(run.id)
+    }
+    return [*list_shadow_looks(tx, route, lineage, before), *(1 for _ in draws)]
+
+
+def _is_draw(tx: Transaction, run: EvalRun) -> bool:
+    try:
+        return Suites(tx).get(run.suite_digest).is_traffic
+    except NotFound:
+        return False
 
 
 def list_traffic_suites(ctx: ProposalsContext, settings: RouteSettings) -> Sequence[str]:

@@ -11,7 +11,7 @@ from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.run import EvalRun
-from harness.proposals import decisions, evaluation
+from harness.proposals import decisions, eval_queue, evaluation
 from harness.proposals.labels import label_pairs
 from harness.proposals.labels.blindness import find_blind_suites, find_why_hidden
 from harness.providers.records import Targets
@@ -145,3 +145,17 @@ def test_another_name_of_the_model_or_of_the_suite_does_not_show_the_evidence(
     assert is_hidden(copied)
     assert is_hidden(replace(copied, target=cooler.id))
     assert not is_hidden(replace(run, suite="other", suite_digest=load_suite(other).pin.digest))
+
+
+def test_each_other_draw_that_a_person_tried_by_hand_is_a_look(
+    world: SmallInstallation,
+) -> None:
+    def try_by_hand(name: str) -> None:
+        use(world, draw_of(world, name, callers=60))
+        eval_queue.queue_run(world.context(), ANN, "traffic", "sim/good")
+        world.run_once(turns=3)
+
+    try_by_hand("second")
+    try_by_hand("third")
+    use(world, draw_of(world, callers=60))
+    assert world.propose("sim/good").plans[0].look == 3
