@@ -48,6 +48,8 @@ class JobTimes(Records[JobTime]):
         return self._delete(self._is(job))
 
 
+_IS_PAIR: Final = sa.text("shadow IS NOT NULL")
+
 CAPTURED: Final = record(
     CapturedRequest,
     "captured",
@@ -61,7 +63,8 @@ CAPTURED: Final = record(
     sa.Index("ix_captured_route", "route", "at"),
     sa.Index("ix_captured_expires_at", "expires_at"),
     sa.Index("ix_captured_user_hash", "user_hash"),
-    index_where("ix_captured_shadow", sa.text("shadow IS NOT NULL"), "shadow", "at", "id"),
+    index_where("ix_captured_shadow", _IS_PAIR, "shadow", "at", "id"),
+    index_where("ix_captured_pair_caller", _IS_PAIR, "shadow", "caller", "conversation"),
 )
 
 captured = CAPTURED.table
@@ -121,12 +124,12 @@ class Captures(Records[CapturedRequest]):
         return CaptureResult.STORED
 
     def _same_caller(self, pair: CapturedRequest) -> sa.Select[tuple[str]]:
-        is_same = self._is(pair.id)
-        if pair.caller:
-            is_same = captured.c.caller == pair.caller
-        elif pair.conversation:
-            is_same = captured.c.conversation == pair.conversation
-        return sa.select(captured.c.id).where(captured.c.shadow == pair.shadow, is_same)
+        same = [self._is(pair.id)]
+        if pair.caller or pair.conversation:
+            same = [captured.c.shadow == pair.shadow, captured.c.caller == pair.caller]
+        if not pair.caller and pair.conversation:
+            same.append(captured.c.conversation == pair.conversation)
+        return sa.select(captured.c.id).where(*same)
 
     def pairs(
         self,

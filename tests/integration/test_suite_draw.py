@@ -11,7 +11,8 @@ import pytest
 from harness.frame.runtime.clock import SystemClock
 from harness.operations.records import Captures
 from harness.providers.records import Providers
-from harness.routing.capture import CapturedRequest
+from harness.routing.capture import CapturedRequest, CaptureResult
+from harness.routing.shadow_pair import CANDIDATE, CandidateAnswer, CandidateOutcome
 from tests.support.evals.spend_log import spend_row, spend_rows, write_spend_log
 from tests.support.site.command_line import CommandLine
 from tests.support.site.documented_commands import shell_blocks
@@ -164,6 +165,33 @@ def test_captures_are_drawn_without_those_that_would_act_at_the_provider(
 
     assert drawn["items"] == 39
     assert drawn["not_drawn"] == {"with `mcp_servers`": 1}
+
+
+def test_a_shadows_pairs_are_not_drawn_beside_the_sampled_requests(cli: CommandLine) -> None:
+    midnight = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
+    captures = [capture_of(number, midnight) for number in range(40)]
+    pending = CandidateAnswer("sim/better", due=NOW + timedelta(days=1))
+    # The same request as a sampled one's, and one that only the shadow has.
+    pairs = [
+        replace(capture_of(number, midnight), id=f"pair_{number}", shadow="sh_1")
+        for number in (3, 50)
+    ]
+    with cli.world.store.write() as tx:
+        for capture in captures:
+            Captures(tx).store(capture, most_per_day=1_000)
+        for pair in pairs:
+            Captures(tx).store_pair(replace(pair, content={}, candidate=pending))
+            done = replace(pending, outcome=CandidateOutcome.ANSWERED)
+            content = {**pair.content, CANDIDATE: {"content": "Not of the incumbent."}}
+            stored = replace(pair, content=content, candidate=done)
+            assert Captures(tx).store_pair(stored) is CaptureResult.STORED
+
+    drawn = draw(cli, "--from", "captures")
+
+    assert drawn["items"] == 40
+    written = b"".join(file.read_bytes() for file in (cli.folder / "suites").iterdir())
+    assert b"pair_" not in written
+    assert b"Not of the incumbent." not in written
 
 
 def capture_of(number: int, midnight: datetime) -> CapturedRequest:
