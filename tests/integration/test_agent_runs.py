@@ -15,6 +15,8 @@ from harness.gate.offline.verdicts import replay_verdict, verdict_bytes
 from harness.gate.sentences import RECORDED_HISTORY
 from harness.gate.verdict import Passed
 from harness.proposals.labels import label_pairs
+from harness.proposals.labels.labelling import LabelChoice
+from harness.proposals.labels.records import Labellings
 from harness.proposals.report.blocks import Sentence, plain_text
 from harness.proposals.report.comparison import load_comparison
 from harness.proposals.report.document import describe_comparison
@@ -180,14 +182,17 @@ def test_the_report_describes_the_first_call_that_differs_and_the_verdict_does_n
     ]
 
     # The scripted candidate calls no function, so that runs with calls differ at once.
-    one_turn = LENGTHS.count(1)
     found = comparison.recorded_runs["traffic"]
-    assert (found.runs, found.same, found.differ) == (RUNS, 0, RUNS - one_turn)
+    (side,) = comparison.suites
+    assert comparison.verdict is not None
+    assert found.runs == comparison.verdict.suites[0].n_used < RUNS
+    one_turn = side.plan.cluster_sizes[: found.runs].count(1)
+    assert (found.same, found.differ) == (0, found.runs - one_turn)
     assert found.median_turns == 0
     assert found.unknown == {"neither model calls a function": one_turn}
     assert any(found.text in sentence for sentence in sentences)
     shown = cli.json("proposal", "show", proposal.id)
-    assert shown["recorded_runs"]["traffic"]["differ"] == RUNS - one_turn
+    assert shown["recorded_runs"]["traffic"]["differ"] == found.differ
 
 
 def test_a_suite_that_was_drawn_again_leaves_the_description_unknown(
@@ -209,7 +214,7 @@ def test_a_labeller_sees_the_history_of_a_turn_and_runs_have_equal_weights(
     started = label_pairs.start_labelling(ctx, ada, proposal.id)
 
     with world.store.read() as tx:
-        labelling = label_pairs.Labellings(tx).get(started.id)
+        labelling = Labellings(tx).get(started.id)
     turns = ctx.suites.recorded_turns("traffic")
     weights: dict[str, float] = {}
     for item in labelling.items:
@@ -226,6 +231,6 @@ def test_a_labeller_sees_the_history_of_a_turn_and_runs_have_equal_weights(
             assert "calls find({" in pair.request
             assert "looked on shelf" in pair.request.rpartition("TOOL\n")[2]
             break
-        label_pairs.give_label(ctx, ada, started.id, pair.number, label_pairs.LabelChoice.TIE)
+        label_pairs.give_label(ctx, ada, started.id, pair.number, LabelChoice.TIE)
     else:
         pytest.fail("no pair with a function's result in ten")
