@@ -229,7 +229,8 @@ def test_a_labeller_sees_the_history_of_a_turn_and_runs_have_equal_weights(
         assert "Please find parcel" in pair.request
         if "TOOL" in pair.request:
             assert "calls find({" in pair.request
-            assert "looked on shelf" in pair.request.rpartition("TOOL\n")[2]
+            last = pair.request.partition("TOOL\n")[2].partition("\n\n")[0]
+            assert "looked on shelf" in last
             break
         label_pairs.give_label(ctx, ada, started.id, pair.number, LabelChoice.TIE)
     else:

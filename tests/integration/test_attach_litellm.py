@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +15,8 @@ import openai
 import psycopg
 import pytest
 
+from evals.suites.logs.log_formats import LOG_READERS
+from evals.suites.logs.log_stream import stream_source
 from harness.app.attach.attach import AttachRequest, attach
 from harness.app.attach.attach_blocks import write_json
 from tests.acceptance.installation import eventually
@@ -105,6 +108,10 @@ def test_a_real_spend_log_gives_the_same_facts_by_the_api_and_as_a_file(
         "all requests are of one day: a draw takes whole days, so log several"
     ]
     assert "no request has its messages" in by_api["obstacles"][0]
+    # The turns of an agent's run share a session.
+    (part,) = stream_source(file)
+    runs = Counter(request.conversation for request in LOG_READERS["litellm"](part).requests)
+    assert runs == {f"run-{number}": 2 for number in range(REQUESTS // 2)}
 
 
 def ask(proxy: str) -> None:
@@ -114,6 +121,7 @@ def ask(proxy: str) -> None:
                 model="support",
                 messages=[{"role": "user", "content": f"Where is parcel {number}?"}],
                 user=f"caller-{number}",
+                extra_body={"litellm_session_id": f"run-{number // 2}"},
             )
 
 
