@@ -33,6 +33,8 @@ CHOICES: Final[Sequence[tuple[str, str, LabelChoice]]] = (
 )
 # The labelling whose pairs this browser shows.
 OPEN_KEY: Final = "labelling"
+# Whether this browser shows skipped pairs again.
+SKIPPED_KEY: Final = "skipped-pairs"
 GOES_ON: Final = Label("◐", "goes on", Tone.UNDECIDED)
 CLOSED: Final = Label("✕", "closed", Tone.NEUTRAL)
 PASSED: Final = Label("✓", "passed", Tone.BETTER)
@@ -129,10 +131,11 @@ def _show_pair(labelling: str) -> bool:
     if actor is None or current_user.why_not(Role.PROPOSER):
         del st.session_state[OPEN_KEY]
         return False
-    found = label_pairs.show_next_pair(page_frame.context(), actor, labelling)
+    skipped = bool(st.session_state.get(SKIPPED_KEY))
+    found = label_pairs.show_next_pair(page_frame.context(), actor, labelling, skipped=skipped)
     if found.pair is None:
-        del st.session_state[OPEN_KEY]
-        _show_end(found.progress)
+        _leave()
+        _show_end(found.progress, actor.name)
         return False
     pair = found.pair
     st.html(
@@ -153,9 +156,19 @@ def _show_pair(labelling: str) -> bool:
             if st.button(words, key=f"choice-{key}", shortcut=key):
                 _give(pair, choice, marks)
     if st.button("Stop for now", key="stop-labels", type="tertiary", shortcut="q"):
-        del st.session_state[OPEN_KEY]
+        _leave()
         st.rerun()
     return True
+
+
+def _leave() -> None:
+    del st.session_state[OPEN_KEY]
+    st.session_state[SKIPPED_KEY] = False
+
+
+def _return_to_skipped(labelling: str) -> None:
+    st.session_state[OPEN_KEY] = labelling
+    st.session_state[SKIPPED_KEY] = True
 
 
 def _render_panel(heading: str, text: str) -> str:
@@ -194,6 +207,8 @@ def _give(
     marks: Sequence[ShownAnswer],
 ) -> None:
     ctx = page_frame.context()
+    if choice is LabelChoice.SKIP:  # else a skipped pair that is skipped again comes next
+        st.session_state[SKIPPED_KEY] = False
 
     def give(actor: Actor) -> None:
         label_pairs.give_label(
@@ -203,7 +218,7 @@ def _give(
     current_user.attempt(give, lambda _: "")
 
 
-def _show_end(progress: LabelProgress) -> None:
+def _show_end(progress: LabelProgress, person: str) -> None:
     if progress.ended:
         heading = "The labels suffice."
         text = progress.verdict
@@ -212,6 +227,14 @@ def _show_end(progress: LabelProgress) -> None:
         waiting = ", ".join(f"{name} {count}" for name, count in progress.missing.items())
         text = f"Pairs without a label count against the candidate: {waiting}."
     st.html(markup.banner(heading, text))
+    if not progress.ended and progress.missing.get(person):
+        st.button(
+            "Show skipped pairs again",
+            key="skipped-labels",
+            shortcut="k",
+            on_click=_return_to_skipped,
+            args=(progress.id,),
+        )
 
 
 if __name__ == "__main__":

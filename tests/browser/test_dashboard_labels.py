@@ -1,5 +1,6 @@
 """A person labels pairs on the page Labels with the keyboard alone, wide and narrow."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -9,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from harness.frame.people.access import OPERATOR
 from harness.proposals.labels import label_pairs
+from harness.proposals.labels.records import Labels
 from tests.support.browser.agent_sessions import create_key, opened
 from tests.support.browser.dashboard_data import Lived, lived_copy
 from tests.support.browser.dashboard_server import (
@@ -33,9 +35,32 @@ def address(house: Lived) -> Iterator[str]:
         yield found
 
 
-def test_a_person_labels_with_the_keyboard_alone_wide_and_narrow(
+WIDTHS_PX = (1280, 390)
+REQUEST = ".sg-answers.one .answer"
+
+
+def label_pair(page: Page, key: str, width: int) -> None:
+    """Presses one key at a width, and waits until another pair or a banner stands there."""
+    page.set_viewport_size({"width": width, "height": 844})
+    text = page.locator(REQUEST).inner_text()
+    page.keyboard.press(key)
+    page.wait_for_function(
+        "([place, text]) => document.querySelector(place)?.innerText !== text",
+        arg=[REQUEST, text],
+    )
+
+
+def shows_pair(page: Page) -> bool:
+    expect(
+        page.get_by_text(re.compile("Answer A|no open pair|labels suffice")).first
+    ).to_be_visible()
+    return page.get_by_text("Answer A").is_visible()
+
+
+def test_a_person_labels_from_the_first_pair_to_the_verdict_with_the_keyboard_alone(
     page: Page, house: Lived, address: str
 ) -> None:
+    """Each act is done at both widths: marking, skipping, returning and ending."""
     listener = Listener(page)
     key = create_key(house.config, "carla")
     with opened(house.config) as installation:
@@ -48,21 +73,38 @@ def test_a_person_labels_with_the_keyboard_alone_wide_and_narrow(
     expect(page.locator("h1")).to_contain_text("1 labelling to go on with")
     assert_accessible(page)
     page.get_by_role("button", name="Label mail-triage").press("Enter")
-    expect(page.get_by_text("Pair 1", exact=True)).to_be_visible()
-    expect(page.locator("body")).not_to_contain_text("sim/sim-better")
-    assert_accessible(page)
-    assert_no_sideways_scroll(page)
-    page.keyboard.press("a")
-    expect(page.get_by_text("Pair 2", exact=True)).to_be_visible()
-    page.set_viewport_size({"width": 390, "height": 844})
-    assert_accessible(page)
-    assert_no_sideways_scroll(page)
-    page.keyboard.press("t")
-    expect(page.get_by_text("Pair 3", exact=True)).to_be_visible()
+    for width in WIDTHS_PX:
+        page.set_viewport_size({"width": width, "height": 844})
+        expect(page.get_by_text("Pair 1", exact=True)).to_be_visible()
+        expect(page.locator("body")).not_to_contain_text("sim/sim-better")
+        assert_accessible(page)
+        assert_no_sideways_scroll(page)
+    for width in WIDTHS_PX:
+        label_pair(page, "s", width)
+    for width, mark in zip(WIDTHS_PX, ("A is unacceptable", "B is unacceptable"), strict=True):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.get_by_label(mark).press("Space")
+        expect(page.get_by_label(mark)).to_be_checked()
+        label_pair(page, "t", width)
     page.keyboard.press("q")
-    expect(page.locator("h1")).to_contain_text("1 labelling to go on with")
+    page.get_by_role("button", name="Label mail-triage").press("Enter")
+    while shows_pair(page):
+        label_pair(page, "t", 1280)
+    expect(page.get_by_text("You have no open pair.")).to_be_visible()
+    assert_accessible(page)
+    page.keyboard.press("k")
+    for width in WIDTHS_PX:
+        assert shows_pair(page)
+        label_pair(page, "n", width)
+    expect(page.get_by_text("The labels suffice.")).to_be_visible()
+    assert_accessible(page)
+    assert_no_sideways_scroll(page)
 
     with opened(house.config) as installation:
         progress = label_pairs.load_progress(installation.context, started.id)
-    assert progress.labels == 2
+        with installation.context.store.read() as tx:
+            labels = Labels(tx).of_labelling(started.id)
+    assert progress.ended
+    assert progress.skipped == 0
+    assert sum(bool(label.unacceptable) for label in labels) == len(WIDTHS_PX)
     listener.assert_quiet()

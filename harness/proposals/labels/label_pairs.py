@@ -25,8 +25,7 @@ from harness.gate.offline.label_plan import (
 from harness.gate.offline.people_claims import label_alpha
 from harness.gate.suite_plan import SuitePlan
 from harness.proposals.context import ProposalsContext, dry_run_context
-from harness.proposals.labels import blindness
-from harness.proposals.labels.blindness import list_labelled_suites
+from harness.proposals.labels.blindness import find_blind_suites, list_labelled_suites
 from harness.proposals.labels.expected_labels import describe_forecast
 from harness.proposals.labels.label_items import load_items, load_texts
 from harness.proposals.labels.label_progress import (
@@ -165,8 +164,8 @@ def _has_newer(tx: Transaction, name: str, labelled: Proposal) -> bool:
     """Tells whether people have to label a newer proposal of a route or suite."""
     return any(
         proposal.created_at > labelled.created_at
-        and (name == proposal.route or name in blindness.find_blind_suites(tx, proposal))
-        and bool(blindness.find_blind_suites(tx, proposal))
+        and (name == proposal.route or name in find_blind_suites(tx, proposal))
+        and bool(find_blind_suites(tx, proposal))
         for proposal in Proposals(tx).open()
     )
 
@@ -308,6 +307,7 @@ def _record_end(tx: Transaction, actor: Actor, state: LabellingState) -> LabelPr
             "proposal": progress.proposal,
             "suite": progress.suite,
             "labels": progress.labels,
+            "given": progress.given,
             "verdict": progress.verdict,
         }
         AuditLog(tx).append(actor, LABELLING_END, state.labelling.id, details)

@@ -3,7 +3,7 @@ suffice. It needs nothing but text and single keys, so it works over SSH.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, TypedDict
+from typing import Final
 
 import click
 
@@ -36,15 +36,6 @@ _MARKS: Final[Mapping[str, Sequence[ShownAnswer]]] = {
     "2": (ShownAnswer.A, ShownAnswer.B),
     "n": (),
 }
-
-
-class _Wish(TypedDict):
-    """What the person who starts a labelling chooses."""
-
-    people: Sequence[str]
-    traffic: bool
-
-
 _INTERRUPTS: Final = ("\x03", "\x04")  # Ctrl-C and Ctrl-D in a terminal without line mode
 _FAILED_CODE: Final = 3
 _INCONCLUSIVE_CODE: Final = 4
@@ -115,8 +106,9 @@ def _start(
 ) -> LabelProgress | None:
     """Shows the plan, asks, and starts the labelling; None if it was not started."""
     proposal = label_pairs.find_proposal(session.context, name)
-    wish: _Wish = {"people": people, "traffic": traffic}
-    planned = session.decide(label_pairs.plan_labelling, proposal, **wish)
+    planned = session.decide(
+        label_pairs.plan_labelling, proposal, people=people, traffic=traffic
+    )
     if (plan or not yes) and output.wants_document():
         output.document(planned)
         return None
@@ -130,7 +122,9 @@ def _start(
     if not yes and _read_key("start it? y, n: ") != "y":
         output.note("nothing was started")
         return None
-    started = session.decide(label_pairs.start_labelling, proposal, **wish)
+    started = session.decide(
+        label_pairs.start_labelling, proposal, people=people, traffic=traffic
+    )
     output.note(f"{started.id} has begun")
     return started
 
