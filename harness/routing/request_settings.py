@@ -1,6 +1,5 @@
-"""The settings of a request that decide its answer, such as its limit and its temperature. Pure.
-
-A copy of the request must have the same settings.
+"""The settings of a request that decide its answer, such as limit and temperature. A copy of the
+request must have the same settings. Pure.
 """
 
 from collections.abc import Mapping
