@@ -1,5 +1,5 @@
-"""The settings of a request that decide its answer, such as limit and temperature. A copy of the
-request must have the same settings. Pure.
+"""The settings of a request that decide its answer, such as its limit. A copy of the request
+must have the same settings. Pure.
 """
 
 from collections.abc import Mapping
