@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ROUTE: Final = "desk"
 SUITE: Final = "desk-traffic"
-CALLERS: Final = 40
+CALLERS: Final = 60
 MARGIN: Final = 0.05
 POLICY: Final[Document] = {
     **SHORT,

@@ -5,7 +5,7 @@ answers, blind, and presses one key.
 before the end of a labelling, because a person who knows it labels differently.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import streamlit as st
@@ -30,6 +30,11 @@ CHOICES: Final[Sequence[tuple[str, str, LabelChoice]]] = (
     ("t", "Equally good", LabelChoice.TIE),
     ("n", "I can't tell", LabelChoice.CANNOT_TELL),
     ("s", "Skip", LabelChoice.SKIP),
+)
+# The keys that mark an answer as unacceptable.
+MARKS: Final[Sequence[tuple[str, ShownAnswer]]] = (
+    ("1", ShownAnswer.A),
+    ("2", ShownAnswer.B),
 )
 # The labelling whose pairs this browser shows.
 OPEN_KEY: Final = "labelling"
@@ -189,16 +194,27 @@ def _count_labels(count: int) -> str:
 
 
 def _ask_unacceptable(pair: ShownPair) -> Sequence[ShownAnswer]:
-    marked: Mapping[str, ShownAnswer] = {
-        "A is unacceptable": ShownAnswer.A,
-        "B is unacceptable": ShownAnswer.B,
-    }
+    """Shows a button for each answer that marks it, and returns the marked answers. A checkbox
+    would take the focus, and the browser would send no single key to the page.
+    """
+    place = f"marks-{pair.labelling}-{pair.number}"
+    marked: set[ShownAnswer] = st.session_state.setdefault(place, set())
     with st.container(horizontal=True, key="label-marks"):
-        return [
-            answer
-            for words, answer in marked.items()
-            if st.checkbox(words, key=f"mark-{pair.labelling}-{pair.number}-{answer.value}")
-        ]
+        for key, answer in MARKS:
+            letter = answer.value.upper()
+            state = "is marked unacceptable ✓" if answer in marked else "is unacceptable"
+            st.button(
+                f"{letter} {state}",
+                key=f"mark-{answer.value}",
+                shortcut=key,
+                on_click=_turn_mark,
+                args=(place, answer),
+            )
+    return sorted(marked)
+
+
+def _turn_mark(place: str, answer: ShownAnswer) -> None:
+    st.session_state[place] ^= {answer}
 
 
 def _give(

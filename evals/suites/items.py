@@ -8,7 +8,7 @@ An item is independent of its scorer. `suite` checks whether the scorer can judg
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from harness.frame.text_files import (
     replace_surrogates,
     text_lines,
 )
-from harness.gate.suite_plan import read_group, read_slice
+from harness.gate.suite_plan import RUN_CLUSTER, read_group, read_slice
 
 # A key of an item's metadata: the reason why a drawn record has no label.
 UNLABELLED: Final = "unlabelled"
@@ -67,17 +67,38 @@ TURN: Final = "turn"
 
 
 def read_turn(item: Item) -> RecordedTurn | None:
-    """Reads the place of an item in an agent's run; None if it is no turn of a run."""
+    """Reads the place of a drawn item in an agent's run; None for any other item. Raises
+    InputError for a turn in another form than a draw writes.
+    """
     turn = item.metadata.get(TURN)
-    if not isinstance(turn, dict):
+    if turn is None or "production" not in item.metadata:
         return None
-    return RecordedTurn(
-        item.cluster,
-        turn["number"],
-        turn["of"],
-        Coverage(turn["coverage"]),
-        is_logged=is_answered(item),
-    )
+    try:
+        return RecordedTurn(
+            str(item.metadata[RUN_CLUSTER]),
+            int(turn["number"]),
+            int(turn["of"]),
+            Coverage(turn["coverage"]),
+            is_logged=is_answered(item),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"item {item.id!r}: 'metadata.{TURN}' is not what a draw writes: draw the suite "
+            "again"
+        ) from None
+
+
+def list_openings(items: Iterable[Item]) -> Sequence[Item]:
+    """Lists the items, and of each agent's run only the first turn, whose text the other turns
+    repeat.
+    """
+    openings: dict[str, tuple[int, Item]] = {}
+    for item in items:
+        turn = read_turn(item)
+        name, number = (turn.run, turn.number) if turn else (item.id, 1)
+        if name not in openings or number < openings[name][0]:
+            openings[name] = number, item
+    return [item for _, item in openings.values()]
 
 
 def is_answered(item: Item) -> bool:

@@ -45,6 +45,7 @@ from evals.suites.items import (
     file_sha256,
     find_line,
     is_answered,
+    list_openings,
     load_items,
     load_references,
 )
@@ -149,14 +150,15 @@ class Suite:
             for index, name in enumerate(self.settings.slices)
         }
         items = tuple(self.items)
+        openings = list_openings(self.items.values())
         found = cluster_items(
             items,
-            {item.id: canonical_text(item) for item in self.items.values()},
+            {item.id: canonical_text(item) for item in openings},
             item_owners(
-                {item.id: item.metadata for item in self.items.values()},
+                {item.id: item.metadata for item in openings},
                 {
                     item.id: [*map(message_text, conversation(item))] or [item.input]
-                    for item in self.items.values()
+                    for item in openings
                 },
             ),
             ItemGroups(items, cluster_by_item, self.settings.cluster, slices),

@@ -17,28 +17,10 @@ from evals.traffic.draw import DrawnRecord
 from evals.traffic.recorded_runs import has_answer
 from harness.frame.errors import InputError
 from harness.gate.suite_plan import RUN_CLUSTER
-from harness.routing.capture import CapturedRequest, message_text
+from harness.routing.capture import SETTINGS, CapturedRequest, message_text
+from harness.routing.request_settings import UNSET
 
 CLUSTER: Final = "caller"  # the metadata field of the unit
-# A key of an item's `production`: the request's own settings.
-SETTINGS: Final = "settings"
-# Members of a request's body that decide an answer, by the name that a chat has for them.
-_SETTINGS: Final[Mapping[str, str]] = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "max_tokens": "max_tokens",
-    "max_completion_tokens": "max_tokens",
-    "max_output_tokens": "max_tokens",
-    "stop": "stop",
-    "stop_sequences": "stop",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-    "parallel_tool_calls": "parallel_tool_calls",
-    "reasoning_effort": "reasoning_effort",
-    "seed": "seed",
-}
-# Without these members, a request in production has the provider's defaults.
-_UNSET: Final[Mapping[str, object]] = {"temperature": None, "max_tokens": None}
 _DATED: Final = re.compile(
     r"\b(?:19|20)\d\d-[01]\d-[0-3]\d\b|\b[0-3]?\d[./][01]?\d[./](?:19|20)\d\d\b|\btoday is\b|"
     r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]* \d{1,2}(?:st|nd|rd|th)?,? "
@@ -48,16 +30,6 @@ _DATED: Final = re.compile(
 
 # A transcript has this text instead of a part (`router.protocols.transcript`).
 _LEFT_OUT: Final = re.compile(r"\[\w+ left out\]")
-
-
-def request_settings(body: Mapping[str, Any]) -> Mapping[str, object]:
-    """Returns the settings of a logged body that a copy of the request must have."""
-    found = {
-        chat_name: body[name]
-        for name, chat_name in _SETTINGS.items()
-        if body.get(name) is not None
-    }
-    return {**_UNSET, **found}
 
 
 def has_left_out_part(record: CapturedRequest) -> bool:
@@ -79,10 +51,10 @@ def is_dated(record: CapturedRequest) -> bool:
 @dataclass(frozen=True, slots=True)
 class LoggedCall:
     """The parts of a logged request that a capture does not keep. settings: see
-    `request_settings`. tokens: of request and answer; None if the log does not say.
+    `read_settings`. tokens: of request and answer; None if the log does not say.
     """
 
-    settings: Mapping[str, object] = field(default_factory=lambda: request_settings({}))
+    settings: Mapping[str, object] = field(default_factory=lambda: UNSET)
     tokens: tuple[int, int] | None = None
 
 

@@ -33,7 +33,6 @@ from evals.traffic.items import (
     LoggedCall,
     build_item,
     has_left_out_part,
-    request_settings,
 )
 from harness.app.capture_import import build_capture
 from harness.app.installation import Installation
@@ -53,12 +52,13 @@ from harness.providers.models.makers import find_shared_maker
 from harness.providers.records import Providers, Sightings
 from harness.providers.registry.targets import require_provider, store_prices
 from harness.providers.target import Target
-from harness.routing.capture import PROVIDER_STATE, CapturedRequest
+from harness.routing.capture import PROVIDER_STATE, SETTINGS, CapturedRequest
 from harness.routing.control import data_class_checks
 from harness.routing.control.routes import require_route
 from harness.routing.provider_side import find_provider_file, find_provider_state
 from harness.routing.records.routes import Routing
 from harness.routing.reliability.failover import hash_user
+from harness.routing.request_settings import read_settings
 
 CAPTURES: Final = "captures"  # the source that is Swapgate's own database
 _OTHER_CLASS: Final = "of another data class than the route's"
@@ -318,7 +318,7 @@ def _read_log(
         served = logged.served_model or logged.model
         record = replace(capture, id=f"drw_{identity[:24]}", target=served)
         records.append(record)
-        calls[record.id] = LoggedCall(request_settings(logged.body), _find_tokens(logged))
+        calls[record.id] = LoggedCall(read_settings(logged.body), _find_tokens(logged))
         if logged.trace:
             traces[record.id] = hash_user(f"trace:{logged.trace}", installation.secret)
     return _LoggedRecords(records, calls, traces, left_out, file_sha256(path))
@@ -380,7 +380,12 @@ def _load_captures(
         else:
             records.append(replace(capture, target=incumbent.model))
     sha256 = digest(sorted(record.id for record in records))
-    return _LoggedRecords(records, {}, {}, left_out, sha256)
+    calls = {
+        record.id: LoggedCall(record.content[SETTINGS])
+        for record in records
+        if SETTINGS in record.content
+    }
+    return _LoggedRecords(records, calls, {}, left_out, sha256)
 
 
 def _build_manifest(

@@ -11,7 +11,7 @@ from typing import Final
 
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
-from harness.frame.errors import InputError
+from harness.frame.errors import InputError, SignatureInvalid
 from harness.frame.formatting import (
     format_number,
     format_percent,
@@ -158,10 +158,13 @@ def weigh_scores(terms: ShadowTerms, scores: Sequence[ShadowScore]) -> ShareEvid
 
 
 def load_verdict(tx: Transaction, shadow: Shadow) -> ShadowVerdict | None:
-    """Returns the state of a shadow's verdict; None without a judge."""
+    """Returns the state of a shadow's verdict: none by forged scores. None without a judge."""
     if shadow.terms is None:
         return None
-    scores = ShadowScores(tx).of_series(shadow.terms.series)
+    try:
+        scores = ShadowScores(tx).of_series(shadow.terms.series)
+    except SignatureInvalid as error:
+        return ShadowVerdict(RUNNING, 0, 0, 0, None, f"none: {error}", "`swapgate db check`")
     evidence = weigh_scores(shadow.terms, scores)
     is_decided = evidence.outcome != RUNNING
     return ShadowVerdict(

@@ -31,7 +31,7 @@ class SpendingPurpose(StrEnum):
     """The purposes that share the cap. Stored sums are separate for each."""
 
     EVALS = "evals"
-    JUDGES = "judges"  # of evals and of canaries
+    JUDGES = "judges"  # of evals, canaries and shadows
     SHADOW = "shadow"
     DRIFT = "drift"
     AGENTS = "agents"  # calls of their turns

@@ -26,6 +26,8 @@ _SALT: Final = "capture"
 ANSWER_UNREADABLE: Final = "answer_unreadable"  # an outcome
 # The member of a capture's content that says why no copy of the request may be asked.
 PROVIDER_STATE: Final = "provider_state"
+# The member of a capture's content, and of a drawn item, with the request's own settings.
+SETTINGS: Final = "settings"
 
 
 @dataclass(frozen=True, slots=True)

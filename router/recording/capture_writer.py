@@ -21,11 +21,13 @@ from harness.frame.redaction import Redactor
 from harness.routing.capture import (
     ANSWER_UNREADABLE,
     PROVIDER_STATE,
+    SETTINGS,
     CapturedRequest,
     CaptureResult,
     capture_id,
 )
 from harness.routing.provider_side import find_provider_file, find_provider_state
+from harness.routing.request_settings import read_settings
 from harness.routing.shadow_pair import CANDIDATE, CandidateOutcome
 from router.protocols.transcript import build_answer, build_question
 from router.recording.port import CaptureDraft
@@ -179,7 +181,7 @@ def redact_draft(
         head = replace(head, outcome=ANSWER_UNREADABLE) if "answer" in answers else head
         head = _mark_unreadable(head) if CANDIDATE in answers else head
         capture = _redact(head, question, redactor, secret)
-    return _mark_state(capture, draft.client_body)
+    return _add_marks(capture, draft.client_body, redactor)
 
 
 def _is_entry(head: CapturedRequest) -> bool:
@@ -206,13 +208,16 @@ def _mark_unreadable(head: CapturedRequest) -> CapturedRequest:
     return replace(head, candidate=candidate)
 
 
-def _mark_state(capture: CapturedRequest, client_body: str) -> CapturedRequest:
-    """Notes why a copy of the request could act at the provider, which the transcript omits. A
-    suite of traffic does not draw such a capture.
+def _add_marks(
+    capture: CapturedRequest, client_body: str, redactor: Redactor
+) -> CapturedRequest:
+    """Adds facts about the request that its transcript omits: its settings, which a copy must
+    have, and why a copy could act at the provider. A suite of traffic draws no such capture.
     """
     body = json.loads(client_body)
-    reason = find_provider_state(body.get) or find_provider_file(body)
-    marks = {PROVIDER_STATE: reason} if reason else {}
+    marks: dict[str, object] = {SETTINGS: redactor.redact(read_settings(body)).value}
+    if reason := find_provider_state(body.get) or find_provider_file(body):
+        marks[PROVIDER_STATE] = reason
     return replace(capture, content={**capture.content, **marks})
 
 

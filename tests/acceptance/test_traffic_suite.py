@@ -38,7 +38,7 @@ PROFILES: Final[Document] = {
     MODEL: answering({"0-6": SHORT, "7-9": DATED}),
     "gpt-4.1-mini": answering({"0-4": DATED, "5-9": SHORT}),
     # The judge prefers the longer answer, and is wrong about 15 % of the pairs.
-    "claude-sonnet-4-5": {"skill": {"judge": 0.85}},
+    "claude-sonnet-5-5": {"skill": {"judge": 0.85}},
 }
 # Bash prints the time at the beginning of each step, and at the end of the last step.
 STEP: Final = re.compile(r"^STEP (\d+\.\d+) (.+)$", re.MULTILINE)
@@ -125,6 +125,7 @@ def check(folder: Path, said: str, callers: int) -> None:
     (verdict,) = database.rows("SELECT * FROM verdict")
     assert verdict["outcome"] == "passed"
     assert "By local's preference" in verdict["reason"]
+    sys.stdout.write(f"{verdict['reason']}\n")
     # The incumbent's arm is the log.
     rows = database.rows(
         "SELECT s.strict, s.error FROM eval_run r JOIN sample s ON s.run = r.id"

@@ -48,6 +48,4 @@ def test_a_pair_whose_label_cannot_matter_is_not_shown(
     last = label_pairs.show_next_pair(ctx, ada, labelling)
 
     assert last.pair is None
-    assert last.progress.ended
     assert last.progress.labels == ENOUGH - 1
-    assert "PASSED" in last.progress.verdict

@@ -6,12 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from harness.canary import shadows
 from harness.canary.shadow_verdict import ANY_TRAFFIC, ShadowJudge
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.frame.errors import InputError, NotAllowed
+from harness.frame.errors import InputError, NotAllowed, SignatureInvalid
 from harness.frame.people.access import SYSTEM
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.budget import spend_alpha
@@ -24,12 +25,13 @@ from harness.providers.registry import targets
 from harness.providers.target import Price, Provider
 from harness.routing.capture import CapturedRequest
 from harness.routing.control import routes
-from harness.routing.records.shadow_scores import ShadowScores, list_shadow_looks
+from harness.routing.records.shadow_scores import ShadowScores, list_shadow_looks, shadow_score
 from harness.routing.shadow import Shadow, ShadowLimits, ShadowTerms
 from harness.routing.shadow_pair import STORING_TIME, CandidateAnswer, CandidateOutcome
 from harness.routing.shadow_score import ScoreReason, ShadowScore
 from tests.contract import test_store_observations as observations
 from tests.support.control.control_plane import BEN, SmallInstallation
+from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F8")
 
@@ -319,8 +321,8 @@ def test_other_terms_are_another_look_with_less_alpha_also_for_proposals(
         assert list_shadow_looks(tx, "other", {first.candidate.id}) == []
         # A proposal with a suite of traffic of the route would be the third look.
         lineage = {first.candidate.id}
-        used, _ = count_looks(tx, ANY_TRAFFIC, first.candidate.id, lineage, "chat")
-        assert used == 2
+        counted, _ = count_looks(tx, ANY_TRAFFIC, first.candidate.id, lineage, "chat")
+        assert counted == 2
     # A shadow without a score is no look once it has ended.
     shadows.stop_shadow(scene.context(), BEN, "chat")
     with scene.store.read() as tx:
@@ -376,3 +378,18 @@ def test_a_judge_that_loses_its_clearance_gets_no_pair_and_ends_the_shadow(
     assert judge.asked == []
     [line] = shadows.end_finished(closed)
     assert "ref/judge" in line
+
+
+def test_a_forged_score_gives_no_verdict_and_is_named(scene: SmallInstallation) -> None:
+    started = start(scene)
+    enter(scene, started, *range(4))
+    judge_all(scene, always(0.5), turns=1)
+    with owned(scene.store) as db:
+        db.execute(sa.update(shadow_score).values(low=1.0, high=1.0))
+
+    status = shadows.load_status(scene.context(), "chat")
+    assert status.verdict
+    assert (status.verdict.outcome, status.verdict.evidence) == ("running", None)
+    assert "shadow_score" in status.verdict.words
+    with pytest.raises(SignatureInvalid):
+        ShadowJudging(always(0.5))(scene.context())

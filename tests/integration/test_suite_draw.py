@@ -157,6 +157,8 @@ def test_captures_are_drawn_without_those_that_would_act_at_the_provider(
     captures[7] = replace(
         captures[7], content={**captures[7].content, "provider_state": "`mcp_servers`"}
     )
+    limited = {**captures[8].content, "settings": {"temperature": None, "max_tokens": 64}}
+    captures[8] = replace(captures[8], content=limited)
     with cli.world.store.write() as tx:
         for capture in captures:
             Captures(tx).store(capture, most_per_day=1_000)
@@ -165,6 +167,13 @@ def test_captures_are_drawn_without_those_that_would_act_at_the_provider(
 
     assert drawn["items"] == 39
     assert drawn["not_drawn"] == {"with `mcp_servers`": 1}
+    lines = (cli.folder / "suites" / "traffic.jsonl").read_text(encoding="utf-8").splitlines()
+    limits = {
+        item["id"]: item["metadata"]["production"]["settings"]
+        for item in map(json.loads, lines)
+    }
+    assert limits.pop(captures[8].id) == {"temperature": None, "max_tokens": 64}
+    assert {settings["max_tokens"] for settings in limits.values()} == {None}
 
 
 def test_a_shadows_pairs_are_not_drawn_beside_the_sampled_requests(cli: CommandLine) -> None:

@@ -172,7 +172,8 @@ def test_what_cannot_be_read_or_stored_is_dropped_and_no_log_has_a_word_of_it(
 def test_a_broken_answer_leaves_its_request_in_the_sample(tmp_path: Path, answer: str) -> None:
     (kept,), counted = desk(tmp_path, draft(answer=answer))
 
-    assert kept.content == {"messages": [{"role": "user", "content": "I am [EMAIL_1]"}]}
+    assert kept.content["messages"] == [{"role": "user", "content": "I am [EMAIL_1]"}]
+    assert "answer" not in kept.content
     assert kept.outcome == "answer_unreadable"
     assert counted == {"captures_stored": 1}
 
@@ -233,7 +234,7 @@ def test_an_unreadable_answer_of_the_incumbent_keeps_the_candidates(tmp_path: Pa
     assert pair.candidate
     assert pair.candidate.outcome is CandidateOutcome.ANSWERED
     assert pair.outcome == "answer_unreadable"
-    assert pair.content.keys() == {"messages", CANDIDATE}
+    assert pair.content.keys() == {CANDIDATE, "messages", "settings"}
 
 
 def test_a_pair_that_was_not_entered_is_dropped_with_its_answers(tmp_path: Path) -> None:
@@ -494,3 +495,19 @@ def test_a_capture_says_why_no_copy_of_its_request_may_be_asked(tmp_path: Path) 
     assert states == {"req_1": None, "req_2": "a tool that the provider runs"}
     (line,) = [build_export_line(one) for one in captured if one.request == "req_2"]
     assert "provider_state" not in line
+
+
+def test_a_capture_keeps_the_settings_that_a_copy_must_have(tmp_path: Path) -> None:
+    asked = {
+        "messages": [{"role": "user", "content": "Be brief."}],
+        "max_completion_tokens": 64,
+        "stop": "ann@example.com",
+        "user": "u",
+    }
+
+    (captured,), _ = desk(tmp_path, draft(1, client_body=json.dumps(asked)))
+
+    settings = captured.content["settings"]
+    assert (settings["max_tokens"], settings["temperature"]) == (64, None)
+    assert "ann@" not in settings["stop"]
+    assert "user" not in settings

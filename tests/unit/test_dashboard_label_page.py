@@ -56,13 +56,14 @@ def test_a_person_labels_by_single_keys_and_sees_no_model_and_no_score(
         assert secret not in text(app)
     keys = {button.proto.shortcut.lower() for button in app.button if button.proto.shortcut}
     assert {key for key, _, _ in CHOICES} <= keys
-    app.checkbox[0].check().run()
+    app.button(key="mark-a").click().run()
+    assert app.button(key="mark-a").label == "A is marked unacceptable ✓"
     app.button(key="choice-a").click().run()
 
     assert "Pair 2" in text(app)
     progress = label_pairs.load_progress(ctx, started.id)
     assert progress.labels == 1
-    assert not app.checkbox[0].value
+    assert app.button(key="mark-a").label == "A is unacceptable"
     app.button(key="stop-labels").click().run()
     assert "1 of" in text(app)
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import log
 from typing import Final
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,13 @@ from harness.gate.offline.label_evidence import (
 )
 from harness.gate.offline.label_plan import LabelDesign
 from harness.gate.offline.pairs import PairedItem, PairedSuite
-from harness.gate.offline.people_claims import SuiteLabels, judge_people, label_alpha
+from harness.gate.offline.people_claims import (
+    SuiteLabels,
+    judge_people,
+    judge_preference,
+    label_alpha,
+    side_log_e,
+)
 from harness.gate.offline.suite_claims import UNLABELLED, SuiteClaim
 from harness.gate.offline.verdicts import judge_suites
 from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
@@ -90,6 +98,42 @@ def test_no_judge_changes_what_people_have_decided(
     joint = judge_suites([measured(shares, of, labelled(preference, of))])
 
     assert joint.outcome == outcome
+
+
+def test_labels_that_mostly_say_can_t_tell_decide_nothing_and_are_counted() -> None:
+    ties = labelled(0.5, plan(claim=Claim.NON_INFERIOR))
+    half = replace(ties, cannot_tell=ties.labels // 2)
+    most = replace(ties, cannot_tell=ties.labels // 2 + 1)
+
+    assert judge_preference(ties).outcome == "passed"
+    assert judge_preference(half).outcome == "passed"
+    assert f"{half.cannot_tell} of them “can't tell”" in judge_preference(half).sentence
+    assert judge_preference(most).outcome == "inconclusive"
+    assert "could not tell" in judge_preference(most).sentence
+
+
+@pytest.mark.parametrize(("side", "letter"), [((14, 0), "A"), ((2, 24), "B")])
+def test_labels_that_follow_the_side_of_an_answer_decide_nothing(
+    side: tuple[int, int], letter: str
+) -> None:
+    read = replace(labelled(1.0, plan()), people=("ada", "ben"), sides=((9, 4), (13, 0)))
+    followed = replace(read, sides=((9, 4), side))
+
+    assert judge_preference(read).outcome == "passed"
+    verdict = judge_preference(followed)
+    assert verdict.outcome == "inconclusive"
+    assert f"ben preferred answer {letter} in {max(side)} of {sum(side)} pairs" in (
+        verdict.sentence
+    )
+
+
+def test_a_careful_person_is_hardly_ever_said_to_follow_a_side() -> None:
+    random = np.random.default_rng(7)
+    firsts = np.cumsum(random.integers(0, 2, size=(4_000, 300)), axis=1)
+    counts = np.arange(1, 301)
+    log_es = np.vectorize(side_log_e)(firsts, counts - firsts)
+
+    assert (log_es.max(axis=1) >= log(1_000)).mean() <= 0.002
 
 
 @given(SHARES)

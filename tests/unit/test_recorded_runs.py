@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evals.suites.items import Item, list_openings, read_turn
 from evals.traffic.draw import Draw, DrawRule, describe_draw, draw_records
 from evals.traffic.items import LoggedCall, build_item
 from evals.traffic.recorded_runs import MOST_TURNS, RunName, find_coverage, find_runs
 from harness.evals.recorded_turn import Coverage
+from harness.frame.errors import InputError
 from harness.routing.capture import CapturedRequest
 from tests.unit.test_traffic_draw import FIRST, LAST, NAMES, record
 
@@ -224,3 +226,24 @@ def test_an_item_has_its_turn_and_its_run_is_its_cluster() -> None:
         "assistant",
         "tool",
     ]
+
+
+def test_of_a_run_only_the_first_turn_shows_which_runs_begin_alike() -> None:
+    lines = [
+        build_item(entry, LoggedCall(), answers_of="sim/base")
+        for entry in drawn(log_of([3, 1, 4])).records
+    ]
+    items = [
+        Item(line["id"], line["input"], line["target"], metadata=line["metadata"])
+        for line in reversed(lines)
+    ]
+
+    assert sorted(item.id for item in list_openings(items)) == [
+        "drw_r0_00",
+        "drw_r1_00",
+        "drw_r2_00",
+    ]
+    users = replace(items[0], metadata={"turn": "left"})
+    assert read_turn(users) is None
+    with pytest.raises(InputError, match="draw the suite again"):
+        read_turn(replace(items[0], metadata={**items[0].metadata, "turn": {"number": 1}}))

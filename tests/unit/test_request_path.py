@@ -22,10 +22,12 @@ OBSERVERS: Final = frozenset(
     for name in (
         "observers/canary_guard",
         "observers/capture",
+        "observers/capture_head",
         "observers/guardrail_sampling",
         "observers/judge",
         "observers/request_tracing",
         "observers/shadow",
+        "observers/shadow_pairs",
         "observers/side_calls",
         "observers/tracing",
         "recording/capture_writer",

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.req("F2")
 CALL = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"a": 1}'}}
 
 
-def test_a_turn_is_shown_with_its_calls_and_their_results() -> None:
+def test_a_turn_is_shown_from_its_last_message_with_calls_and_results() -> None:
     shown = write_conversation(
         [
             {"role": "user", "content": "Where is order 7?"},
@@ -25,7 +25,8 @@ def test_a_turn_is_shown_with_its_calls_and_their_results() -> None:
     )
 
     assert shown == (
-        'USER\nWhere is order 7?\n\nASSISTANT\ncalls find({"a": 1})\n\nTOOL\non its way'
+        "(the last message comes first)\n\nTOOL\non its way\n\n"
+        'ASSISTANT\ncalls find({"a": 1})\n\nUSER\nWhere is order 7?'
     )
 
 

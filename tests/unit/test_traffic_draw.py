@@ -14,11 +14,11 @@ from evals.traffic.items import (
     has_left_out_part,
     is_dated,
     logged_answer,
-    request_settings,
 )
 from harness.frame.errors import InputError
 from harness.providers.models.makers import find_shared_maker, maker_of_model
 from harness.routing.capture import CapturedRequest
+from harness.routing.request_settings import read_settings
 
 pytestmark = pytest.mark.req("F2", "F9")
 
@@ -200,7 +200,7 @@ def test_a_logged_answer_has_the_form_of_a_runs_answer() -> None:
 
 
 def test_a_copy_has_the_requests_own_settings_and_no_others() -> None:
-    assert request_settings({"max_output_tokens": 40, "top_p": 0.5, "user": "u"}) == {
+    assert read_settings({"max_output_tokens": 40, "top_p": 0.5, "user": "u"}) == {
         "temperature": None,
         "max_tokens": 40,
         "top_p": 0.5,

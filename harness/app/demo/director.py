@@ -201,7 +201,11 @@ class DemoShow:
         agent ended as expected, each with a sentence. `report` adds the proposals' stories.
         """
         traffic = self.traffic
-        promoted = next(story for story in stories if story.ends is ProposalPhase.PROMOTED)
+        promoted = next(
+            story
+            for story in stories
+            if story.ends is ProposalPhase.PROMOTED and not story.labelled
+        )
         agent = DemoAgent(traffic.base_url, traffic.key, promoted.route, self.say)
         agent.take_turn(INCUMBENT)
         traffic.start(sdk_rate=SDK_RPS)

@@ -6,7 +6,7 @@ scores decide nothing: they only predict labels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, fsum
+from math import exp, fsum, lgamma, log
 from statistics import fmean
 from typing import Final
 
@@ -26,6 +26,8 @@ from harness.gate.suite_plan import Claim, PrimaryCombination, SuitePlan
 from harness.gate.verdict import LabelFigures, SuiteFigures, SuiteReport
 
 _NOT_LABELLED: Final = "People have not labelled its pairs."
+# A careful person reaches this e-value for a side with a probability of .001 at most.
+_SIDE_LOG_E: Final = log(1_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,9 @@ class SuiteLabels:
     """The labels of one suite, in the order of the draws. A verdict's inputs contain them.
 
     requests: the weights of the pairs by requests; None if the log has no counts. by_requests:
-    the drawn pairs' shares of it. labellers: how many people gave a label.
+    the drawn pairs' shares of it. labellers: how many people gave a label. cannot_tell: the
+    labels that say so. sides: for each person in the order of `people`, the labels that prefer
+    the answer shown as A, and as B.
     """
 
     labelling: str  # id
@@ -45,11 +49,15 @@ class SuiteLabels:
     drawn: tuple[DrawnPair, ...]
     requests: PairWeights | None = None
     by_requests: tuple[float, ...] = ()
+    cannot_tell: int = 0
+    sides: tuple[tuple[int, int], ...] = ()
 
     @property
     def by(self) -> str:
-        """Names the people: `By ada's preference (84 labels)`."""
+        """Names the people: `By ada's preference (84 labels, 3 of them “can't tell”)`."""
         count = format_quantity(self.labels, "label")
+        if self.cannot_tell:
+            count += f", {self.cannot_tell} of them “can't tell”"
         if len(self.people) == 1:
             return f"By {self.people[0]}'s preference ({count})"
         return (
@@ -102,6 +110,9 @@ def judge_preference(labels: SuiteLabels) -> PeopleVerdict:
             "the incumbent, whatever people prefer."
         )
         return PeopleVerdict("failed", sentence, evidence)
+    if doubt := _find_doubt(labels):
+        sentence = f"{labels.by}: NOT ENOUGH EVIDENCE, because {doubt}."
+        return PeopleVerdict("inconclusive", sentence, evidence)
     outcome = _OUTCOMES[evidence.outcome]
     weighted = labels.weigh_by_requests(evidence)
     share = f"the candidate wins a share of {evidence.estimate:.2f} of {_name_subject(design)}"
@@ -120,6 +131,33 @@ def judge_preference(labels: SuiteLabels) -> PeopleVerdict:
     return PeopleVerdict(
         outcome, f"{labels.by}: {_describe(outcome, design)}; {share}.", evidence
     )
+
+
+def _find_doubt(labels: SuiteLabels) -> str:
+    """Returns why the labels are no preferences; empty without a reason.
+
+    The order of the answers is random, so a careful person prefers A in half of the pairs.
+    """
+    if 2 * labels.cannot_tell > labels.labels:
+        return "people could not tell more often than they could"
+    for person, (first, second) in zip(labels.people, labels.sides, strict=False):
+        if side_log_e(first, second) >= _SIDE_LOG_E:
+            side, times = ("A", first) if first > second else ("B", second)
+            return (
+                f"{person} preferred answer {side} in {times} of {first + second} pairs, and "
+                "the order of the answers is random"
+            )
+    return ""
+
+
+def side_log_e(first: int, second: int) -> float:
+    """Returns the log e-value that a person's labels follow the side, at any number of labels.
+
+    It is the mean of the likelihood ratios over all probabilities of A, against ½.
+    """
+    count = first + second
+    beta = lgamma(first + 1) + lgamma(second + 1) - lgamma(count + 2)
+    return beta + count * log(2.0)
 
 
 _OUTCOMES: Final = {"promote": "passed", "reject": "failed", "inconclusive": "inconclusive"}

@@ -6,6 +6,7 @@ pair, for whom, and what Swapgate bets. A person sees two answers in random orde
 models' names, scores or evidence.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -232,7 +233,15 @@ def build_suite_labels(
         drawn=tuple(build_drawn_pairs(labelling, draws, labels)),
         requests=labelling.sum_weights(shares) if shares else None,
         by_requests=tuple(by_item[draw.item] for draw in draws) if shares else (),
+        cannot_tell=sum(label.choice is LabelChoice.CANNOT_TELL for label in given),
+        sides=tuple(_count_sides(given, person) for person in labelling.people),
     )
+
+
+def _count_sides(labels: Iterable[PairLabel], person: str) -> tuple[int, int]:
+    """Counts a person's labels that prefer A, and those that prefer B."""
+    counts = Counter(label.choice for label in labels if label.person == person)
+    return counts[LabelChoice.A], counts[LabelChoice.B]
 
 
 def _weigh_by_requests(plan: SuitePlan, items: int) -> list[float]:

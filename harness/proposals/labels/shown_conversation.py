@@ -10,29 +10,30 @@ from harness.routing.capture import message_text
 
 # A person reads about this much before a choice that should take 20 s.
 MOST_CHARACTERS: Final = 6_000
+_LAST_FIRST: Final = "(the last message comes first)"
 _ANSWER_FIELDS: Final = frozenset({"content", "tool_calls"})
 
 
 def write_conversation(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Writes a request's messages, each below its role.
+    """Writes a request's messages, each below its role, the last message first: both answers
+    are answers to it, and a page or a terminal shows the top of a long text.
 
-    The last messages come first into MOST_CHARACTERS, and a line counts the earlier messages
-    that find no place. The last message is always shown, but at most its last MOST_CHARACTERS.
-    A single message is shown without its role.
+    A line counts the earlier messages that find no place in MOST_CHARACTERS. The last message
+    is always shown, but at most its last MOST_CHARACTERS. A single message has no role.
     """
     if len(messages) == 1:
         return _cut_start(_write_message(messages[0]))
-    shown: list[str] = []
+    shown = [_LAST_FIRST]
     left = MOST_CHARACTERS
     for message in reversed(messages):
         text = f"{str(message.get('role')).upper()}\n{_write_message(message)}"
-        if shown and len(text) > left:
+        if len(shown) > 1 and len(text) > left:
             break
         left -= len(text)
         shown.append(_cut_start(text))
-    if left_out := len(messages) - len(shown):
+    if left_out := len(messages) - len(shown) + 1:
         shown.append(f"({format_quantity(left_out, 'earlier message')} left out)")
-    return "\n\n".join(reversed(shown))
+    return "\n\n".join(shown)
 
 
 def _cut_start(text: str) -> str:

@@ -237,7 +237,7 @@ def load_comparison(
             standing = proof_validity.assess_proof(ctx, tx, verdict)
         rollout = Rollouts(tx).get(stored.rollout) if stored.rollout else None
         ratio = cost_ratio.load_ratio(ctx, tx, stored)
-        recorded_runs = _describe_recorded_runs(ctx, tx, stored) if verdict else {}
+        recorded_runs = _describe_recorded_runs(ctx, tx, stored, verdict) if verdict else {}
         view = ProposalView.from_proposal(
             stored,
             Routing(tx).route,
@@ -264,11 +264,14 @@ def load_comparison(
 
 
 def _describe_recorded_runs(
-    ctx: ProposalsContext, tx: Transaction, proposal: Proposal
+    ctx: ProposalsContext, tx: Transaction, proposal: Proposal, verdict: Verdict
 ) -> Mapping[str, FirstDifferences]:
-    """Describes the suites of agents' runs that both models have answered."""
+    """Describes, by suite, the agents' runs behind a verdict."""
+    items = VerdictBasis.from_verdict(verdict).items
     found = {
-        plan.suite: load_first_differences(ctx, tx, plan, proposal.runs[plan.suite])
+        plan.suite: load_first_differences(
+            ctx, tx, plan, proposal.runs[plan.suite], items.get(plan.suite, 0)
+        )
         for plan in proposal.plans
         if plan.suite in proposal.runs
     }

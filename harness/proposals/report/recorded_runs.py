@@ -75,13 +75,14 @@ def load_first_differences(
     tx: Transaction,
     plan: SuitePlan,
     runs: SuiteRuns,
+    items: int,
 ) -> FirstDifferences | None:
-    """Describes the first runs of a suite, up to MOST_READ_TURNS turns; None for a suite
-    without agents' runs.
+    """Describes the runs behind a verdict, up to MOST_READ_TURNS turns; None without such a
+    run. items: of the verdict, in the order of the plan.
     """
-    if not plan.has_recorded_runs:
+    units = plan.units_in(min(items, MOST_READ_TURNS))
+    if not plan.has_recorded_runs or not units:
         return None
-    units = plan.units_in(min(plan.planned_items, MOST_READ_TURNS))
     turns = _find_turns(ctx, plan, units)
     if not turns:
         return FirstDifferences(units, 0, 0, None, {CHANGED: units})
