@@ -20,6 +20,7 @@ from harness.gate.offline.label_plan import LabelDesign
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.people_claims import (
     SuiteLabels,
+    draw_threshold,
     judge_people,
     judge_preference,
     label_alpha,
@@ -110,6 +111,25 @@ def test_labels_that_mostly_say_can_t_tell_decide_nothing_and_are_counted() -> N
     assert f"{half.cannot_tell} of them “can't tell”" in judge_preference(half).sentence
     assert judge_preference(most).outcome == "inconclusive"
     assert "could not tell" in judge_preference(most).sentence
+
+
+def test_a_draw_of_few_callers_needs_a_larger_win_share() -> None:
+    ties = labelled(0.5, plan(claim=Claim.NON_INFERIOR))
+    few = replace(ties, units=60)
+    tested_before = replace(few, units=150, design=replace(ties.design, alpha=0.05 / 12))
+
+    assert judge_preference(replace(few, units=100)).outcome == "passed"
+    assert judge_preference(few).outcome == "inconclusive"
+    assert "with 60 callers, a pass needs more than 0.51" in judge_preference(few).sentence
+    assert draw_threshold(tested_before) > draw_threshold(replace(few, units=150))
+
+
+def test_the_draw_does_not_count_twice_nor_for_equal_answers() -> None:
+    ties = replace(labelled(0.5, plan(claim=Claim.NON_INFERIOR)), units=60)
+    about_traffic = replace(ties, design=replace(ties.design, draw_error=0.05))
+    equal = replace(ties, weights=PairWeights(1.0, (0.0, 0.0, 0.0)))
+
+    assert [draw_threshold(one) for one in (about_traffic, equal)] == [0.4, 0.4]
 
 
 @pytest.mark.parametrize(("side", "letter"), [((14, 0), "A"), ((2, 24), "B")])

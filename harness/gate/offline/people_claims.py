@@ -6,8 +6,8 @@ scores decide nothing: they only predict labels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, fsum, lgamma, log
-from statistics import fmean
+from math import exp, fsum, lgamma, log, sqrt
+from statistics import NormalDist, fmean
 from typing import Final
 
 from harness.frame.formatting import format_quantity, format_score
@@ -37,7 +37,8 @@ class SuiteLabels:
     requests: the weights of the pairs by requests; None if the log has no counts. by_requests:
     the drawn pairs' shares of it. labellers: how many people gave a label. cannot_tell: the
     labels that say so. sides: for each person in the order of `people`, the labels that prefer
-    the answer shown as A, and as B.
+    the answer shown as A, and as B. units: drawn callers or conversations; 0 for a claim about
+    these items alone.
     """
 
     labelling: str  # id
@@ -51,6 +52,7 @@ class SuiteLabels:
     by_requests: tuple[float, ...] = ()
     cannot_tell: int = 0
     sides: tuple[tuple[int, int], ...] = ()
+    units: int = 0
 
     @property
     def by(self) -> str:
@@ -128,9 +130,29 @@ def judge_preference(labels: SuiteLabels) -> PeopleVerdict:
             )
             return PeopleVerdict("inconclusive", sentence, evidence)
         share += f", and {weighted:.2f} weighted by requests"
+    needed = draw_threshold(labels)
+    if outcome == "passed" and evidence.estimate <= needed:
+        sentence = (
+            f"{labels.by}: NOT ENOUGH EVIDENCE, {share}. That may be chance of the draw: with "
+            f"{labels.units} callers, a pass needs more than {needed:.2f}. Draw more callers."
+        )
+        return PeopleVerdict("inconclusive", sentence, evidence)
     return PeopleVerdict(
         outcome, f"{labels.by}: {_describe(outcome, design)}; {share}.", evidence
     )
+
+
+def draw_threshold(labels: SuiteLabels) -> float:
+    """Computes the win share that a pass must exceed: the pairs are a draw of n callers.
+
+    The win share of drawn pairs has a standard error of at most √(s/(4n)), with s the weight of
+    the pairs that are not mechanically equal. A claim about traffic has its own error.
+    """
+    design = labels.design
+    if design.draw_error is not None or not labels.units:
+        return design.claimed
+    spread = sqrt((1.0 - labels.weights.ties) / (4.0 * labels.units))
+    return design.claimed + NormalDist().inv_cdf(1.0 - design.alpha) * spread
 
 
 def _find_doubt(labels: SuiteLabels) -> str:

@@ -13,7 +13,9 @@ from typing import Final
 from harness.frame.formatting import format_number, format_quantity
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.label_forecast import LabelForecast, forecast_labels
-from harness.gate.offline.label_plan import JUDGE_LEVELS, USUAL_CORRELATION
+from harness.gate.offline.label_plan import JUDGE_LEVELS, TIE, USUAL_CORRELATION
+from harness.gate.offline.people_claims import draw_threshold
+from harness.gate.suite_plan import Claim
 from harness.proposals.labels.label_progress import LabellingState, load_state
 from harness.proposals.labels.labelling import build_drawn_pairs
 from harness.proposals.labels.records import Labellings
@@ -72,12 +74,24 @@ def describe_forecast(tx: Transaction, state: LabellingState) -> str:
     plans. Says which correlation it uses.
     """
     labelling = state.labelling
-    expected = expect_correlation(tx, Proposals(tx).get(labelling.proposal), state)
+    proposal = Proposals(tx).get(labelling.proposal)
+    expected = expect_correlation(tx, proposal, state)
     ties = sum(item.judged is None for item in labelling.items)
     forecast = forecast_labels(
         len(labelling.items), ties, labelling.design, correlation=expected.value
     )
-    return f"{_format_forecast(forecast)}; {expected.text}"
+    return f"{_format_forecast(forecast)}; {expected.text}{_describe_draw(proposal, state)}"
+
+
+def _describe_draw(proposal: Proposal, state: LabellingState) -> str:
+    """Describes the share that a small draw needs, if equal models do not have it."""
+    plan = next(plan for plan in proposal.plans if plan.suite == state.labelling.suite)
+    labels = state.build_labels(plan, ())
+    needed = draw_threshold(labels)
+    if needed < TIE or state.labelling.design.claim is Claim.SUPERIOR:
+        return ""
+    callers = format_quantity(labels.units, "caller")
+    return f"; with {callers}, equal models pass in fewer than half of the draws: draw more"
 
 
 def _format_forecast(forecast: LabelForecast) -> str:

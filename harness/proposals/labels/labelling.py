@@ -235,6 +235,7 @@ def build_suite_labels(
         by_requests=tuple(by_item[draw.item] for draw in draws) if shares else (),
         cannot_tell=sum(label.choice is LabelChoice.CANNOT_TELL for label in given),
         sides=tuple(_count_sides(given, person) for person in labelling.people),
+        units=0 if plan.about_these else plan.units_in(len(labelling.items)),
     )
 
 
