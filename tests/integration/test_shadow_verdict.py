@@ -164,7 +164,10 @@ def test_a_shadow_passes_at_its_first_evidence_ends_and_names_the_next_step(
     assert verdict.words.startswith("PASSED: by ref/judge (in spite of its maker: it is ours)")
     assert status.shadow.ended_by == SYSTEM.name
     assert status.shadow.ended_because == f"its verdict: {verdict.words}"
-    assert "swapgate suite draw chat-traffic --route chat --from captures" in verdict.next_step
+    assert (
+        "swapgate suite draw chat-traffic --route chat --from captures --judge ref/judge "
+        "--judge-anyway 'it is ours'"
+    ) in verdict.next_step
     assert verdict.evidence.units <= verdict.callers < 40
     assert status.judge_usd == pytest.approx(0.001 * verdict.callers)
     with scene.store.read() as tx:
