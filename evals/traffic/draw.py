@@ -24,7 +24,7 @@ from evals.traffic.recorded_runs import (
 )
 from harness.evals.recorded_turn import Coverage, RecordedTurn
 from harness.frame.errors import InputError
-from harness.frame.formatting import format_quantity
+from harness.frame.formatting import format_percent, format_quantity
 from harness.frame.plain_data import hash_content
 from harness.routing.capture import (
     MOST_OF_A_CALLER,
@@ -331,14 +331,18 @@ def describe_draw(draw: Draw) -> str:
         else ""
     )
     days = f"of {draw.served} from {rule.first} to {rule.last}"
+    part = "conversation" if draw.runs_by is None else "conversation or run"
+    split = (
+        f"; each {part} of {format_quantity(draw.split_callers, 'caller')} with more than "
+        f"{format_percent(HEAVY_SHARE)} of the requests counts as a caller"
+        if draw.split_callers
+        else ""
+    )
     if draw.runs_by is not None:
         runs = format_quantity(draw.coverage.total(), "run")
         turns = format_quantity(len(draw.records), "turn")
         each = ", one of each caller" if draw.callers else "; the log names no caller"
-        return f"{runs} of agents ({turns}) {days}{each}{failed}"
+        return f"{runs} of agents ({turns}) {days}{each}{split}{failed}"
     units = format_quantity(len({entry.unit for entry in draw.records}), "caller")
-    conversations = (
-        f", of whom {draw.split_callers} count by conversation" if draw.split_callers else ""
-    )
     records = format_quantity(len(draw.records), "record")
-    return f"{records} {days}, of {units}{conversations}{failed}"
+    return f"{records} {days}, of {units}{split}{failed}"

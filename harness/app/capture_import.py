@@ -189,18 +189,27 @@ def build_capture(
 
 def _hash_caller(request: LoggedRequest, secret: bytes) -> str:
     """Returns the pseudonym of the user that a request names; empty without one."""
-    names = body_callers(request.body)
-    user = next((name for name in names if not name.startswith(_CONVERSATION)), "")
-    user = request.caller or user
+    user = _find_user(request)
     return hash_user(f"caller:{user}", secret) if user else ""
 
 
+def _find_user(request: LoggedRequest) -> str:
+    names = body_callers(request.body)
+    user = next((name for name in names if not name.startswith(_CONVERSATION)), "")
+    return request.caller or user
+
+
 def _hash_conversation(request: LoggedRequest, secret: bytes) -> str:
-    """Returns the pseudonym of the conversation that a request names; empty without one."""
+    """Returns the pseudonym of the conversation that a request names; empty without one.
+
+    It contains the user, because applications give the same name, such as `1`, to
+    conversations of different users.
+    """
     names = body_callers(request.body)
     conversation = next((name for name in names if name.startswith(_CONVERSATION)), "")
     conversation = request.conversation or conversation
-    return hash_user(f"conversation:{conversation}", secret) if conversation else ""
+    name = f"conversation:{_find_user(request)}:{conversation}"
+    return hash_user(name, secret) if conversation else ""
 
 
 def _build_transcript(request: LoggedRequest) -> tuple[Mapping[str, Any], str]:

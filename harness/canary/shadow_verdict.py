@@ -5,6 +5,7 @@ callers count together, and the series is one look of (route, model). A verdict 
 and opens no canary: a proposal asks again, with fresh items.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -201,8 +202,11 @@ def name_next_step(shadow: Shadow, terms: ShadowTerms, evidence: ShareEvidence) 
     if shadow.proposal:
         return f"`swapgate proposal show {shadow.proposal}`: its suites decide"
     suite = f"{route}-traffic"
+    judge = f"--judge {terms.judge}"
+    if terms.judge_anyway:
+        judge += f" --judge-anyway {shlex.quote(terms.judge_anyway)}"
     return (
-        f"`swapgate suite draw {suite} --route {route} --from captures --judge {terms.judge}`, "
+        f"`swapgate suite draw {suite} --route {route} --from captures {judge}`, "
         f"`swapgate route settings {route} --suite {suite} --reason WHY`, and "
         f"`swapgate proposal create {route} {candidate} --reason WHY`"
     )

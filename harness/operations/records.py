@@ -133,22 +133,23 @@ class Captures(Records[CapturedRequest]):
 
     def pairs(
         self,
-        shadow: str,
+        shadows: Collection[str],
         *,
         judged: Collection[str],
         limit: int,
     ) -> Sequence[CapturedRequest]:
-        """Lists a shadow's pairs that have no judgement, in the order in which they began.
+        """Lists shadows' pairs that have no judgement, in the order in which they began.
 
         judged: the ids of judged pairs.
         Ends at the first pair whose answer may still come, so that a slow answer keeps its
-        place. An answer that is overdue has the outcome LOST. Each caller has one pair.
+        place. An answer that is overdue has the outcome LOST. Each caller has one pair of a
+        shadow.
         """
         in_order = (captured.c.at, captured.c.id)
         now = self._tx.now()
         ids = (
             sa.select(captured.c.id)
-            .where(captured.c.shadow == shadow, captured.c.at <= now - STORING_TIME)
+            .where(captured.c.shadow.in_(sorted(shadows)), captured.c.at <= now - STORING_TIME)
             .order_by(*in_order)
         )
         left = [row.id for row in self._tx.read(ids) if row.id not in judged][:limit]

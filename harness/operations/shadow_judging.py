@@ -3,7 +3,8 @@
 Pairs are scored in the order in which they began, each caller once in a series of shadows. A
 pair that the judge fails on is tried again, and holds up the pairs behind it, so that no score
 decides which pairs count. After GIVE_UP_AFTER its score is unknown. A stop loses at most the
-judgements that wait for such a pair; then the judge compares them again.
+judgements that wait for such a pair; then the judge compares them again. Pairs that a shadow
+leaves at its end come first after a restart, so that nobody who has read them can drop them.
 """
 
 from collections.abc import Sequence
@@ -113,8 +114,7 @@ class ShadowJudging:
                 self._ask(ctx, shadow, terms, pairs)
             self._store(ctx, shadow, terms, pairs, len(scores))
         with ctx.store.write() as tx:
-            is_live = any(live.id == shadow.id for live in Shadows(tx).live())
-            return shadows.end_decided(tx, shadow) if is_live else ""
+            return shadows.end_decided(tx, shadow) if _is_live(tx, shadow) else ""
 
     def _list_new_pairs(
         self,
@@ -126,9 +126,10 @@ class ShadowJudging:
         """Lists the next pairs whose callers have no score in the series yet."""
         repeated = self._repeated.setdefault(shadow.id, set())
         callers = {score.caller for score in scores}
-        judged = {score.pair for score in scores if score.shadow == shadow.id} | repeated
+        judged = {score.pair for score in scores} | repeated
+        series = Shadows(tx).of_series(shadow.route, terms.series)
         found: list[CapturedRequest] = []
-        for pair in Captures(tx).pairs(shadow.id, judged=judged, limit=_READ):
+        for pair in Captures(tx).pairs(series, judged=judged, limit=_READ):
             caller = name_caller(terms, pair)
             if caller in callers:
                 repeated.add(pair.id)
@@ -145,7 +146,7 @@ class ShadowJudging:
         open_ = [
             pair
             for pair in pairs
-            if pair.id not in self._waiting and settle_pair(terms, pair) is None
+            if pair.id not in self._waiting and settle_pair(shadow, terms, pair) is None
         ]
         if not open_ or now < self._rests_until.get(shadow.id, now):
             return
@@ -175,23 +176,30 @@ class ShadowJudging:
         pairs: Sequence[CapturedRequest],
         stored: int,
     ) -> None:
-        """Stores the scores up to the first pair without a judgement."""
+        """Stores the scores up to the first pair without a judgement; none if the shadow has
+        ended meanwhile.
+        """
         judged = []
         for pair in pairs:
-            judgement = settle_pair(terms, pair) or self._waiting.get(pair.id)
+            judgement = settle_pair(shadow, terms, pair) or self._waiting.get(pair.id)
             if judgement is None:
                 break
             judged.append((pair, judgement))
         with ctx.store.write() as tx:
+            if not _is_live(tx, shadow):
+                return
             for number, (pair, judgement) in enumerate(judged, start=stored + 1):
-                score = _build_score(shadow, terms, number, pair, judgement, ctx.clock.now())
+                score = _build_score(terms, number, pair, judgement, ctx.clock.now())
                 ShadowScores(tx).add(score)
         for pair, _ in judged:
             self._waiting.pop(pair.id, None)
 
 
+def _is_live(tx: Transaction, shadow: Shadow) -> bool:
+    return any(live.id == shadow.id for live in Shadows(tx).live())
+
+
 def _build_score(
-    shadow: Shadow,
     terms: ShadowTerms,
     number: int,
     pair: CapturedRequest,
@@ -203,7 +211,7 @@ def _build_score(
     return ShadowScore(
         series=terms.series,
         number=number,
-        shadow=shadow.id,
+        shadow=pair.shadow or terms.series,
         pair=pair.id,
         caller=name_caller(terms, pair),
         reason=ScoreReason.NOT_JUDGED if share is None else judgement.reason,
@@ -215,12 +223,17 @@ def _build_score(
     )
 
 
-def settle_pair(terms: ShadowTerms, pair: CapturedRequest) -> PairJudgement | None:
+def settle_pair(
+    shadow: Shadow, terms: ShadowTerms, pair: CapturedRequest
+) -> PairJudgement | None:
     """Returns the score of a pair that needs no judge; None if it needs one.
 
     A pair that shows nothing counts as the null hypothesis: the incumbent gave no answer, or
-    the pair lacks a part of the request. A candidate without an answer loses.
+    the pair lacks a part of the request. A candidate without an answer loses. A judge may not
+    see a pair of another data class, which a shadow before this one has stored.
     """
+    if pair.data_class != shadow.data_class:
+        return PairJudgement(None, ScoreReason.NOT_JUDGED)
     outcome = pair.candidate.outcome if pair.candidate else CandidateOutcome.LOST
     null = design_of(terms).theta0
     if outcome not in (*_SILENT, CandidateOutcome.ANSWERED):

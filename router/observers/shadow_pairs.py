@@ -78,7 +78,8 @@ class ShadowPairs:
 
         longest_s: the candidate's time limit.
         """
-        subject = shadow.proposal or shadow.id
+        # Another series is another look, with pairs of its own.
+        subject = shadow.terms.series if shadow.terms else shadow.id
         if not self._marks.first(f"pair:{subject}:{job.sticky_key}"):
             return None
         now = self._clock.now()

@@ -63,7 +63,7 @@ def put(store: Store, *pairs: CapturedRequest) -> Sequence[CaptureResult]:
 
 def unjudged(store: Store, *judged: str, limit: int = 100) -> Sequence[CapturedRequest]:
     with store.read() as tx:
-        return Captures(tx).pairs("sh_1", judged=judged, limit=limit)
+        return Captures(tx).pairs({"sh_1"}, judged=judged, limit=limit)
 
 
 def test_a_pair_is_entered_before_its_answer_and_listed_with_it(

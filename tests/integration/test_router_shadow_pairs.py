@@ -344,7 +344,7 @@ def test_pairs_that_a_killed_worker_asked_are_lost_and_none_reads_as_an_answer(
             ) as reopened,
             reopened.read() as tx,
         ):
-            found = Captures(tx).pairs(str(shadow), judged=(), limit=100)
+            found = Captures(tx).pairs({str(shadow)}, judged=(), limit=100)
         known = [pair.candidate.outcome for pair in found if pair.candidate]
         assert known[:3] == [CandidateOutcome.LOST] * 3
         assert CandidateOutcome.ANSWERED in known[3:]

@@ -1,6 +1,7 @@
 """A shadow's judge scores callers' first pairs, and its verdict ends the shadow."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from harness.canary import shadows
 from harness.canary.shadow_verdict import ANY_TRAFFIC, ShadowJudge
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.frame.errors import InputError, NotAllowed, SignatureInvalid
+from harness.frame.errors import InputError, NotAllowed, NotFound, SignatureInvalid
 from harness.frame.people.access import SYSTEM
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.budget import spend_alpha
@@ -107,6 +108,7 @@ def enter(
             at=at,
             expires_at=at + timedelta(days=30),
             route="chat",
+            data_class=shadow.data_class,
             caller=f"caller-{number}",
             content={},
             shadow=shadow.id,
@@ -162,7 +164,10 @@ def test_a_shadow_passes_at_its_first_evidence_ends_and_names_the_next_step(
     assert verdict.words.startswith("PASSED: by ref/judge (in spite of its maker: it is ours)")
     assert status.shadow.ended_by == SYSTEM.name
     assert status.shadow.ended_because == f"its verdict: {verdict.words}"
-    assert "swapgate suite draw chat-traffic --route chat --from captures" in verdict.next_step
+    assert (
+        "swapgate suite draw chat-traffic --route chat --from captures --judge ref/judge "
+        "--judge-anyway 'it is ours'"
+    ) in verdict.next_step
     assert verdict.evidence.units <= verdict.callers < 40
     assert status.judge_usd == pytest.approx(0.001 * verdict.callers)
     with scene.store.read() as tx:
@@ -302,6 +307,57 @@ def test_a_restart_continues_the_series_and_counts_each_caller_once(
     assert (status.verdict.callers, status.verdict.earlier) == (12, 8)
 
 
+def test_a_restart_judges_first_what_the_stopped_shadow_left_so_nobody_drops_read_pairs(
+    scene: SmallInstallation,
+) -> None:
+    first = start(scene)
+    enter(scene, first, *range(10))
+    judge_all(scene, always(0.5), turns=1)
+    shadows.stop_shadow(scene.context(), BEN, "chat")
+    second = start(scene)
+    enter(scene, second, *range(12), shift=100)
+    judge = always(0.0)
+    judge_all(scene, judge, turns=3)
+
+    left = [f"{first.id}-8", f"{first.id}-9"]
+    assert judge.asked == [*left, f"{second.id}-110", f"{second.id}-111"]
+    assert [score.shadow for score in scores_of(scene, second)[8:]] == [
+        *[first.id] * 2,
+        *[second.id] * 2,
+    ]
+
+
+def test_a_judge_gets_no_left_pair_of_another_data_class(scene: SmallInstallation) -> None:
+    first = start(scene)
+    enter(scene, replace(first, data_class="secret"), 0)
+    shadows.stop_shadow(scene.context(), BEN, "chat")
+    second = start(scene)
+    enter(scene, second, 1)
+    judge = always(1.0)
+    judge_all(scene, judge, turns=1)
+
+    assert judge.asked == [f"{second.id}-1"]
+    found = [(score.reason, score.low, score.high) for score in scores_of(scene, second)]
+    assert found == [(ScoreReason.NOT_JUDGED, 0.0, 1.0), (ScoreReason.JUDGED, 1.0, 1.0)]
+
+
+def test_a_shadow_that_a_person_stops_while_its_judge_reads_gets_no_score(
+    scene: SmallInstallation,
+) -> None:
+    started = start(scene)
+    enter(scene, started, *range(40))
+
+    def stop(_: CapturedRequest) -> PairJudgement:
+        if scores_of(scene, started):
+            with suppress(NotFound):
+                shadows.stop_shadow(scene.context(), BEN, "chat")
+        return PairJudgement(1.0, calls=2)
+
+    judge_all(scene, ScriptedJudge(stop), turns=3)
+
+    assert len(scores_of(scene, started)) == 8
+
+
 def test_other_terms_are_another_look_with_less_alpha_also_for_proposals(
     scene: SmallInstallation,
 ) -> None:
@@ -317,16 +373,27 @@ def test_other_terms_are_another_look_with_less_alpha_also_for_proposals(
     assert terms_of(second).series == second.id
     with scene.store.read() as tx:
         looks = list_shadow_looks(tx, "chat", {first.candidate.id})
-        assert sorted(looks) == [1, 2]  # the second is live
+        assert sorted(looks) == [1, 2]
         assert list_shadow_looks(tx, "other", {first.candidate.id}) == []
         # A proposal with a suite of traffic of the route would be the third look.
         lineage = {first.candidate.id}
         counted, _ = count_looks(tx, ANY_TRAFFIC, first.candidate.id, lineage, "chat")
         assert counted == 2
-    # A shadow without a score is no look once it has ended.
-    shadows.stop_shadow(scene.context(), BEN, "chat")
-    with scene.store.read() as tx:
-        assert list_shadow_looks(tx, "chat", {first.candidate.id}) == [1]
+
+
+def test_a_shadow_is_a_look_from_its_start_so_several_cannot_wait_with_the_whole_alpha(
+    scene: SmallInstallation,
+) -> None:
+    rubrics = [replace(JUDGE, criteria=f"Rubric {number}.") for number in range(3)]
+    for rubric in rubrics:
+        start(scene, rubric)
+        shadows.stop_shadow(scene.context(), BEN, "chat")
+    looks = []
+    for rubric in rubrics:
+        looks.append(terms_of(start(scene, rubric)).look)
+        shadows.stop_shadow(scene.context(), BEN, "chat")
+
+    assert looks == [1, 2, 3]
 
 
 def test_after_a_verdict_the_same_terms_are_a_new_look(scene: SmallInstallation) -> None:

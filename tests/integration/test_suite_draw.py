@@ -249,3 +249,26 @@ def test_the_commands_of_the_page_work_in_their_order(cli: CommandLine) -> None:
         said[-1].split()
     )
     assert "sim/base (incumbent, asked again)" in " ".join(said[-1].split())
+
+
+def test_equal_names_of_sessions_of_different_users_are_different_runs(
+    cli: CommandLine,
+) -> None:
+    """Applications count the sessions of each user from 1."""
+    tools = [{"type": "function", "function": {"name": "find", "parameters": {}}}]
+    opened = [{**row, "session_id": "1"} for row in spend_rows(NOW, 40, tools=tools)]
+    rows = []
+    for row in opened:
+        body = json.loads(row["proxy_server_request"])
+        reply = json.loads(row["response"])["choices"][0]["message"]
+        history = [*body["messages"], reply, {"role": "user", "content": "And the invoice?"}]
+        later = datetime.fromisoformat(row["startTime"]) + timedelta(seconds=9)
+        second = {
+            "request_id": f"{row['request_id']}-2",
+            "startTime": later.isoformat(),
+            "proxy_server_request": json.dumps({**body, "messages": history}),
+        }
+        rows += [row, {**row, **second}]
+    write_spend_log(cli.folder / "spend.jsonl", rows)
+
+    assert draw(cli)["runs"] == {"complete": 40}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.traffic.draw import Draw, DrawRule, draw_dates, draw_records, is_named
+from evals.traffic.draw import Draw, DrawRule, describe_draw, draw_dates, draw_records, is_named
 from evals.traffic.items import (
     has_left_out_part,
     is_dated,
@@ -156,6 +156,10 @@ def test_a_caller_counts_once_and_a_heavy_caller_by_conversation() -> None:
     }
     assert "batch" not in units
     assert draw.split_callers == 1
+    assert (
+        "each conversation of 1 caller with more than 5 % of the requests counts as a caller"
+        in describe_draw(draw)
+    )
     weights = {entry.unit: entry.requests for entry in draw.records}
     assert (weights["caller-0"], weights["talk-0"]) == (4, 10)
 

@@ -245,6 +245,11 @@ class Shadows(Records[Shadow]):
         """Lists a route's shadows with a judge, newest first."""
         return self._all(self._select(shadow.c.route == route, shadow.c.terms.is_not(None)))
 
+    def of_series(self, route: str, series: str) -> frozenset[str]:
+        """Returns the ids of the shadows of a series, which is one look."""
+        judged = self.judged(route)
+        return frozenset(one.id for one in judged if one.terms and one.terms.series == series)
+
     def live(self) -> Sequence[Shadow]:
         """Lists shadows that no person ended, newest first. They may have expired."""
         shadows = self._all(self._live())

@@ -41,13 +41,6 @@ class ShadowScores(Records[ShadowScore]):
         """Returns the scores of a series in their order. Raises SignatureInvalid."""
         return self._all(self._select(shadow_score.c.series == series))
 
-    def list_scored(self, series: Collection[str]) -> frozenset[str]:
-        """Returns those series that have a score."""
-        query = sa.select(shadow_score.c.series).where(
-            shadow_score.c.series.in_(sorted(series)), shadow_score.c.number == 1
-        )
-        return frozenset(row.series for row in self._tx.read(query))
-
 
 def list_shadow_looks(
     tx: Transaction,
@@ -57,17 +50,13 @@ def list_shadow_looks(
 ) -> list[int]:
     """Lists the numbers of the looks that shadows of a route took at these candidates.
 
-    A series of shadows is one look, once a pair has a score or while its shadow is live.
-    before: later shadows do not count.
+    A series of shadows is one look from its start. If it counted from its first score, several
+    series could wait without a score, each with the whole alpha. before: later shadows do not
+    count.
     """
-    live: set[str] = set()
     looks: dict[str, int] = {}
     for judged in Shadows(tx).judged(route):
         is_later = before is not None and judged.started_at >= before
-        if judged.terms is None or judged.candidate.id not in candidates or is_later:
-            continue
-        looks[judged.terms.series] = judged.terms.look
-        if judged.ended_at is None:
-            live.add(judged.terms.series)
-    counted = live | ShadowScores(tx).list_scored(looks)
-    return [look for series, look in looks.items() if series in counted]
+        if judged.terms is not None and judged.candidate.id in candidates and not is_later:
+            looks[judged.terms.series] = judged.terms.look
+    return list(looks.values())
