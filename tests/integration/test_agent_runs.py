@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from harness.app.installation import load_settings
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.runtime.clock import SystemClock
 from harness.gate.offline.verdicts import replay_verdict, verdict_bytes
+from harness.gate.policy import TrafficProof
 from harness.gate.sentences import RECORDED_HISTORY
 from harness.gate.verdict import Passed
 from harness.proposals.labels import label_pairs
@@ -25,7 +27,7 @@ from harness.routing.control import routes
 from harness.routing.proposal import Proposal
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.control_plane import POLICY, SmallInstallation
 from tests.support.evals.spend_log import Row, spend_row, write_spend_log
 from tests.support.site.command_line import CommandLine
 
@@ -103,6 +105,7 @@ def world(cli: CommandLine) -> SmallInstallation:
     write_spend_log(cli.folder / "spend.jsonl", agents_log())
     draw(cli)
     world = cli.world
+    world.policy = replace(POLICY, proof=TrafficProof.JUDGE)
     world.suites["traffic"] = load_settings(cli.folder / "swapgate.yaml").suites["traffic"]
     world.script = wins_long_runs
     routes.change_settings(
