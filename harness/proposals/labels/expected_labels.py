@@ -97,11 +97,11 @@ def _describe_draw(proposal: Proposal, state: LabellingState) -> str:
 def _format_forecast(forecast: LabelForecast) -> str:
     if forecast.median is None:
         return "equal models would hardly pass with these pairs: draw more, or allow more loss"
-    late = "more than the pairs" if forecast.quantile_80 is None else str(forecast.quantile_80)
-    return (
-        f"about {forecast.median} labels in the median, {late} in the longest fifth of "
-        "labellings, 20 s each"
-    )
+    if forecast.quantile_80 is None:
+        late = "many more in a fifth of labellings"
+    else:
+        late = f"at most {forecast.quantile_80} in 80 % of labellings"
+    return f"about {forecast.median} labels in the median, {late}, 20 s each"
 
 
 def find_earlier(tx: Transaction, proposal: Proposal, suite: str) -> ExpectedCorrelation | None:
