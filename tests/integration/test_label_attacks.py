@@ -7,13 +7,15 @@ import pytest
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item, file_sha256
 from evals.suites.suite import load_suite
-from harness.frame.errors import InputError
+from harness.frame.errors import Conflict, InputError
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.run import EvalRun
 from harness.proposals import decisions, eval_queue, evaluation
 from harness.proposals.labels import label_pairs
 from harness.proposals.labels.blindness import find_blind_suites, find_why_hidden
+from harness.proposals.labels.labelling import LabelChoice
+from harness.proposals.labels.records import LabelDraws
 from harness.providers.records import Targets
 from harness.providers.target import Target
 from harness.routing.control import routes
@@ -159,3 +161,24 @@ def test_each_other_draw_that_a_person_tried_by_hand_is_a_look(
     try_by_hand("third")
     use(world, draw_of(world, callers=60))
     assert world.propose("sim/good").plans[0].look == 3
+
+
+def test_a_pair_that_was_not_shown_yet_takes_no_label(
+    world: SmallInstallation, ada: Actor
+) -> None:
+    ben = world.person("ben", Role.PROPOSER)
+    ctx = world.context()
+    started = label_pairs.start_labelling(ctx, ada, measured(world).id, people=("ada", "ben"))
+    while label_pairs.load_progress(ctx, started.id).missing.get("ben", 0) < 2:
+        pair = label_pairs.show_next_pair(ctx, ada, started.id).pair
+        assert pair is not None
+        label_pairs.give_label(ctx, ada, started.id, pair.number, LabelChoice.TIE)
+    with world.store.read() as tx:
+        draws = LabelDraws(tx).of_labelling(started.id)
+    first, second = [draw.number for draw in draws if ben.principal in draw.people][:2]
+
+    with pytest.raises(Conflict, match=f"pair {second} was not shown to you yet"):
+        label_pairs.give_label(ctx, ben, started.id, second, LabelChoice.A)
+    label_pairs.give_label(ctx, ben, started.id, first, LabelChoice.SKIP)
+    label_pairs.give_label(ctx, ben, started.id, second, LabelChoice.A)
+    label_pairs.give_label(ctx, ben, started.id, first, LabelChoice.TIE)

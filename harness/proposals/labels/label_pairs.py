@@ -271,8 +271,8 @@ def give_label(
     """Stores the actor's answer about a pair that was shown. It never changes afterwards.
 
     choice: by the letters of the answers. unacceptable: the answers that no user should get.
-    Raises Conflict for another person's pair, for a pair with the actor's label and after the
-    end, NotAllowed, NotFound.
+    Raises Conflict for another person's pair, for a pair that has the actor's label or was not
+    shown yet, and after the end, NotAllowed, NotFound.
     """
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
@@ -289,6 +289,9 @@ def give_label(
             raise Conflict(f"pair {number} is for another person; ask for your next pair")
         if (number, actor.principal) in state.given:
             raise Conflict(f"pair {number} has your label, and a label never changes")
+        is_next = draw == _find_open_draw(state, actor.principal, skipped=False)
+        if not is_next and (number, actor.principal) not in state.skipped:
+            raise Conflict(f"pair {number} was not shown to you yet; ask for your next pair")
         preference, harm = read_label(
             state.labelling, draw, actor.principal, choice, unacceptable
         )
