@@ -210,9 +210,9 @@ def _render_verdict(status: ShadowStatus) -> str:
     if not verdict.words:
         return faint("none")
     label = PASSED if verdict.outcome == "passed" else FAILED
-    shown = noted(markup.state(label), verdict.next_step.replace("`", ""))
+    shown = noted(markup.state(label), verdict.next_step)
     if proposal := status.shadow.proposal:
-        shown += markup.link("compare", escape(proposal), id=proposal)
+        shown += f" {markup.link('compare', escape(proposal), id=proposal)}"
     return shown
 
 

@@ -160,6 +160,11 @@ def draw_records(
     callers = Counter(record.caller for record in eligible if record.caller)
     heavy = {caller for caller, count in callers.items() if count > HEAVY_SHARE * len(eligible)}
     units = _find_units(eligible, heavy, named)
+    if named and len(eligible) > 1 and len({*units.values()}) == 1:
+        raise InputError(
+            f"all records name one {named.by.value}, so they count as one run, which says "
+            "nothing about the others: log another name for each run, and draw again"
+        )
     sizes: Counter[str] = Counter()
     for record in eligible:
         sizes[units[record.id]] += record.seen

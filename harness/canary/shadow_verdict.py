@@ -206,7 +206,8 @@ def name_next_step(shadow: Shadow, terms: ShadowTerms, evidence: ShareEvidence) 
     if terms.judge_anyway:
         judge += f" --judge-anyway {shlex.quote(terms.judge_anyway)}"
     return (
-        f"`swapgate suite draw {suite} --route {route} --from captures {judge}`, "
+        f"after a whole day (UTC) with captures, `swapgate suite draw {suite} --route {route} "
+        f"--from captures {judge}`, "
         f"`swapgate route settings {route} --suite {suite} --reason WHY`, and "
         f"`swapgate proposal create {route} {candidate} --reason WHY`"
     )

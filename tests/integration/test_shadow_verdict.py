@@ -460,3 +460,16 @@ def test_a_forged_score_gives_no_verdict_and_is_named(scene: SmallInstallation) 
     assert "shadow_score" in status.verdict.words
     with pytest.raises(SignatureInvalid):
         ShadowJudging(always(0.5))(scene.context())
+
+
+def test_a_removed_score_gives_no_verdict_and_is_named(scene: SmallInstallation) -> None:
+    started = start(scene)
+    enter(scene, started, *range(4))
+    judge_all(scene, always(0.5), turns=1)
+    with owned(scene.store) as db:
+        db.execute(sa.delete(shadow_score).where(shadow_score.c.number == 2))
+
+    status = shadows.load_status(scene.context(), "chat")
+    assert status.verdict
+    assert (status.verdict.outcome, status.verdict.evidence) == ("running", None)
+    assert "score 2 of the series" in status.verdict.words

@@ -91,5 +91,6 @@ def test_a_verdict_names_the_judge_the_share_and_the_next_commands() -> None:
     assert "swapgate suite draw" in page._render_verdict(passed)
     assert "swapgate route candidates" in page._render_verdict(failed)
     proposed = judged(1.0, 20, replace(JUDGED, proposal="p_1"))
-    assert "swapgate proposal show p_1" in page._render_verdict(proposed)
+    shown = page._render_verdict(proposed)
+    assert "<code>swapgate proposal show p_1</code>: its suites decide</span> <a" in shown
     assert "none" in page._render_verdict(judged(0.5, 1))

@@ -91,3 +91,12 @@ def test_what_is_unknown_is_a_value_of_its_own(found: FirstDifferences, reason: 
 
 def test_an_answer_that_failed_after_the_first_difference_does_not_matter() -> None:
     assert described([calls(2), None], [calls(1), calls(1)]).median_turns == 0
+
+
+def test_numbers_are_equal_by_value_and_no_answer_breaks_the_description() -> None:
+    def call(arguments: str) -> Sequence[str]:
+        return read_calls(f'{{"tool_calls": [{{"name": "f", "arguments": {arguments}}}]}}')
+
+    assert call('{"n": 1.0}') == call('{"n": 1}')
+    assert call('{"n": NaN}') != call('{"n": 1e999}')
+    assert call("[" * 100_000) == []

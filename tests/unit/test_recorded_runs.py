@@ -129,6 +129,13 @@ def test_a_run_of_two_callers_counts_for_the_caller_of_its_first_turn() -> None:
     assert sum(entry.unit == "caller of shared" for entry in draw.records) == 4
 
 
+def test_a_log_whose_runs_all_have_one_name_is_refused() -> None:
+    alike = [replace(turn, caller="", conversation="default") for turn in log_of([3] * 9)]
+
+    with pytest.raises(InputError, match="all records name one conversation"):
+        drawn(alike)
+
+
 def test_a_long_run_gives_at_most_ten_turns_from_all_its_parts() -> None:
     records = log_of([40, 40, 40, 3, 3, 3])
 

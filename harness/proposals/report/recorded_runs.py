@@ -5,6 +5,7 @@ the history that the candidate would have.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -169,12 +170,23 @@ def _find_first(
 
 
 def read_calls(answer: str) -> Sequence[str]:
-    """Reads the calls of a stored answer in an order of their own, each as canonical JSON."""
+    """Reads the calls of a stored answer in an order of their own, each as canonical JSON.
+
+    1 and 1.0 are equal, as for the scorer. A model may write NaN or JSON that is too deep.
+    """
     if not answer.lstrip().startswith("{"):
         return []
     try:
-        value = json.loads(answer)
-    except ValueError:
+        value = json.loads(answer, parse_float=_read_float, parse_constant=str)
+        calls = value.get("tool_calls")
+        return sorted(map(canonical_json, calls)) if isinstance(calls, list) else []
+    except (ValueError, RecursionError):
         return []
-    calls = value.get("tool_calls")
-    return sorted(map(canonical_json, calls)) if isinstance(calls, list) else []
+
+
+def _read_float(text: str) -> float | str:
+    """Reads a number; returns the text of a number that is too large for JSON."""
+    number = float(text)
+    if not math.isfinite(number):
+        return text
+    return int(number) if number.is_integer() else number

@@ -9,6 +9,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from harness.frame.errors import SignatureInvalid
 from harness.frame.records.columns import amount, at_least, one_of
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records
@@ -38,8 +39,17 @@ class ShadowScores(Records[ShadowScore]):
     order = (shadow_score.c.series, shadow_score.c.number)
 
     def of_series(self, series: str) -> Sequence[ShadowScore]:
-        """Returns the scores of a series in their order. Raises SignatureInvalid."""
-        return self._all(self._select(shadow_score.c.series == series))
+        """Returns the scores of a series in their order. Raises SignatureInvalid, also if one
+        is missing.
+        """
+        scores = self._all(self._select(shadow_score.c.series == series))
+        for number, score in enumerate(scores, start=1):
+            if score.number != number:
+                raise SignatureInvalid(
+                    f"score {number} of the series of shadow {series} is missing, so the "
+                    "database was changed by other means than Swapgate"
+                )
+        return scores
 
 
 def list_shadow_looks(
