@@ -13,6 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from benchmarks.gate.drawn_cells import RUNS as DRAWN_RUNS
+from benchmarks.gate.drawn_cells import measure_draws
 from benchmarks.gate.file_levels import RUNS, measure_file_levels
 from benchmarks.gate.gate_benchmark import (
     MOST_FALSE_WORST,
@@ -110,6 +112,8 @@ def main() -> int:
     print_rows("ten slices proposed alone: shares promoted", slices)
     cells = [*measure_traffic_cells(min(TRAFFIC_RUNS, plan.replications))]
     print_rows("suites of traffic: useless candidates that pass", cells)
+    drawn = [*measure_draws(min(DRAWN_RUNS, plan.replications))]
+    print_rows("labels of few drawn callers: candidates that pass", drawn)
     missed: list[object] = [*missed_goals(lines), *unsafe]
     missed += [row for row in slices if row.missed]
     missed += [cell for cell in cells if cell.missed]
