@@ -112,8 +112,6 @@ def main() -> int:
     print_rows("ten slices proposed alone: shares promoted", slices)
     cells = [*measure_traffic_cells(min(TRAFFIC_RUNS, plan.replications))]
     print_rows("suites of traffic: useless candidates that pass", cells)
-    drawn = [*measure_draws(min(DRAWN_RUNS, plan.replications))]
-    print_rows("labels of few drawn callers: candidates that pass", drawn)
     missed: list[object] = [*missed_goals(lines), *unsafe]
     missed += [row for row in slices if row.missed]
     missed += [cell for cell in cells if cell.missed]
@@ -144,6 +142,8 @@ def main() -> int:
 
 def print_labels() -> list[object]:
     """Prints the tables of people's labels, and returns the cells that miss their goal."""
+    drawn = [*measure_draws(DRAWN_RUNS)]
+    print_rows("labels of few drawn callers: candidates that pass", drawn)
     return [
         *print_label_cells(LABEL_RUNS),
         *print_labeller_cells(LABELLER_RUNS),
