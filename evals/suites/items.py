@@ -95,7 +95,8 @@ def list_openings(items: Iterable[Item]) -> Sequence[Item]:
     openings: dict[str, tuple[int, Item]] = {}
     for item in items:
         turn = read_turn(item)
-        name, number = (turn.run, turn.number) if turn else (item.id, 1)
+        name = turn.run if turn else item.id
+        number = turn.number if turn else 1
         if name not in openings or number < openings[name][0]:
             openings[name] = number, item
     return [item for _, item in openings.values()]

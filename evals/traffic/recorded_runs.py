@@ -98,7 +98,8 @@ def find_coverage(records: Sequence[CapturedRequest], by: RunName) -> Coverage:
     Each history must have one answer more than the history before it, unless that request got
     no answer. A conversation begins without an answer; a trace may continue a conversation.
     """
-    first, last = records[0], records[-1]
+    first = records[0]
+    last = records[-1]
     begins_late = _is_result(first.content["messages"][-1]) or (
         by is RunName.CONVERSATION and _count_answers(first) > 0
     )

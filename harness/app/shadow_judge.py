@@ -157,8 +157,9 @@ async def _compare_pair(
                 None, calls=bill.calls, cost_usd=bill.cost_usd, failure=str(error)
             )
     if result.rule == ORDERS_DISAGREE:
-        share, reason = null, ScoreReason.ORDERS_DISAGREE
-        return PairJudgement(share, reason, bill.calls, bill.cost_usd)
+        return PairJudgement(
+            null, ScoreReason.ORDERS_DISAGREE, calls=bill.calls, cost_usd=bill.cost_usd
+        )
     failure = _UNREADABLE if result.strict is None else ""
     return PairJudgement(
         result.strict, calls=bill.calls, cost_usd=bill.cost_usd, failure=failure

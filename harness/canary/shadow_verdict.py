@@ -181,7 +181,8 @@ def load_verdict(tx: Transaction, shadow: Shadow) -> ShadowVerdict | None:
 
 def describe_verdict(shadow: Shadow, terms: ShadowTerms, evidence: ShareEvidence) -> str:
     """Describes a verdict in a sentence, by the judge's name."""
-    low, high = format_percent(evidence.low), format_percent(evidence.high)
+    low = format_percent(evidence.low)
+    high = format_percent(evidence.high)
     share = low if low == high else f"{low} to {high}"
     goal = format_percent(design_of(terms).theta0)
     side = "above" if evidence.outcome == "passed" else "below"
@@ -196,7 +197,8 @@ def name_next_step(shadow: Shadow, terms: ShadowTerms, evidence: ShareEvidence) 
     """Names the next commands. The shadow has stopped at these callers because of their scores,
     so they prove nothing more: a proposal asks again, with other requests.
     """
-    route, candidate = shadow.route, shadow.candidate.name
+    route = shadow.route
+    candidate = shadow.candidate.name
     if evidence.outcome == "failed":
         return f"`swapgate route candidates {route}` shows other candidates"
     if shadow.proposal:

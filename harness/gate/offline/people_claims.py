@@ -164,10 +164,10 @@ def _find_doubt(labels: SuiteLabels) -> str:
         return "people could not tell more often than they could"
     for person, (first, second) in zip(labels.people, labels.sides, strict=False):
         if side_log_e(first, second) >= _SIDE_LOG_E:
-            side, times = ("A", first) if first > second else ("B", second)
+            side = "A" if first > second else "B"
             return (
-                f"{person} preferred answer {side} in {times} of {first + second} pairs, and "
-                "the order of the answers is random"
+                f"{person} preferred answer {side} in {max(first, second)} of "
+                f"{first + second} pairs, and the order of the answers is random"
             )
     return ""
 
