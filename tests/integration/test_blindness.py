@@ -266,6 +266,7 @@ def test_no_surface_shows_an_answer_or_a_score_before_the_labels_end_and_all_do_
         "suites",
     }
     assert {name for name in shows if "until people have labelled" not in before[name]} == set()
+    assert {name for name, one in before.items() if "No run has started" in one} == set()
 
     label_all(world, OPERATOR, started.id, "candidate")
     after = say()

@@ -109,6 +109,8 @@ def _describe_progress(comparison: Comparison) -> Blocks:
     ]
     if rows:
         yield Table(("suite", "role", "incumbent", "candidate", "of"), rows)
+    elif comparison.hidden:
+        yield Sentence(mark_code(f"Scores and answers are {comparison.hidden}."))
     else:
         yield Sentence("No run has started yet.")
 
