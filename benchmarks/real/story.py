@@ -311,7 +311,7 @@ class Story:
 
 
 def stage(folder: Path, program: Path, judge_url: str) -> Story:
-    """Prepares an installation with three servers, of which two have the same model, and with a
+    """Prepares an installation with three servers (two have the same model), and with a
     judge of drawn pairs.
     """
     gemma_file, smollm_file = model_files(folder)

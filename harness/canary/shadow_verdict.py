@@ -62,7 +62,7 @@ class ShadowVerdict:
 
     outcome: passed | failed | running. callers: with a score. unknown: those among them whose
     score is unknown. earlier: those of earlier shadows of the series. evidence: None before the
-    verdict, so that nobody who labels or decides meanwhile sees it. next_step: empty before
+    verdict, so that people who label or decide meanwhile cannot see it. next_step: empty before
     the verdict.
     """
 

@@ -4,7 +4,8 @@ Pairs are scored in the order in which they began, each caller once in a series 
 pair that the judge fails on is tried again, and holds up the pairs behind it, so that no score
 decides which pairs count. After GIVE_UP_AFTER its score is unknown. A stop loses at most the
 judgements that wait for such a pair; then the judge compares them again. Pairs that a shadow
-leaves at its end come first after a restart, so that nobody who has read them can drop them.
+leaves at its end come first after a restart, so that a person who has read them cannot drop
+them.
 """
 
 from collections.abc import Sequence

@@ -316,7 +316,7 @@ def shadow_verbs(ask: Callable[..., object]) -> None:
         "a look",
     )
     ask("shadow", *wanted, "--usd-per-day", "much", exits=2)
-    ask("shadow", *wanted, "--judge-anyway", "ours", exits=2)  # of which judge?
+    ask("shadow", *wanted, "--judge-anyway", "ours", exits=2)  # without a judge
     ask("shadow", *wanted, "--judge", "sim/base", exits=2)  # the route keeps no captures
     started = ask("shadow", *wanted, "--usd-per-day", "none", "--for", "2h")
     assert started["limits"]["share_bps"] == 500  # type: ignore[index]

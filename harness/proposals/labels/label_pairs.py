@@ -184,12 +184,12 @@ def _find_next(tx: Transaction, proposal: Proposal, newest: Labelling) -> str:
 
 def _has_newer(tx: Transaction, name: str, labelled: Proposal) -> bool:
     """Tells whether people have to label a newer proposal of a route or suite."""
-    return any(
-        proposal.created_at > labelled.created_at
-        and (name == proposal.route or name in find_blind_suites(tx, proposal))
-        and bool(find_blind_suites(tx, proposal))
-        for proposal in Proposals(tx).open()
-    )
+    newer = [one for one in Proposals(tx).open() if one.created_at > labelled.created_at]
+    for proposal in newer:
+        suites = find_blind_suites(tx, proposal)
+        if name in suites or (suites and name == proposal.route):
+            return True
+    return False
 
 
 def find_proposal(ctx: ProposalsContext, name: str) -> str:
