@@ -87,9 +87,15 @@ class Scene:
     def start(self, **changed: Any) -> Shadow:
         limits = replace(ALL, **changed)
         made = shadows.start_shadow(self.ctx, ADA, "support", NEW.name, limits, reason="a test")
-        self.settled()
-        wait_until(lambda: self.recorder.shadows.knows(made.id))
+        self.await_mirroring(made)
         return made
+
+    def await_mirroring(self, shadow: Shadow) -> None:
+        """Waits until the router has the shadow and knows its budget's use: it mirrors no
+        request before.
+        """
+        self.settled()
+        wait_until(lambda: self.recorder.shadows.knows(shadow.id))
 
     def settled(self) -> None:
         etag = self.ctx.store.snapshot().etag
