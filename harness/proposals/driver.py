@@ -47,7 +47,7 @@ from harness.proposals import (
     traffic_suites,
 )
 from harness.proposals.context import ProposalsContext
-from harness.proposals.driving import label_waits
+from harness.proposals.driving import label_waits, suite_runs
 from harness.proposals.driving.passed_verdicts import (
     Canaries,
     choose_best,
@@ -129,7 +129,7 @@ def _start_evaluation(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
     with ctx.store.write() as tx:
         if base_change := describe_base_change(tx, proposal):
             return reject(ctx, tx, proposal, ProposalEvent.BASE_CHANGED, base_change)
-        ready = evaluation.attach_runs(ctx, tx, proposal)
+        ready = suite_runs.attach_runs(ctx, tx, proposal)
         saved = Proposals(tx).save(apply_event(ready, ProposalEvent.START, ctx.clock.now()))
         record_step(
             tx,
@@ -374,7 +374,7 @@ def _pause_or_end(
         reject(ctx, tx, proposal, ProposalEvent.STALE, _describe_second_look(replacement))
         return
     runs = evaluation.load_runs(tx, proposal)
-    refused = evaluation.find_refused(tx, runs.values())
+    refused = suite_runs.find_refused(tx, runs.values())
     attempts = proposal.infra_errors + 1
     pause_s = gate.infra_pause_s(attempts)
     # Another attempt would fail in the same way, because the same model answers. Another check
@@ -430,7 +430,7 @@ def _retry(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
         is_cleared = bool(proposal.selection) or bool(list_labelled_suites(proposal))
         verdict = None if is_cleared else proposal.verdict
         without_verdict = replace(proposal, retry_at=None, verdict=verdict)
-        with_runs = evaluation.attach_runs(ctx, tx, without_verdict)
+        with_runs = suite_runs.attach_runs(ctx, tx, without_verdict)
         saved = Proposals(tx).save(replace(with_runs, updated_at=ctx.clock.now()))
         record_step(
             tx,

@@ -17,7 +17,8 @@ from harness.gate.incumbent_days import is_mean_run
 from harness.gate.pins import ServedModel
 from harness.gate.policy import DriftPolicy
 from harness.gate.verdict import Passed
-from harness.proposals import eval_queue, evaluation, recomputation
+from harness.proposals import eval_queue, recomputation
+from harness.proposals.driving import suite_runs
 from harness.proposals.report.comparison import load_comparison
 from harness.providers.target import Target
 from harness.routing.evidence import format_proof
@@ -226,7 +227,7 @@ def test_proposals_share_the_mean_of_equal_runs_and_further_attempts_keep_it(
     assert (other.incumbent, other.days) == (pair.incumbent, pair.days)
     run_days(world, 2)
     with world.store.write() as tx:
-        again = evaluation.attach_runs(world.context(), tx, proposal).runs["colours"]
+        again = suite_runs.attach_runs(world.context(), tx, proposal).runs["colours"]
     assert (again.incumbent, again.days) == (pair.incumbent, pair.days)
 
 

@@ -1,3 +1,3 @@
-"""What `harness.proposals.driver` does after the evals: `proposal_ends` ends a proposal, and
-`passed_verdicts` continues it after a passed verdict.
+"""What `harness.proposals.driver` does around the evals: `suite_runs` chooses the runs,
+`proposal_ends` ends a proposal, and `passed_verdicts` continues it after a passed verdict.
 """
