@@ -25,8 +25,8 @@ from harness.gate.budget import spend_alpha
 from harness.gate.offline.label_plan import LabelDesign
 from harness.gate.offline.shadow_evidence import ShareEvidence, judge_shares
 from harness.gate.suite_plan import TRAFFIC_SCORER, Claim, SuitePin
-from harness.proposals import registration
 from harness.proposals.context import ProposalsContext
+from harness.proposals.registration import look_counts
 from harness.providers.models.makers import find_shared_maker
 from harness.providers.records import Targets
 from harness.providers.target import Target
@@ -106,8 +106,8 @@ def fix_terms(
     fixed = (judge.name, choice.criteria, choice.anyway.strip(), design.claim, design.margin)
     if running := _find_running_series(tx, route, candidate, fixed):
         return running
-    lineage = registration.find_lineage(tx, candidate, None)
-    looks, _ = registration.count_looks(tx, ANY_TRAFFIC, candidate.id, lineage, route.name)
+    lineage = look_counts.find_lineage(tx, candidate, None)
+    looks, _ = look_counts.count_looks(tx, ANY_TRAFFIC, candidate.id, lineage, route.name)
     look = looks + 1
     return ShadowTerms(*fixed, alpha=spend_alpha(gate.alpha, look), look=look, series=shadow_id)
 

@@ -42,7 +42,6 @@ from harness.proposals import (
     eval_queue,
     evaluation,
     recomputation,
-    registration,
     slice_attempts,
     traffic_suites,
 )
@@ -65,6 +64,7 @@ from harness.proposals.driving.proposal_ends import (
 from harness.proposals.labels import label_verdicts
 from harness.proposals.labels.blindness import list_labelled_suites
 from harness.proposals.labels.label_verdicts import LabelWait
+from harness.proposals.registration import look_counts
 from harness.proposals.slice_attempts import WholeResult
 from harness.providers.records import Targets
 from harness.routing.proposal import (
@@ -326,7 +326,7 @@ def _apply_verdict(
                     describe_invalid_proof(verdict, validity),
                 )
                 return [line]
-            if uncounted_looks := registration.describe_uncounted_looks(tx, decided):
+            if uncounted_looks := look_counts.describe_uncounted_looks(tx, decided):
                 reject(ctx, tx, decided, ProposalEvent.STALE, uncounted_looks)
                 return [f"{line}, and {uncounted_looks}"]
             if proposal.slice_terms and (why := slice_attempts.link_route(ctx, tx, decided)):

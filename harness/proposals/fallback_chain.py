@@ -27,8 +27,9 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.verdict import Passed
-from harness.proposals import recomputation, registration
+from harness.proposals import recomputation
 from harness.proposals.context import ProposalsContext
+from harness.proposals.registration import look_counts
 from harness.providers.records import Targets
 from harness.providers.registry import named_models
 from harness.providers.target import Target
@@ -490,7 +491,7 @@ def _is_announced(tx: Transaction, proposal: Proposal) -> bool:
     Such a proposal ends with its verdict, without a person's decision.
     """
     is_notice = proposal.closed and proposal.on_better is OnBetter.NOTIFY
-    return is_notice and not registration.describe_uncounted_looks(tx, proposal)
+    return is_notice and not look_counts.describe_uncounted_looks(tx, proposal)
 
 
 def _add_waiver(

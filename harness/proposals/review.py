@@ -12,9 +12,10 @@ from harness.evals import proof_validity
 from harness.frame.errors import NotFound
 from harness.frame.records.transaction import Transaction
 from harness.gate.policy import CanaryPolicy, Policy
-from harness.proposals import registration, route_rules
+from harness.proposals import route_rules
 from harness.proposals.context import ProposalsContext
-from harness.proposals.registration import WINDOW, FalsePassRisk
+from harness.proposals.registration import route_risk
+from harness.proposals.registration.route_risk import WINDOW, FalsePassRisk
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import named_models
 from harness.routing.control import routes
@@ -82,7 +83,7 @@ def review_proposal(ctx: ProposalsContext, proposal: str) -> ProposalReview:
         return ProposalReview(
             proposal=current,
             widened=route_rules.describe_second_person_reasons(current.widened),
-            risk=registration.risk_of_proposal(tx, current),
+            risk=route_risk.risk_of_proposal(tx, current),
             changes=sorted(changes, key=lambda change: change.at, reverse=True),
             unlisted=named_models.describe_missing_in_list(
                 tx, Targets(tx).all()[current.candidate]

@@ -27,7 +27,7 @@ from harness.gate.policy import GatePolicy, Policy
 from harness.gate.suite_plan import SuitePin, SuiteRole
 from harness.proposals import judge as canary_judge
 from harness.proposals.context import ProposalsContext
-from harness.proposals.registration import WINDOW
+from harness.proposals.registration.route_risk import WINDOW
 from harness.providers.records import Providers, Targets
 from harness.providers.target import Target
 from harness.providers.target_price import describe_missing, list_unpriced

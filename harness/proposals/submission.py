@@ -3,8 +3,8 @@ alpha.
 
 The module has the request, its preview and its registration. It registers a selection whole or
 not at all, and the terms never change afterwards. `harness.proposals.driver` starts the runs on
-its next turn. `registration` computes the alpha of a look, and `route_rules` finds the rules
-that a proposer widens.
+its next turn. `registration` plans the suites and computes each look's alpha, and `route_rules`
+finds the rules that a proposer widens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,14 @@ from harness.gate.policy import (
     parse_change_reference,
 )
 from harness.gate.suite_plan import Claim, SuitePlan
-from harness.proposals import eval_queue, registration, route_rules, traffic_suites
+from harness.proposals import eval_queue, route_rules, traffic_suites
 from harness.proposals.candidates import cost_ratio, slice_routes
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.candidates.slice_routes import DeclaredSlice
 from harness.proposals.context import ProposalsContext
-from harness.proposals.registration import FalsePassRisk, SelectionPlace
+from harness.proposals.registration import alpha_charges, look_counts, route_risk, suite_plans
+from harness.proposals.registration.alpha_charges import SelectionPlace
+from harness.proposals.registration.route_risk import FalsePassRisk
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import named_models, targets
 from harness.providers.target import Target
@@ -302,11 +304,11 @@ def _register(
     route_rules.check_judge(ctx, tx, route, policy)
     _check_prices(tx, policy.gate, incumbent, candidate)
     accepted = _find_accepted_cost(ctx, tx, actor, request, candidate)
-    lineage = registration.find_lineage(tx, candidate, request.descends_from)
-    registered = registration.plan_suites(ctx, route.settings, policy.gate, ctx.order_seeds)
+    lineage = look_counts.find_lineage(tx, candidate, request.descends_from)
+    registered = suite_plans.plan_suites(ctx, route.settings, policy.gate, ctx.order_seeds)
     for pin, _ in registered:
         Suites(tx).put(pin, now)
-    plans = registration.charge_alpha(
+    plans = alpha_charges.charge_alpha(
         tx, route, policy.gate, registered, candidate.id, lineage, place
     )
     texts: dict[str, Any] = {name: getattr(request, name).strip() for name in PROPOSAL_TEXTS}
@@ -506,20 +508,20 @@ def preview_proposal(
     with ctx.store.read() as tx:
         route = routes.require_route(tx, request.route)
     policy = _build_policy(ctx, route.settings, request)
-    registered = registration.plan_suites(ctx, route.settings, policy.gate)
+    registered = suite_plans.plan_suites(ctx, route.settings, policy.gate)
     with ctx.store.read() as tx:
         candidate = named_models.find_listed_model(ctx, tx, request.candidate)
         incumbent = Targets(tx).all()[route.incumbent]
-        lineage = registration.find_lineage(tx, candidate, request.descends_from)
+        lineage = look_counts.find_lineage(tx, candidate, request.descends_from)
         place = SelectionPlace(candidates=len(request.candidates))
-        plans = registration.charge_alpha(
+        plans = alpha_charges.charge_alpha(
             tx, route, policy.gate, registered, candidate.id, lineage, place
         )
         accepted = cost_ratio.find_accepted_cost(ctx, tx, route.name, candidate)
         return ProposalPreview(
             plans,
             _find_second_person_reasons(ctx, tx, route, candidate, actor),
-            registration.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
+            route_risk.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
             policy.gate,
             cost_ratio.find_ratio(
                 ctx,

@@ -12,7 +12,7 @@ from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.budget import false_pass_risk
-from harness.proposals import decisions, registration
+from harness.proposals import decisions
 from harness.proposals.candidates import (
     candidate_rounds,
     candidates,
@@ -20,6 +20,7 @@ from harness.proposals.candidates import (
 )
 from harness.proposals.candidates.leaderboard import Standing
 from harness.proposals.candidates.setbacks import find_setbacks
+from harness.proposals.registration import route_risk
 from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels, Providers, Targets
 from harness.providers.registry import targets
@@ -401,8 +402,8 @@ def test_an_old_setback_and_one_before_a_promotion_are_not_named(
     before = roll_back_on(world, "mail", "sim/better")
     now = before.updated_at
     with world.store.read() as tx:
-        at_the_end = find_setbacks(tx, {"sim/better"}, now + registration.WINDOW)
-        later = now + registration.WINDOW + timedelta(seconds=1)
+        at_the_end = find_setbacks(tx, {"sim/better"}, now + route_risk.WINDOW)
+        later = now + route_risk.WINDOW + timedelta(seconds=1)
         assert list(at_the_end) == ["sim/better"]
         assert not find_setbacks(tx, {"sim/better"}, later)
         assert not find_setbacks(tx, {"sim/good"}, now)

@@ -24,7 +24,8 @@ from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.run import EvalRun, RunState, Sample
 from harness.operations import control_jobs
 from harness.operations.context import Context
-from harness.proposals import eval_queue, registration, submission
+from harness.proposals import eval_queue, submission
+from harness.proposals.registration import look_counts
 from harness.providers.records import Providers
 from harness.providers.registry import targets
 from harness.providers.target import Provider, Target
@@ -150,7 +151,7 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
     )
     with world.store.read() as tx:
         assert EvalRuns(tx).get(pair.incumbent).state is RunState.STOPPED
-        assert not registration.has_looked(tx, after)  # nothing of the candidate was scored
+        assert not look_counts.has_looked(tx, after)  # nothing of the candidate was scored
     with pytest.raises(IllegalTransition, match="ended already"):
         eval_queue.cancel_run(ctx, ANN, pair.candidate, "again")
     world.run_once(ctx)

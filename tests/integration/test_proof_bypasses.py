@@ -9,7 +9,7 @@ from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.people.access import Actor, Role
 from harness.gate.online.rollout import RolloutSignal
-from harness.proposals import registration
+from harness.proposals.registration import look_counts
 from harness.providers.models import model_names
 from harness.providers.target import Provider
 from harness.routing.proposal import ProposalPhase
@@ -90,7 +90,7 @@ def test_a_verdict_is_a_look_also_where_its_samples_are_gone(world: SmallInstall
     made = world.decided("sim/worse")
 
     with world.store.read() as tx:
-        assert registration.has_looked(tx, replace(made, runs={}))
+        assert look_counts.has_looked(tx, replace(made, runs={}))
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from harness.gate.online.rollout import RolloutSignal
 from harness.gate.policy import Policy, PromotionMode
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.operations import keys
-from harness.proposals import decisions, fallback_chain, registration, review
+from harness.proposals import decisions, fallback_chain, review
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.proposals.registration import suite_plans
 from harness.proposals.report.answer_examples import describe_report
 from harness.proposals.report.content import gather_report
 from harness.proposals.report.markdown import render_markdown
@@ -262,7 +263,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
     assert path is not None
     accepted = path.read_text()
     changed = accepted.replace('"target": "c1"', '"target": "x1"')
-    before = registration.plan_suites
+    before = suite_plans.plan_suites
 
     def swapped(*args: Any) -> Any:
         path.write_text(changed)
@@ -270,7 +271,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
         path.write_text(accepted)
         return made
 
-    monkeypatch.setattr(registration, "plan_suites", swapped)
+    monkeypatch.setattr(suite_plans, "plan_suites", swapped)
     proposal = world.propose("sim/better")
     path.write_text(changed)
     world.run_once(turns=6)

@@ -21,7 +21,7 @@ from harness.gate.policy import GatePolicy
 from harness.gate.suite_plan import Claim
 from harness.operations.records import Captures
 from harness.operations.shadow_judging import GIVE_UP_AFTER, PairJudgement, ShadowJudging
-from harness.proposals.registration import count_looks
+from harness.proposals.registration.look_counts import count_looks
 from harness.providers.registry import targets
 from harness.providers.target import Price, Provider
 from harness.routing.capture import CapturedRequest

@@ -19,7 +19,6 @@ from harness.frame.suggestions import did_you_mean
 from harness.gate.budget import false_pass_risk, total_risk
 from harness.gate.suite_plan import Claim
 from harness.gate.verdict import Failed, Inconclusive, Passed
-from harness.proposals import registration
 from harness.proposals.candidates import cost_ratio, estimate, spares
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.candidates.estimate import SuiteEstimate
@@ -28,6 +27,7 @@ from harness.proposals.candidates.setbacks import (
     find_setbacks,
 )
 from harness.proposals.context import ProposalsContext
+from harness.proposals.registration import look_counts, route_risk
 from harness.proposals.submission import MAX_CANDIDATES, ProposalRequest
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.models.successors import ALERT_AHEAD
@@ -279,8 +279,8 @@ def sum_spent_alpha(
     """
     return total_risk(
         false_pass_risk(proposal.plans)
-        for proposal in Proposals(tx).since(route, now - registration.WINDOW)
-        if proposal.on_better is not None and registration.has_looked(tx, proposal)
+        for proposal in Proposals(tx).since(route, now - route_risk.WINDOW)
+        if proposal.on_better is not None and look_counts.has_looked(tx, proposal)
     )
 
 

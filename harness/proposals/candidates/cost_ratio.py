@@ -28,7 +28,7 @@ from harness.gate.run import AnswerColumns, is_nothing_readable
 from harness.gate.suite_plan import SuitePlan
 from harness.proposals.candidates.expected_spread import MOST_SAMPLES
 from harness.proposals.context import ProposalsContext
-from harness.proposals.registration import plan_suites
+from harness.proposals.registration.suite_plans import plan_suites
 from harness.providers.records import Targets
 from harness.providers.registry import named_models, targets
 from harness.providers.target import Price, Target

@@ -26,7 +26,7 @@ from harness.gate.offline.slices import look_levels, promotion_waits_for
 from harness.gate.offline.suite_claims import items_to_show_saving
 from harness.gate.run import RunBudget
 from harness.gate.suite_plan import MIN_SLICE_UNITS, Claim, SuitePlan
-from harness.proposals import registration, submission
+from harness.proposals import submission
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.candidates.expected_spread import (
     CLUSTER_ICC,
@@ -36,6 +36,7 @@ from harness.proposals.candidates.expected_spread import (
     planned_effect,
 )
 from harness.proposals.context import ProposalsContext
+from harness.proposals.registration import suite_plans
 from harness.proposals.submission import ProposalRequest
 from harness.providers.records import Targets
 from harness.providers.registry import named_models, targets
@@ -209,7 +210,7 @@ def estimate_proposal(
             named_models.find_model(ctx, tx, request.candidate),
         )
         earlier = Proposals(tx).list(limit=MOST_EARLIER)
-        claims = registration.plan_claims(ctx, route.settings, preview.gate, preview.plans)
+        claims = suite_plans.plan_claims(ctx, route.settings, preview.gate, preview.plans)
         return [
             _estimate_suite(ctx, tx, plans, request.claim, arms, earlier, limit, effect)
             for plans in claims

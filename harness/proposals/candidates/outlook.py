@@ -12,7 +12,7 @@ from harness.proposals.candidates import estimate
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.candidates.estimate import SuiteEstimate
 from harness.proposals.context import ProposalsContext, dry_run_context
-from harness.proposals.registration import FalsePassRisk
+from harness.proposals.registration.route_risk import FalsePassRisk
 from harness.proposals.submission import ProposalRequest
 from harness.routing.proposal import Proposal
 from harness.routing.reports import monthly_bill

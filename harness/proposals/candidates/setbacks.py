@@ -14,7 +14,7 @@ from typing import Final
 from harness.frame.records.transaction import Transaction
 from harness.gate.canary_sentences import end_predicate
 from harness.gate.verdict import Failed
-from harness.proposals.registration import WINDOW
+from harness.proposals.registration.route_risk import WINDOW
 from harness.providers.records import Targets
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals

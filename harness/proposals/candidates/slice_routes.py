@@ -20,7 +20,6 @@ from harness.frame.records.transaction import Transaction
 from harness.gate.budget import DifferenceSpread, planned_test
 from harness.gate.policy import GatePolicy
 from harness.gate.suite_plan import SliceTerms, SuitePlan, SuiteRole
-from harness.proposals import registration
 from harness.proposals.candidates.expected_spread import (
     MOST_EARLIER,
     find_recorded_spread,
@@ -28,6 +27,7 @@ from harness.proposals.candidates.expected_spread import (
     planned_effect,
 )
 from harness.proposals.context import ProposalsContext
+from harness.proposals.registration import alpha_charges, look_counts
 from harness.routing.control import routes
 from harness.routing.evidence import EvidenceKind
 from harness.routing.proposal import Proposal
@@ -194,7 +194,7 @@ def _check_declared_first(
     counts the slices that were not chosen. Raises Conflict, which names the looks.
     """
     [plan] = [plan for plan in whole.plans if plan.role is SuiteRole.PRIMARY]
-    looks, earlier = registration.find_earlier_looks(tx, whole, plan)
+    looks, earlier = look_counts.find_earlier_looks(tx, whole, plan)
     declared: dict[str, set[str]] = {
         proposal.slice_terms.proposal if proposal.slice_terms else proposal.id: set()
         for proposal in earlier
@@ -219,7 +219,7 @@ def _share_level(
 ) -> tuple[SuitePlan, ...]:
     """Gives each slice the first level of Holm's rule, within the whole route's budget."""
     gate: GatePolicy = proposal.policy.gate
-    rationed = registration.ration_alpha(tx, whole, proposal.plans, gate, tx.now())
+    rationed = alpha_charges.ration_alpha(tx, whole, proposal.plans, gate, tx.now())
     return tuple(
         replace(plan, alpha=plan.alpha / terms.slices, slice_terms=terms) for plan in rationed
     )

@@ -17,8 +17,9 @@ from harness.frame.errors import ProofRefused, SwapgateError
 from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.gate.verdict import InfraError, Passed
-from harness.proposals import recomputation, registration
+from harness.proposals import recomputation
 from harness.proposals.context import ProposalsContext
+from harness.proposals.registration import look_counts, route_risk
 from harness.providers.records import Targets
 from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
@@ -60,7 +61,7 @@ def list_spares(ctx: ProposalsContext, name: str) -> Sequence[Spare]:
         ]
         others = dict.fromkeys(
             proposal.candidate
-            for proposal in Proposals(tx).since(name, now - registration.WINDOW)
+            for proposal in Proposals(tx).since(name, now - route_risk.WINDOW)
             if proposal.incumbent == route.incumbent and proposal.candidate not in chain
         )
         outside = [
@@ -145,7 +146,7 @@ def _find_fault(
         return f"proposal {proposal.id} was cancelled after its verdict"
     if proposal.phase is ProposalPhase.REJECTED and not proposal.closed:
         return f"proposal {proposal.id} was {proposal.closed_because}"
-    if uncounted := registration.describe_uncounted_looks(tx, proposal):
+    if uncounted := look_counts.describe_uncounted_looks(tx, proposal):
         return uncounted
     validity = proof_validity.assess_proof(ctx, tx, verdict)
     return validity.why if validity.proof is ProofState.STALE else ""

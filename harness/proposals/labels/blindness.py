@@ -22,9 +22,9 @@ from harness.gate.suite_plan import (
     SuiteRole,
     overlap_share,
 )
-from harness.proposals import registration
 from harness.proposals.labels.label_progress import load_state
 from harness.proposals.labels.records import Labellings
+from harness.proposals.registration import look_counts
 from harness.providers.records import Targets
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
@@ -124,7 +124,7 @@ def _describe_blind(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> _Bl
     models = {
         relative
         for arm in (proposal.incumbent, proposal.candidate)
-        for relative in registration.find_lineage(tx, targets[arm], None)
+        for relative in look_counts.find_lineage(tx, targets[arm], None)
     }
     return _BlindSuite(
         proposal.id,

@@ -3,7 +3,7 @@
 Vendors follow no common form, so the rules read words, numbers, dates and marks such as
 `latest`, and accept any text. `model_match` knows the existing models. The comparison of names
 and hosts prevents that a renamed model gets a second test on the same items
-(`harness.proposals.registration`).
+(`harness.proposals.registration.look_counts`).
 """
 
 import re
