@@ -128,8 +128,10 @@ async def test_fresh_connections_take_an_idle_ones_place() -> None:
             reply = await pool.send(replace(server.ask(), fresh=True))
             assert await whole(reply) == b"ok"
         assert await ask(pool, server) == b"ok"
-        await asyncio.sleep(0.05)
-        assert [line.reader.at_eof() for line in server.lines] == [True, True, False]
+        first, second, third = server.lines
+        await first.ended.wait()
+        await second.ended.wait()
+        assert not third.ended.is_set()
     await pool.aclose()
 
 
@@ -138,38 +140,30 @@ async def test_idle_connections_are_closed_in_time(
     pool: UpstreamPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(origin_pool, "IDLE_S", 0.05)
-    left = asyncio.Event()
 
-    async def play(line: ServerConnection) -> None:
-        await line.request()
-        await line.send(OK)
-        assert await line.reader.read() == b""
-        left.set()
-
-    async with raw_server(play) as server:
+    async with raw_server(answer_forever) as server:
         await ask(pool, server)
-        async with asyncio.timeout(10):
-            await left.wait()
+        await server.lines[0].ended.wait()
 
 
 @on_both_loops
 async def test_cancelling_closes_the_connection(pool: UpstreamPool) -> None:
-    left = asyncio.Event()
+    asked = asyncio.Event()
 
     async def play(line: ServerConnection) -> None:
         await line.request()
         if line.number:
             await line.send(OK)
-        else:
-            assert await line.reader.read() == b""
-            left.set()
+        asked.set()
+        await line.reader.read()
 
     async with raw_server(play) as server:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await pool.send(server.ask())
-        async with asyncio.timeout(10):
-            await left.wait()
+        sending = asyncio.create_task(pool.send(server.ask()))
+        await asked.wait()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await server.lines[0].ended.wait()
         assert await ask(pool, server) == b"ok"
 
 
@@ -214,17 +208,20 @@ async def test_a_slow_reader_slows_the_provider() -> None:
 @on_both_loops
 async def test_no_more_connections_than_allowed_and_a_line_with_an_end() -> None:
     pool = UpstreamPool(replace(QUICK, upstream_connections=2))
+    arrived = asyncio.Semaphore(0)
     go = asyncio.Event()
 
     async def play(line: ServerConnection) -> None:
         while True:
             await line.request()
+            arrived.release()
             await go.wait()
             await line.send(OK)
 
     async with raw_server(play) as server:
         waiting = [asyncio.create_task(ask(pool, server)) for _ in range(10)]
-        await asyncio.sleep(0.05)
+        for _ in range(2):
+            await arrived.acquire()
         with pytest.raises(UpstreamFailed) as failed:
             await ask(pool, server)
         assert failed.value.failure is FailureClass.OVERLOADED
@@ -316,6 +313,7 @@ async def test_every_socket_is_gone_when_the_pool_is_closed() -> None:
         assert await ask(pool, server) == b"ok"
         await pool.aclose()
         await lent.aclose()
-        await asyncio.sleep(0.05)
-        assert all(line.reader.at_eof() for line in server.lines)
+        assert len(server.lines) == 2
+        for line in server.lines:
+            await line.ended.wait()
     gc.collect()

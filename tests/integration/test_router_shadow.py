@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -62,9 +62,10 @@ CLOCK = SystemClock()
 OLD = Target("up", OWN)
 NEW = Target("other", SPARE)
 FREE = Target("other", "sim-worse")
+# On a busy machine the candidate's answers may all still be under way at the last question.
 ALL = ShadowLimits(
     share_bps=10_000,
-    at_once=4,
+    at_once=40,
     requests_per_day=1000,
     usd_per_day=1.0,
 )
@@ -131,10 +132,16 @@ class Scene:
             month = Spending(tx).month(month_of(CLOCK.now()))
         return next(row for row in month.purposes if row.purpose is SpendingPurpose.SHADOW)
 
-    def status(self, condition: Any) -> ShadowStatus:
-        """Once it is so."""
-        wait_until(lambda: condition(shadows.load_status(self.ctx, "support")))
-        return shadows.load_status(self.ctx, "support")
+    def status(self, condition: Callable[[ShadowStatus], Any]) -> ShadowStatus:
+        """Returns the first status for which the condition is true."""
+        found: list[ShadowStatus] = []
+
+        def load() -> Any:
+            found.append(shadows.load_status(self.ctx, "support"))
+            return condition(found[-1])
+
+        wait_until(load)
+        return found[-1]
 
 
 @contextmanager
@@ -269,6 +276,7 @@ def test_a_candidate_that_hangs_or_fails_harms_nobody_and_is_counted(
         status = at.status(lambda s: s.left_out.get("dropped") == 19)
         assert (status.mirrored, status.left_out) == (1, {"dropped": 19})
         assert at.recorder.counters["shadow_dropped"] == 19
+        wait_until(lambda: at.requests_to() == 1)
     # The router has stopped: what was under way was cancelled with it.
     assert sim.stats[SPARE].requests == 1
 
@@ -337,7 +345,8 @@ def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(
         at.settled()
         at.ask()
 
-        assert at.status(lambda s: s.left_out).left_out == {"declined": 2}
+        status = at.status(lambda s: s.left_out.get("declined") == 2)
+        assert status.left_out == {"declined": 2}
         assert at.requests_to() == 0
 
 

@@ -18,6 +18,8 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.runtime.clock import SystemClock
 from harness.operations import captures, keys
 from harness.operations.records import CAPTURED, Captures, captured
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.records import Providers
 from harness.routing.capture import CapturedRequest
 from harness.routing.route_settings import RouteSettings
 from harness.routing.shadow_pair import CANDIDATE, CandidateOutcome
@@ -198,6 +200,15 @@ def test_a_client_that_declines_the_shadow_is_neither_mirrored_nor_stored(
         assert stored(at) == []
 
 
+def limit_first_token(at: Scene, limit_s: float) -> None:
+    """Limits the candidate's streams alone: the incumbent may take its time."""
+    with at.ctx.store.write() as tx:
+        provider = Providers(tx).all()["other"]
+        hurried = Capabilities(first_token_timeout_s=limit_s)
+        Providers(tx).put(replace(provider, models={SPARE: hurried}))
+    at.settled()
+
+
 @pytest.mark.parametrize(
     ("fault", "outcome", "failure"),
     [
@@ -216,10 +227,10 @@ def test_a_candidate_that_fails_or_hangs_makes_a_pair_without_its_answer(
     sim_url: str,
     tmp_path: Path,
 ) -> None:
-    hurried = replace(QUICK, total_timeout_s=1.0)
-    with keeping(sqlite_url, sim, sim_url, tmp_path, hurried) as at:
+    with keeping(sqlite_url, sim, sim_url, tmp_path) as at:
+        limit_first_token(at, 0.2)
         sim.faults.set(SPARE, faults.parse_fault(fault))
-        at.ask(0)
+        at.ask(0, stream=fault["kind"] == "hang")
         wait_until(lambda: have_ended(at, 1))
         (pair,) = stored(at)
         assert pair.candidate

@@ -11,6 +11,8 @@ import pytest
 
 from router.frame.asgi import WritePiece
 from router.request.stream_relay import CommittedStream
+from router.server import slow_reader
+from router.server.slow_reader import SlowReader
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
@@ -212,22 +214,29 @@ def test_a_client_that_reads_a_trickle_of_a_big_answer_is_no_deaf_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The system holds megabytes for it, out of the router's sight."""
-    monkeypatch.setattr("router.server.slow_reader.STALLED_S", 1.0)
     upstream.turns = {INCUMBENT: completion("x" * 20_000_000)}
-    with running_router(snapshot(upstream.url), tmp_path, QUICK) as world:
-        port = int(world.url.rpartition(":")[2])
-        slow = socket.socket()
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.connect(("127.0.0.1", port))
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    trickle: list[int] = []  # bytes that the client read before each check
+    look = SlowReader._check_stall
+
+    def read_before_the_check(reader: SlowReader) -> None:
+        if len(trickle) < 20:
+            trickle.append(sum(len(slow.recv(2048)) for _ in range(8)))
+        if len(trickle) == 20:  # the rest comes as fast as this machine can
+            monkeypatch.setattr(slow_reader, "STALLED_S", 60.0)
+        look(reader)
+
+    monkeypatch.setattr(slow_reader, "STALLED_S", 0.1)
+    monkeypatch.setattr(SlowReader, "_check_stall", read_before_the_check)
+    with running_router(snapshot(upstream.url), tmp_path, QUICK) as world, slow:
+        slow.connect(("127.0.0.1", int(world.url.rpartition(":")[2])))
         slow.sendall(request(PLAIN, LAST))
-        read = 0
-        for _ in range(40):
-            read += len(slow.recv(2048))
-            time.sleep(0.1)
+        wait_until(lambda: len(trickle) == 20)
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        read = sum(trickle)
         while data := slow.recv(1 << 20):
             read += len(data)
-        slow.close()
     assert read > 20_000_000
 
 

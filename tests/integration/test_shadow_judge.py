@@ -64,9 +64,8 @@ def begin(at: Scene) -> Scene:
         prices = {**provider.prices, "sim-backup": Price(3.0, 12.0)}
         Providers(tx).put(replace(provider, prices=prices))
     judge = choose_judge(JUDGE, anyway="a simulation")
-    limits = replace(ALL, at_once=CALLERS)
     shadow = shadows.start_shadow(
-        ctx, ADA, "support", NEW.name, limits, reason="a look", judge=judge
+        ctx, ADA, "support", NEW.name, ALL, reason="a look", judge=judge
     )
     at.await_mirroring(shadow)
     for number in range(CALLERS):

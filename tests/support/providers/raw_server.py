@@ -19,11 +19,14 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\
 
 @dataclass
 class ServerConnection:
-    """One accepted connection. number: from 0, in the order of arrival."""
+    """One accepted connection. number: from 0, in the order of arrival. ended: set once the
+    play is over, to its end or because the client closed the connection.
+    """
 
     number: int
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def request(self) -> tuple[bytes, bytes]:
         head = await self.reader.readuntil(b"\r\n\r\n")
@@ -103,6 +106,7 @@ async def raw_server(play: Play, tls: ssl.SSLContext | None = None) -> AsyncIter
         ):
             pass
         finally:
+            line.ended.set()
             writer.close()
 
     listening = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
