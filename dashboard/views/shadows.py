@@ -149,7 +149,8 @@ def _render_card(view: ShadowsView, status: ShadowStatus) -> Sequence[str]:
         f"<p>{markup.state(WORSE if status.harm else MIRRORING)} "
         f"{faint(labels.left(shadow.expires_at, view.now))}</p>"
     )
-    pairs = markup.table(map(_build_check_row, status.checks)) or markup.note(NO_PAIR)
+    without_checks = status.hidden or NO_PAIR
+    pairs = markup.table(map(_build_check_row, status.checks)) or markup.note(without_checks)
     return [markup.block(heading), markup.facts(_list_facts(status)), pairs]
 
 
@@ -207,8 +208,10 @@ def _render_verdict(status: ShadowStatus) -> str:
     verdict = status.verdict
     if verdict is None:
         return faint("no judge")
-    if not verdict.words:
-        return faint("none")
+    if status.hidden:
+        return faint(status.hidden)
+    if verdict.evidence is None:
+        return noted(faint("none"), verdict.words) if verdict.words else faint("none")
     label = PASSED if verdict.outcome == "passed" else FAILED
     shown = noted(markup.state(label), verdict.next_step)
     if proposal := status.shadow.proposal:

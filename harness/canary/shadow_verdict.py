@@ -7,7 +7,7 @@ and opens no canary: a proposal asks again, with fresh items.
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.frame.alerts import alerts
@@ -40,7 +40,10 @@ from harness.routing.table import Route
 
 # Stands for every suite of traffic of a route, to count the looks at its traffic.
 ANY_TRAFFIC: Final = SuitePin("", "", "", f"{TRAFFIC_SCORER}@", "", 0)
+NAMED_BY: Final = 6  # characters of a shadow's id in the name of the suite that it proposes
 RUNNING: Final = "running"
+HIDDEN: Final = "hidden"
+ENDED_BY_VERDICT: Final = "its judge reached a verdict"
 NO_JUDGE: Final = "none: without a judge, a shadow gives no verdict, only the six checks"
 
 
@@ -60,10 +63,10 @@ class ShadowJudge:
 class ShadowVerdict:
     """What the judge of a shadow shows so far.
 
-    outcome: passed | failed | running. callers: with a score. unknown: those among them whose
-    score is unknown. earlier: those of earlier shadows of the series. evidence: None before the
-    verdict, so that people who label or decide meanwhile cannot see it. next_step: empty before
-    the verdict.
+    outcome: passed | failed | running, or hidden while people label. callers: with a score.
+    unknown: those among them whose score is unknown. earlier: those of earlier shadows of the
+    series. evidence: None before the verdict, so that people who decide meanwhile cannot see
+    it. next_step: empty before the verdict.
     """
 
     outcome: str
@@ -179,6 +182,11 @@ def load_verdict(tx: Transaction, shadow: Shadow) -> ShadowVerdict | None:
     )
 
 
+def hide_verdict(verdict: ShadowVerdict, why: str) -> ShadowVerdict:
+    """Returns a verdict as people may see it while they label: without outcome and evidence."""
+    return replace(verdict, outcome=HIDDEN, evidence=None, words=why, next_step="")
+
+
 def describe_verdict(shadow: Shadow, terms: ShadowTerms, evidence: ShareEvidence) -> str:
     """Describes a verdict in a sentence, by the judge's name."""
     low = format_percent(evidence.low)
@@ -197,14 +205,15 @@ def name_next_step(shadow: Shadow, terms: ShadowTerms, evidence: ShareEvidence) 
     """Names the next commands. The shadow has stopped at these callers because of their scores,
     so they prove nothing more: a proposal asks again, with other requests.
     """
-    route = shadow.route
-    candidate = shadow.candidate.name
+    route = shlex.quote(shadow.route)
+    candidate = shlex.quote(shadow.candidate.name)
     if evidence.outcome == "failed":
         return f"`swapgate route candidates {route}` shows other candidates"
     if shadow.proposal:
         return f"`swapgate proposal show {shadow.proposal}`: its suites decide"
-    suite = f"{route}-traffic"
-    judge = f"--judge {terms.judge}"
+    # A name of its own, because an earlier draw of this route may have the plain name.
+    suite = shlex.quote(f"{shadow.route}-traffic-{shadow.id[-NAMED_BY:]}")
+    judge = f"--judge {shlex.quote(terms.judge)}"
     if terms.judge_anyway:
         judge += f" --judge-anyway {shlex.quote(terms.judge_anyway)}"
     return (
@@ -246,13 +255,18 @@ def find_judge_refusal(ctx: ProposalsContext, settings: RouteSettings, shadow: S
     return data_class_checks.find_refusal(ctx, settings, judge, route=shadow.route)
 
 
-def announce_verdict(tx: Transaction, shadow: Shadow, verdict: ShadowVerdict) -> None:
-    """Tells people about the verdict."""
+def announce_verdict(tx: Transaction, shadow: Shadow) -> None:
+    """Tells people that there is a verdict, but not which one: they may label pairs of this
+    candidate now or later, and a message that has left Swapgate cannot be hidden.
+    """
     alerts.raise_alert(
         tx,
         AlertKind.SHADOW_VERDICT,
         shadow.id,
         subject=f"route {shadow.route}",
-        title=f"the shadow of {shadow.candidate.name} has a verdict: {verdict.outcome}",
-        text=f"{verdict.words}. Next: {verdict.next_step}.",
+        title=f"the shadow of {shadow.candidate.name} has a verdict",
+        text=(
+            f"The judge's verdict has ended the shadow. Next: `swapgate shadow status "
+            f"{shadow.route}` shows the verdict, and names the next commands."
+        ),
     )

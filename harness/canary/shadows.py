@@ -10,17 +10,19 @@ With a judge, a shadow ends at its verdict (`shadow_verdict`). The routers mirro
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import reduce
 from typing import Final
 
 from harness.canary.shadow_verdict import (
+    ENDED_BY_VERDICT,
     ShadowJudge,
     ShadowVerdict,
     announce_verdict,
     find_judge_refusal,
     fix_terms,
+    hide_verdict,
     list_verdict_figures,
     load_verdict,
 )
@@ -36,6 +38,7 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.arrays import log_mean
 from harness.proposals.context import ProposalsContext
+from harness.proposals.labels.blindness import find_why_shadow_hidden
 from harness.providers.registry import named_models, targets
 from harness.providers.target import Target
 from harness.providers.target_price import describe_missing
@@ -169,7 +172,8 @@ class ShadowStatus:
     `unpriced` counts mirrored requests of unknown price, which `cost_usd` leaves out.
     `judge_usd` is the judge's cost, which `cost_usd` leaves out, too. `left_out` counts
     requests by the keys of LEFT_OUT, without zeros; `not_stored` counts those of NOT_STORED.
-    `incumbent` and `candidate` are None before the first pair.
+    `incumbent` and `candidate` are None before the first pair. `hidden` says why checks, means
+    and verdict are not shown while people label; empty if they are shown.
     """
 
     shadow: Shadow
@@ -181,14 +185,16 @@ class ShadowStatus:
     today: ShadowUsage  # usage of the budget
     left_out: Mapping[str, int]
     checks: Sequence[CheckEvidence]
-    share_of_level: float
-    # Whether the evidence shows that the candidate is worse. This does not end the shadow.
-    harm: bool
+    share_of_level: float | None  # None if it is hidden
+    # Whether the evidence shows that the candidate is worse; None if it is hidden. This does
+    # not end the shadow.
+    harm: bool | None
     incumbent: PairFigures | None
     candidate: PairFigures | None
     judge_usd: float = 0.0
     verdict: ShadowVerdict | None = None  # None without a judge
     not_stored: Mapping[str, int] = field(default_factory=dict)
+    hidden: str = ""
 
 
 def start_shadow(  # noqa: PLR0913 - by name, and most have a default
@@ -349,9 +355,10 @@ def end_decided(tx: Transaction, shadow: Shadow) -> str:
     verdict = load_verdict(tx, shadow)
     if verdict is None or verdict.evidence is None:
         return ""
-    end_shadow(tx, shadow, SYSTEM, f"its verdict: {verdict.words}")
-    announce_verdict(tx, shadow, verdict)
-    return f"shadow {shadow.id} of route {shadow.route} ended: {verdict.words}"
+    # Neither the reason nor the log says which verdict, because people may label meanwhile.
+    end_shadow(tx, shadow, SYSTEM, ENDED_BY_VERDICT)
+    announce_verdict(tx, shadow)
+    return f"shadow {shadow.id} of route {shadow.route} ended: {ENDED_BY_VERDICT}"
 
 
 def end_shadow(
@@ -426,8 +433,29 @@ def load_shadow_status(
     tx: Transaction,
     shadow: Shadow,
 ) -> ShadowStatus:
+    """Loads a shadow's status as people may see it now."""
     rows = Shadows(tx).tallies([shadow.id])
-    return build_status(shadow, rows, ctx.clock.now(), load_verdict(tx, shadow))
+    status = build_status(shadow, rows, ctx.clock.now(), load_verdict(tx, shadow))
+    why = find_why_shadow_hidden(tx, shadow.route, shadow.candidate.id)
+    return hide_figures(status, why) if why else status
+
+
+def hide_figures(status: ShadowStatus, why: str) -> ShadowStatus:
+    """Returns a status without the figures that describe answers: each of them could tell a
+    labeller which model gave an answer, or which one the judge prefers. Counts of requests and
+    costs stay.
+    """
+    verdict = status.verdict
+    return replace(
+        status,
+        checks=(),
+        share_of_level=None,
+        harm=None,
+        incumbent=None,
+        candidate=None,
+        verdict=verdict and hide_verdict(verdict, why),
+        hidden=why,
+    )
 
 
 def build_status(
@@ -520,7 +548,9 @@ def list_figures(status: ShadowStatus) -> Sequence[tuple[str, str]]:
     """Lists (name, value) rows for people."""
     limits = status.shadow.limits
     usage_today = status.today
-    evidence = f"{format_percent(status.share_of_level, 0)} of the level"
+    evidence = status.hidden
+    if status.share_of_level is not None:
+        evidence = f"{format_percent(status.share_of_level, 0)} of the level"
     unpriced = f" and {status.unpriced:,} requests without a price" if status.unpriced else ""
     a_day = f" of {format_usd(limits.usd_per_day)}" if limits.usd_per_day is not None else ""
     requests = f"{usage_today.requests:,} of {limits.requests_per_day:,} requests"

@@ -6,9 +6,12 @@ decides which pairs count. After GIVE_UP_AFTER its score is unknown. A stop lose
 judgements that wait for such a pair; then the judge compares them again. Pairs that a shadow
 leaves at its end come first after a restart, so that a person who has read them cannot drop
 them.
+
+A shadow whose scores or pairs cannot be read gets no score and no verdict. An alert names it,
+and the other shadows continue.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -17,6 +20,10 @@ import structlog
 
 from harness.canary import shadows
 from harness.canary.shadow_verdict import RUNNING, design_of, weigh_scores
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.alerts import AlertNotice
+from harness.frame.errors import StoreUnavailable
 from harness.frame.plain_data import hash_content
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.shadow_evidence import UNSCORED
@@ -37,6 +44,8 @@ BATCH: Final = 8  # pairs that a judge compares at once
 _READ: Final = 64
 _REST: Final = timedelta(seconds=30)  # after a failure of the judge
 GIVE_UP_AFTER: Final = timedelta(hours=1)
+# The alerts of shadows whose judge cannot continue: this prefix and the shadow.
+JUDGE_OF: Final = "judge of shadow "
 _WORKER: Final = "judge"  # in the shadow's tallies, so that routers count the judge's costs
 _SILENT: Final = (CandidateOutcome.FAILED, CandidateOutcome.TIMED_OUT)
 
@@ -81,17 +90,25 @@ class ShadowJudging:
         self._repeated: dict[str, set[str]] = {}  # pairs of callers with a score, by shadow
 
     def __call__(self, ctx: Context) -> None:
-        """Runs one turn, and logs the verdicts."""
+        """Runs one turn, logs the verdicts, and opens or ends the shadows' alerts.
+
+        Raises StoreUnavailable.
+        """
         with ctx.store.read() as tx:
-            live = [
-                shadow
-                for shadow in Shadows(tx).live()
-                if shadow.terms and not shadows.find_end_reason(ctx, tx, shadow)
-            ]
+            live = [shadow for shadow in Shadows(tx).live() if shadow.terms]
         self._forget(frozenset(shadow.id for shadow in live))
+        stopped: dict[str, AlertNotice] = {}
         for shadow in live:
-            if shadow.terms and (line := self._run(ctx, shadow, shadow.terms)):
+            try:
+                line = self._run(ctx, shadow)
+            except StoreUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - one shadow must not stop the others
+                stopped[f"{JUDGE_OF}{shadow.id}"] = describe_stop(shadow, error)
+                line = ""
+            if line:
                 log.info("reconciled", did=line)
+        _update_alerts(ctx, stopped)
 
     def _forget(self, live: frozenset[str]) -> None:
         for shadow in set(self._repeated) - live:
@@ -101,9 +118,13 @@ class ShadowJudging:
             self._failing_since.clear()
             self._rests_until.clear()
 
-    def _run(self, ctx: Context, shadow: Shadow, terms: ShadowTerms) -> str:
+    def _run(self, ctx: Context, shadow: Shadow) -> str:
+        """Judges a batch of a shadow's pairs. Returns a log line at its verdict, else empty."""
+        terms = shadow.terms
         now = ctx.clock.now()
         with ctx.store.read() as tx:
+            if terms is None or shadows.find_end_reason(ctx, tx, shadow):
+                return ""
             scores = ShadowScores(tx).of_series(terms.series)
             pairs = self._list_new_pairs(tx, shadow, terms, scores)
             usage = sum_usage(Shadows(tx).tallies([shadow.id], since=now.date()), now.date())
@@ -194,6 +215,32 @@ class ShadowJudging:
                 ShadowScores(tx).add(score)
         for pair, _ in judged:
             self._waiting.pop(pair.id, None)
+
+
+def describe_stop(shadow: Shadow, error: Exception) -> AlertNotice:
+    """Describes why a shadow's judge cannot continue, and what a person can do."""
+    candidate = shadow.candidate.name
+    return AlertNotice(
+        subject=f"route {shadow.route}",
+        title=f"the judge of the shadow of {candidate} on route {shadow.route} has stopped",
+        text=(
+            f"{type(error).__name__}: {error}. Until this is repaired, shadow {shadow.id} gets "
+            "no score and no verdict; other shadows continue. Next: `swapgate db check` names "
+            "changed rows, which a backup restores; "
+            f"`swapgate shadow stop {shadow.route}` ends the shadow."
+        ),
+    )
+
+
+def _update_alerts(ctx: Context, stopped: Mapping[str, AlertNotice]) -> None:
+    """Opens the alerts of stopped shadows, and ends the alerts of the others."""
+    open_ = {
+        cause
+        for _, cause in alerts.list_open(ctx, AlertKind.JOB_FAILED)
+        if cause.startswith(JUDGE_OF)
+    }
+    for cause in sorted(open_ | stopped.keys()):
+        alerts.update_alert(ctx, AlertKind.JOB_FAILED, cause, stopped.get(cause))
 
 
 def _is_live(tx: Transaction, shadow: Shadow) -> bool:

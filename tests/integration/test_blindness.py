@@ -12,20 +12,32 @@ from typing import Any
 import pytest
 
 from evals.suites.items import Item
-from harness.frame.people.access import OPERATOR, Actor, Role
+from harness.canary import shadows
+from harness.canary.shadow_verdict import ShadowJudge
+from harness.frame.people.access import OPERATOR, SYSTEM, Actor, Role
 from harness.gate.policy import TrafficProof
 from harness.gate.run import RunState
 from harness.proposals.candidates.expected_spread import find_recorded_spread
 from harness.proposals.labels import label_pairs
-from harness.proposals.labels.blindness import find_blind_suites, find_why_hidden
+from harness.proposals.labels.blindness import (
+    find_blind_suites,
+    find_why_hidden,
+    find_why_shadow_hidden,
+)
 from harness.providers.target import Target
+from harness.routing.control import routes
 from harness.routing.proposal import Proposal
+from harness.routing.records.interventions import Shadows
 from harness.routing.records.runs import EvalRuns
+from harness.routing.records.shadow_scores import ShadowScores
+from harness.routing.shadow import Shadow, ShadowLimits, ShadowTally
+from harness.routing.shadow_score import ScoreReason, ShadowScore
 from tests.integration.test_labelling import label_all
 from tests.integration.test_traffic_verdicts import draw_of, use
-from tests.support.control.control_plane import POLICY, SmallInstallation
+from tests.support.control.control_plane import BEN, POLICY, SmallInstallation
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door
+from tests.support.store.records import NOW
 from tests.unit.test_dashboard_page_states import forget, shown, text
 
 pytestmark = pytest.mark.req("F2", "F13")
@@ -122,6 +134,62 @@ def test_a_later_plan_learns_no_spread_from_hidden_scores(
     assert spread() is not None
 
 
+def shadowed(world: SmallInstallation) -> Shadow:
+    """A shadow of the candidate whose judge has reached its verdict. Its words and its mean
+    match SECRETS.
+    """
+    routes.change_settings(
+        world.context(), SYSTEM, "chat", lambda now: replace(now, capture_bps=100)
+    )
+    judge = ShadowJudge("sim/judge", "Better is better.", anyway="a simulation")
+    limits = ShadowLimits(usd_per_day=None)
+    shadow = shadows.start_shadow(
+        world.context(), BEN, "chat", "sim/good", limits, reason="a look", judge=judge
+    )
+    assert shadow.terms
+    score = ShadowScore(
+        shadow.id, 1, shadow.id, "", "", ScoreReason.JUDGED, 0.739, 0.739, 2, 0.0, NOW
+    )
+    counts = {"mirrored": 1, "pairs": 1, "json.incumbent_only": 1}
+    sums = {"candidate.output_tokens": 73.9, "candidate.ms": 739.0}
+    tally = ShadowTally(shadow.id, world.clock.now().date(), "w", counts, sums)
+    with world.store.write() as tx:
+        for number in range(1, 61):
+            name = f"c{number}"
+            ShadowScores(tx).add(replace(score, number=number, pair=name, caller=name))
+        Shadows(tx).append([tally])
+        assert shadows.end_decided(tx, shadow)
+    return shadow
+
+
+def test_a_shadow_of_the_candidate_hides_its_verdict_and_figures_while_people_label(
+    world: SmallInstallation, ada: Actor
+) -> None:
+    shadow = shadowed(world)
+    shown_before = shadows.load_status(world.context(), "chat")
+    assert shown_before.verdict
+    assert "wins 73.9 %" in shown_before.verdict.words
+    assert shown_before.checks
+    assert shown_before.candidate
+
+    proposal = answered(world)
+    hidden = shadows.load_status(world.context(), "chat")
+    assert hidden.hidden == WHY
+    assert hidden.verdict
+    assert (hidden.verdict.outcome, hidden.verdict.evidence) == ("hidden", None)
+    assert (hidden.verdict.words, hidden.verdict.next_step) == (WHY, "")
+    assert (hidden.checks, hidden.share_of_level, hidden.harm) == ((), None, None)
+    assert (hidden.incumbent, hidden.candidate) == (None, None)
+    assert (hidden.mirrored, hidden.pairs) == (1, 1)
+    with world.store.read() as tx:
+        assert find_why_shadow_hidden(tx, "mail", shadow.candidate.id) == ""
+        assert find_why_shadow_hidden(tx, "chat", "t_another") == ""
+
+    started = label_pairs.start_labelling(world.context(), ada, proposal.id)
+    label_all(world, ada, started.id, "candidate")
+    assert shadows.load_status(world.context(), "chat") == shown_before
+
+
 @pytest.fixture
 def cli(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
@@ -168,6 +236,8 @@ def say_by_commands(cli: CommandLine, proposal: Proposal) -> Mapping[str, str]:
         ("alert", "list"),
         ("audit", "tail"),
         ("label", "chat", "--status"),
+        ("shadow", "status"),
+        ("shadow", "status", "chat"),
         ("proposal", "report", proposal.id),
     ]
     said = {}
@@ -218,6 +288,8 @@ def say_by_pages(
         "suites": {"route": "chat"},
         "routes": {"route": "chat"},
         "labels": {},
+        "shadows": {},
+        "audit": {},
     }
     said = {
         page: whole_text(shown(monkeypatch, config, page, queries[page])) for page in queries
@@ -235,6 +307,7 @@ def test_no_surface_shows_an_answer_or_a_score_before_the_labels_end_and_all_do_
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = cli.world
+    shadowed(world)
     proposal = answered(world)
     started = label_pairs.start_labelling(world.context(), OPERATOR, proposal.id)
     door = Door(world)
@@ -262,6 +335,10 @@ def test_no_surface_shows_an_answer_or_a_score_before_the_labels_end_and_all_do_
         f"/evals/{pair.candidate}/samples",
         f"/evals/{pair.incumbent}/samples",
         "/routes/chat/candidates",
+        "shadow status chat",
+        "/shadows/chat",
+        "/shadows",
+        "shadows",
         "compare",
         "suites",
     }
@@ -270,11 +347,14 @@ def test_no_surface_shows_an_answer_or_a_score_before_the_labels_end_and_all_do_
 
     label_all(world, OPERATOR, started.id, "candidate")
     after = say()
+    assert ["✓ passed" in said["shadows"] for said in (before, after)] == [False, True]
     evidence = {
         f"eval show {pair.candidate} --samples",
         f"/evals/{pair.candidate}/samples",
         f"/evals/{pair.incumbent}/samples",
         "/routes/chat/candidates",
+        "shadow status chat",
+        "/shadows/chat",
     }
     assert {name for name in evidence if not SECRETS.search(after[name])} == set()
     assert {name for name, one in after.items() if "until people have labelled" in one} == set()

@@ -108,7 +108,7 @@ def test_every_command_of_the_runbook_runs(cli: CommandLine) -> None:
         "swapgate route settings ROUTE --candidates PATTERN",
         PATTERN="'sim/*'",
     )
-    look_around(run)
+    look_around(cli, run)
     ids = propose(cli, run)
     decide(cli, run, ids)
     mend(cli, run)
@@ -119,7 +119,7 @@ def test_every_command_of_the_runbook_runs(cli: CommandLine) -> None:
     assert tried == COMMANDS
 
 
-def look_around(run: Callable[..., None]) -> None:
+def look_around(cli: CommandLine, run: Callable[..., None]) -> None:
     for command in sorted(COMMANDS):
         noun, verb, *_ = [*command.split()[1:], ""]
         if verb in LOOKS and noun not in ("proposal", "shadow", "canary"):
@@ -130,9 +130,13 @@ def look_around(run: Callable[..., None]) -> None:
         "db check",
         "agent grants",
         "agent requests",
-        "shadow status",
     ):
         run(f"swapgate {command}")
+    cli.run(
+        "shadow", "start", "chat", "sim/good", "--usd-per-day", "none", "--reason", "a look"
+    )
+    run("swapgate shadow status ROUTE")
+    run("swapgate shadow stop ROUTE")
     run("swapgate spending")
     run("swapgate route fallback list ROUTE")
     run("swapgate route fallback spares ROUTE")

@@ -319,7 +319,8 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.SHADOW_VERDICT: AlertRule(
         _S.INFO,
-        "run the commands in the alert: a shadow's verdict opens no canary",
+        "`swapgate shadow status` shows the verdict, and the next commands: a shadow's verdict "
+        "opens no canary",
         lasting=False,
     ),
     _K.EVAL_WAITS: AlertRule(

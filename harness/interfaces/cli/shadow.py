@@ -163,7 +163,7 @@ def _print_status(shadow_status: ShadowStatus) -> None:
             "COUNTED": f"{check.lost}:{check.won}",
             "OF THE LEVEL": format_percent(check.share_of_level, 0),
         },
-        empty="no pair yet",
+        empty=shadow_status.hidden or "no pair yet",
     )
     for name, number in shadow_status.left_out.items():
         output.note(f"{number:,} not mirrored: {LEFT_OUT[name]}")
@@ -179,6 +179,7 @@ def _list_shadows(session: Session, page_request: PageRequest) -> None:
             "ROUTE": row.shadow.route,
             "CANDIDATE": row.shadow.candidate.name,
             "STATE": row.state,
+            "VERDICT": row.verdict.outcome if row.verdict else "no judge",
             "MIRRORED": row.mirrored,
             "PAIRS": row.pairs,
             "COST": format_usd(row.cost_usd),

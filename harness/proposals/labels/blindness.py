@@ -3,7 +3,8 @@ policy asks for people's verdict.
 
 A person who has seen a judge's scores or a model's answers labels differently. So one rule
 hides them from everybody, on every page, command and API: from the first score until people's
-verdict or the proposal's end. Scores, means, answers and previews of a verdict are hidden.
+verdict or the proposal's end. Scores, means, answers and previews of a verdict are hidden, and
+so are the figures and the verdict of a shadow of the same model on the same route.
 """
 
 from collections.abc import Sequence
@@ -142,6 +143,18 @@ def find_why_hidden(tx: Transaction, run: EvalRun) -> str:
     for blind in _list_blind(tx):
         if blind.hides(tx, run.target, run.suite, run.suite_digest):
             return describe_hidden(blind.route)
+    return ""
+
+
+def find_why_shadow_hidden(tx: Transaction, route: str, candidate: str) -> str:
+    """Returns why the figures and the verdict of a shadow are hidden; empty if they are shown.
+
+    A shadow has other requests, but it shows how the candidate writes, and which model the
+    judge prefers. candidate: its id.
+    """
+    for blind in _list_blind(tx):
+        if blind.route == route and candidate in blind.targets:
+            return describe_hidden(route)
     return ""
 
 
