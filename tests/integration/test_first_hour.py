@@ -36,6 +36,7 @@ from tests.integration.test_cli_waiting import read_piece
 from tests.support.browser.dashboard_data import configured, opened
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.simulator_thread import serve_in_thread
+from tests.support.router.router_process import eventually
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.processes import free_port
 
@@ -94,9 +95,7 @@ def test_the_addresses_are_told_once_all_parts_answer(cli: CommandLine) -> None:
         with processes.announce_when_serving(
             settings, list(processes.HEALTH_PATHS), said.append
         ):
-            until = time.monotonic() + 30
-            while len(said) < 5 and time.monotonic() < until:
-                time.sleep(0.05)
+            eventually(lambda: len(said) >= 5)
         server.shutdown()
 
     assert [line.split()[:2] for line in said] == [

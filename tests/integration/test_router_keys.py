@@ -12,12 +12,13 @@ from harness.app.store.store import Store
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM, OptOut, Role
 from harness.frame.people.limits import KeyLimits
-from harness.frame.runtime.clock import SystemClock, SystemRandomIds
+from harness.frame.runtime.clock import SystemRandomIds
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import keys, queries
 from harness.operations.context import Context
 from harness.providers.records import Providers
 from harness.providers.target import Price
+from tests.support.control.midday_clock import MiddayClock
 from tests.support.providers.scripted_upstream import (
     Upstream,
     completion,
@@ -31,6 +32,8 @@ from tests.support.router.live_router import (
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store import records
 from tests.support.store.records import OLD, ROUTE
+
+CLOCK = MiddayClock()
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ def store(database_url: str, upstream: Upstream) -> Iterator[Store]:
         Store(
             database_url,
             secret=SECRET,
-            clock=SystemClock(),
+            clock=CLOCK,
             signatures=CONTROL,
         )
     ) as store:
@@ -69,7 +72,7 @@ def store(database_url: str, upstream: Upstream) -> Iterator[Store]:
 def ctx(store: Store) -> Context:
     return Context(
         store=store,
-        clock=SystemClock(),
+        clock=CLOCK,
         chance=SystemRandomIds(),
         suites=ConfiguredSuites({}),
         policies={},
@@ -128,10 +131,12 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
         limits=KeyLimits(budget_month_usd=2.5),
     )
     with (
-        running_router_on(RouterStore(store), tmp_path / "one", classes=records.CLEARED) as (
-            one_url,
-            *_,
-        ),
+        running_router_on(
+            RouterStore(store),
+            tmp_path / "one",
+            classes=records.CLEARED,
+            clock=CLOCK,
+        ) as (one_url, *_),
         openai.OpenAI(base_url=f"{one_url}/v1", api_key=text, max_retries=0) as one,
     ):
         for _ in range(4):
@@ -145,6 +150,7 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
             tmp_path / "two",
             worker="w2",
             classes=records.CLEARED,
+            clock=CLOCK,
         ) as (url, _, recorder),
         openai.OpenAI(base_url=f"{url}/v1", api_key=text, max_retries=0) as two,
     ):

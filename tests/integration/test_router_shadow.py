@@ -31,7 +31,7 @@ from harness.frame.people.access import (
     key_hash,
 )
 from harness.frame.people.records import ApiKeys
-from harness.frame.runtime.clock import SystemClock, SystemRandomIds
+from harness.frame.runtime.clock import SystemRandomIds
 from harness.operations import keys
 from harness.operations.context import Context
 from harness.providers.force import SwitchSource, parse_force
@@ -44,6 +44,7 @@ from harness.routing.route_settings import RouteSettings
 from harness.routing.shadow import Shadow, ShadowLimits
 from router.recording.recorder import Recorder
 from router.snapshot.holder import SnapshotHolder, load_snapshot
+from tests.support.control.midday_clock import MiddayClock
 from tests.support.router.live_router import (
     KEY,
     QUICK,
@@ -58,7 +59,7 @@ pytestmark = pytest.mark.req("F8")
 
 ADA = Actor("ada", Role.APPROVER, "pr_ada")
 KIM = Actor("kim", Role.PROPOSER, "pr_kim")
-CLOCK = SystemClock()
+CLOCK = MiddayClock()
 OLD = Target("up", OWN)
 NEW = Target("other", SPARE)
 FREE = Target("other", "sim-worse")
@@ -198,11 +199,14 @@ def scene(
         data_classes=cleared,
     )
     try:
-        with running_router_on(RouterStore(theirs), folder, settings, classes=cleared) as (
-            url,
-            holder,
-            recorder,
-        ):
+        running = running_router_on(
+            RouterStore(theirs),
+            folder,
+            settings,
+            classes=cleared,
+            clock=CLOCK,
+        )
+        with running as (url, holder, recorder):
             yield Scene(url, ctx, holder, recorder, sim)
     finally:
         theirs.close()

@@ -457,9 +457,12 @@ def running_router_on(
     tracing: Tracing | None = None,
     classes: DataClasses = NO_DATA_CLASSES,
     agents: AgentSettings | None = None,
+    clock: Clock | None = None,
 ) -> Iterator[tuple[str, SnapshotHolder, Recorder]]:
-    """A router on any store; its URL and what follows the store."""
-    clock = SystemClock()
+    """A router on any store; its URL and what follows the store. clock: by default the
+    system's.
+    """
+    clock = clock or SystemClock()
     holder = SnapshotHolder(
         store,
         folder / "snapshot.json",
