@@ -7,20 +7,16 @@ the runs, `harness.gate.offline` decides, and `harness.proposals.driver` applies
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from statistics import median
 
-from harness.evals.users_turn import describe_users_turn, find_users_turn
-from harness.frame.errors import SignatureInvalid, StaleEvidence
+from harness.frame.errors import StaleEvidence
 from harness.frame.failures import describe_absence
 from harness.frame.records.transaction import Transaction
 from harness.gate.incumbent_days import is_mean_run
 from harness.gate.offline import verdicts
 from harness.gate.offline.people_claims import SuiteLabels
-from harness.gate.offline.served_arms import describe_unconfirmed
-from harness.gate.offline.verdicts import read_same_model
 from harness.gate.pins import is_mixed, named_models
 from harness.gate.run import (
     FIRST_ANSWERS,
@@ -30,24 +26,20 @@ from harness.gate.run import (
     RunBudget,
     RunState,
     Sample,
-    describe_waits,
     is_nothing_readable,
 )
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import Verdict
 from harness.proposals import scheduled_runs, slice_attempts
 from harness.proposals.context import ProposalsContext
-from harness.proposals.labels import label_verdicts
 from harness.providers.registry import targets
 from harness.routing.proposal import (
     NONCE_CHARACTERS,
     Proposal,
-    ProposalPhase,
     SuiteRuns,
     build_candidate_run_id,
 )
 from harness.routing.records.runs import EvalRuns, Suites
-from harness.routing.records.verdicts import Verdicts
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]
 FAILED_STATES = (RunState.FAILED, RunState.OVER_BUDGET)
@@ -389,34 +381,6 @@ def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
     SignatureInvalid.
     """
     return {run: EvalRuns(tx).get(run) for run in sorted(list_run_ids(proposal))}
-
-
-def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
-    """Describes why a comparison waits: for people's labels, for providers, for users'
-    requests, or for an approver. Empty if it does not wait, or if a row is forged.
-    """
-    if proposal.phase is not ProposalPhase.EVALUATING:
-        return ""
-    with suppress(SignatureInvalid):
-        if proposal.retry_at is None:
-            if label_verdicts.find_wait(tx, proposal):
-                command = label_verdicts.describe_next_labels(proposal)
-                return f"waits for people's labels: {command}"
-            runs = load_runs(tx, proposal).values()
-            users = find_users_turn(tx, runs, tx.now())
-            return describe_waits(runs, tx.now()) or describe_users_turn(users)
-        if (unconfirmed := find_unconfirmed(tx, proposal)) is not None:
-            same = read_same_model(unconfirmed.inputs)
-            return f"waits for an approver: {describe_unconfirmed(same)}" if same else ""
-    return ""
-
-
-def find_unconfirmed(tx: Transaction, proposal: Proposal) -> Verdict | None:
-    """Finds the verdict of a proposal that waits for `decisions.confirm_same_model`."""
-    if proposal.same_model is not None or proposal.verdict is None:
-        return None
-    verdict = Verdicts(tx).get(proposal.verdict)
-    return verdict if read_same_model(verdict.inputs) is not None else None
 
 
 def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int]:
