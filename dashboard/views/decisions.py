@@ -72,12 +72,16 @@ def openers(
     # Only an approver may cancel another person's proposal.
     role = Role.PROPOSER if is_own else Role.APPROVER
     buttons = []
-    if isinstance(proposal, ProposalView) and (proposal.waits or proposal.retry_at):
+    if isinstance(proposal, ProposalView) and _waits_for_provider(proposal):
         retry = operation_opener(RETRY_PROPOSAL, proposal)
         buttons.append(replace(retry, key=f"retry-{key}", role=role))
     cancel = operation_opener(CANCEL_PROPOSAL, proposal)
     buttons.append(replace(cancel, label="Cancel", key=f"cancel-{key}", role=role))
     return buttons
+
+
+def _waits_for_provider(proposal: ProposalView) -> bool:
+    return bool(proposal.waits or proposal.retry_at) and not proposal.waits_for_labels
 
 
 def why_not_approve(

@@ -11,16 +11,18 @@ from typing import Final
 import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
-from dashboard.dialog_forms import show_openers
+from dashboard.dialog_forms import Form, Opener, dialog, show_openers
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, noted, strong
 from dashboard.operation_dialogs import operation_openers
+from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_quantity
 from harness.frame.people.access import Actor, Role
-from harness.proposals.labels import label_pairs
+from harness.proposals.labels import label_pairs, label_verdicts
 from harness.proposals.labels.label_operations import LABELS
 from harness.proposals.labels.label_pairs import ShownPair
 from harness.proposals.labels.label_progress import LabelProgress
+from harness.proposals.labels.label_verdicts import WaitingSuite
 from harness.proposals.labels.labelling import LabelChoice, ShownAnswer
 
 # Each button with its key on the keyboard, its words and its choice.
@@ -54,43 +56,110 @@ def show() -> None:
     going_on = [
         labelling for labelling in labellings if not (labelling.ended or labelling.closed)
     ]
-    waiting = len(going_on)
+    with ctx.store.read() as tx:
+        waiting = label_verdicts.list_waiting(tx)
     st.html(
         markup.title(
-            f"{labels.plural(waiting, 'labelling')} to go on with"
-            if waiting
-            else "Nothing to label",
+            _write_headline(len(going_on), len(waiting)),
             "People compare the answers of two models, blind. Their labels decide, and the "
             "judge only predicts them.",
         )
     )
     opened = st.session_state.get(OPEN_KEY)
-    if not labellings:
+    if opened in {labelling.id for labelling in labellings} and _show_pair(opened):
+        return
+    if not (labellings or waiting):
         page_frame.show_empty(
             "Labels come after a comparison. This command starts them:",
             "swapgate label ROUTE",
         )
         return
-    if opened in {labelling.id for labelling in labellings} and _show_pair(opened):
-        return
-    st.html(markup.table([_build_row(labelling) for labelling in labellings]))
-    _offer_labelling(going_on)
-    show_openers(
-        [opener for labelling in going_on for opener in operation_openers(LABELS, labelling)]
+    st.html(markup.table([_build_row(labelling) for labelling in labellings], stacked=True))
+    subjects: list[LabelProgress | WaitingSuite] = [*going_on, *waiting]
+    for proposal, route in {one.proposal: one.route for one in subjects}.items():
+        st.html(markup.section(route, f"proposal {proposal}"))
+        show_openers(
+            [
+                *(_build_opener(one) for one in going_on if one.proposal == proposal),
+                *(
+                    start_labelling.opener(one, label=f"Start {one.suite} …")
+                    for one in waiting
+                    if one.proposal == proposal
+                ),
+                *(
+                    opener
+                    for one in going_on
+                    if one.proposal == proposal
+                    for opener in operation_openers(LABELS, one)
+                ),
+            ]
+        )
+    if labellings:
+        page_frame.copy_as_cli(["label", labellings[0].id, "--status"])
+    else:
+        page_frame.copy_as_cli(["label", waiting[0].proposal, "--plan"])
+
+
+def _write_headline(going_on: int, waiting: int) -> str:
+    texts = [f"{labels.plural(going_on, 'labelling')} to go on with"] if going_on else []
+    texts += [f"{labels.plural(waiting, 'labelling')} to start"] if waiting else []
+    return ", ".join(texts) or "Nothing to label"
+
+
+@dialog("Start a labelling", Role.PROPOSER, "start-labels", "rate_review", width="medium")
+def start_labelling(form: Form, waiting: WaitingSuite) -> None:
+    """Asks who labels, and shows the plan: how many labels it expects."""
+    form.say(
+        f"Which answers to {strong(waiting.suite)} are better, for the proposal "
+        f"{strong(waiting.proposal)} of route {strong(waiting.route)}? Its pairs, its people "
+        "and its claim never change."
     )
-    page_frame.copy_as_cli(["label", labellings[0].id, "--status"])
+    actor = current_user.signed_in()
+    names = form.text(
+        "people",
+        "Who labels: names, separated by commas",
+        actor.name if actor else "",
+        need="Name at least one person.",
+    )
+    people = [name.strip() for name in names.split(",") if name.strip()]
+    traffic = st.checkbox(
+        "The claim is about the traffic, instead of these pairs", key=form.key("traffic")
+    )
+    if actor is not None and people:
+        try:
+            plan = label_pairs.plan_labelling(
+                page_frame.context(),
+                actor,
+                waiting.proposal,
+                suite=waiting.suite,
+                people=people,
+                traffic=traffic,
+            )
+        except SwapgateError as error:
+            form.need(condition=False, words=f"{error}.")
+        else:
+            form.say(f"{plan.pairs:,} pairs; {escape(plan.forecast)}.")
+    form.submit(
+        "Start",
+        f"started the labelling of {waiting.suite}.",
+        label_pairs.start_labelling,
+        waiting.proposal,
+        suite=waiting.suite,
+        people=people,
+        traffic=traffic,
+    )
 
 
 def _build_row(labelling: LabelProgress) -> markup.Row:
     missing = [f"{name} {count}" for name, count in labelling.missing.items()]
     agreement = f"{labelling.agreed} of {labelling.both} by two people agree"
     return {
-        "Route": noted(strong(labelling.route), labelling.suite),
+        "Suite": noted(strong(labelling.suite), f"{labelling.route}, {labelling.proposal}"),
         "State": noted(
             markup.state(_find_state(labelling)), labelling.verdict or labelling.closed
         ),
         "Labels": noted(
-            escape(f"{labelling.labels:,} of {labelling.pairs:,} pairs"),
+            escape(f"{_count_labels(labelling.labels)}, {labelling.pairs:,} pairs"),
             agreement if labelling.both else "",
         ),
         "People": noted(
@@ -111,23 +180,25 @@ def _find_state(labelling: LabelProgress) -> Label:
     return UNDECIDED if labelling.inconclusive else FAILED
 
 
-def _offer_labelling(labellings: Sequence[LabelProgress]) -> None:
-    """Shows a button for each labelling of the visitor, or why there is no open one."""
-    reason = current_user.why_not(Role.PROPOSER)
-    if reason and labellings:
-        st.html(markup.note(escape(reason)))
+def _build_opener(labelling: LabelProgress) -> Opener:
+    """Builds the button that shows the visitor's pairs of a labelling."""
     actor = current_user.signed_in()
-    for labelling in labellings:
-        is_own = actor is not None and actor.name in labelling.people
-        if st.button(
-            f"Label {labelling.route}",
-            key=f"open-{labelling.id}",
-            icon=":material/rate_review:",
-            disabled=bool(reason) or not is_own,
-            help="" if is_own else f"Its people: {', '.join(labelling.people)}",
-        ):
-            st.session_state[OPEN_KEY] = labelling.id
-            st.rerun()
+    is_own = actor is not None and actor.name in labelling.people
+    people = f"The people of {labelling.suite}: {', '.join(labelling.people)}."
+    return Opener(
+        f"Label {labelling.suite}",
+        ":material/rate_review:",
+        lambda: _open(labelling.id),
+        f"open-{labelling.id}",
+        Role.PROPOSER,
+        "" if is_own else people,
+        primary=is_own,
+    )
+
+
+def _open(labelling: str) -> None:
+    st.session_state[OPEN_KEY] = labelling
+    st.rerun()
 
 
 def _show_pair(labelling: str) -> bool:

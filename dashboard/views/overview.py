@@ -245,6 +245,7 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
     RouteState.UNPROVED: ("▲", Tone.WORSE),
     RouteState.ON_FALLBACK: ("▲", Tone.UNDECIDED),
     RouteState.APPROVAL: ("?", Tone.UNDECIDED),
+    RouteState.LABELS: ("?", Tone.UNDECIDED),
     RouteState.APPROVED: ("◷", Tone.NEUTRAL),
     RouteState.EVALUATING: ("◷", Tone.NEUTRAL),
     RouteState.NO_ROUTER: ("?", Tone.UNDECIDED),
@@ -319,6 +320,8 @@ def _link_state(status: RouteStatus, now: datetime) -> str:
     state = _render_state(status, now)
     if status.progress is RouteState.APPROVAL:
         return markup.link("proposals", state, state="open")
+    if status.progress is RouteState.LABELS:
+        return markup.link("labels", state)
     if status.open_proposal is not None and status.rollout is None:
         return markup.link("compare", state, id=status.open_proposal.id)
     if status.last_rollout is not None:
@@ -377,12 +380,15 @@ def _render_verdict(status: RouteStatus, now: datetime, judged: Mapping[str, str
 def _render_scores(route_scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
     """Renders a route's scores; empty without measurements."""
     scores = [
-        f"{titles.get(score.suite, score.suite)} {score.hidden or format_score(score.score)}"
+        f"{titles.get(score.suite, score.suite)} {format_score(score.score)}"
         for score in route_scorecard.scores
-        if score.hidden or score.score is not None
+        if not score.hidden and score.score is not None
     ]
-    text = f"the incumbent's scores of 100: {', '.join(scores)}"
-    return f"<br>{faint(text)}" if scores else ""
+    texts = [f"the incumbent's scores of 100: {', '.join(scores)}"] if scores else []
+    # Several suites may be hidden for the same reason.
+    reasons = dict.fromkeys(score.hidden for score in route_scorecard.scores if score.hidden)
+    texts += [f"scores are {reason}" for reason in reasons]
+    return "".join(f"<br>{faint(text)}" for text in texts)
 
 
 def last_hour(traffic: Sequence[TrafficMinute]) -> str:

@@ -114,14 +114,22 @@ def _build_command(_: None) -> Sequence[Sequence[str]]:
 
 
 def _write_headline(page: Page[ProposalRow]) -> tuple[str, str]:
-    routes = [row.proposal.route for row in page if decisions.awaits_decision(row.proposal)]
+    awaiting = [row.proposal.route for row in page if decisions.awaits_decision(row.proposal)]
+    labelled = [row.proposal.route for row in page if row.proposal.waits_for_labels]
     open_count = sum(row.proposal.open for row in page)
     note = f"{labels.plural(open_count, 'open proposal')} of {page.total:,}"
-    if not routes:
-        return "No proposal waits for a person", note
+    waits = [
+        _count_waiting(routes, purpose)
+        for routes, purpose in ((awaiting, "approval"), (labelled, "people's labels"))
+        if routes
+    ]
+    return "; ".join(waits) or "No proposal waits for a person", note
+
+
+def _count_waiting(routes: Sequence[str], purpose: str) -> str:
     verb = "waits" if len(routes) == 1 else "wait"
-    count_text = labels.plural(len(routes), "proposal")
-    return f"{count_text} {verb} for approval: {strong(', '.join(routes))}", note
+    names = strong(", ".join(dict.fromkeys(routes)))
+    return f"{labels.plural(len(routes), 'proposal')} {verb} for {purpose}: {names}"
 
 
 def _load_canary_labels(ctx: Context, rows: Sequence[ProposalRow]) -> Mapping[str, Label]:
@@ -157,6 +165,8 @@ def _list_card_actions(view: ProposalsView, row: ProposalRow) -> Sequence[Action
     links = [PageLink("compare", "Compare", "balance", {"id": proposal.id})]
     if _find_live_canary(view, row) is not None:
         links.append(PageLink("canary", "Canary", "monitor_heart", {"route": proposal.route}))
+    if proposal.waits_for_labels:
+        links.append(PageLink("labels", "Label", "rate_review", {}))
     return [*links, *decisions.openers(proposal, row.verdict, row.standing, view.now)]
 
 
@@ -207,7 +217,7 @@ def _render_lines(
 
 def _render_progress(row: ProposalRow) -> Sequence[str]:
     """Renders the progress of an evaluation, and why it waits."""
-    wait_lines = [f"It {escape(row.proposal.waits)}."] if row.proposal.waits else []
+    wait_lines = [f"It {markup.rich(row.proposal.waits)}."] if row.proposal.waits else []
     answered, most_answers = row.answers or (0, 0)
     if not most_answers:
         return wait_lines

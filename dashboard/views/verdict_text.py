@@ -124,7 +124,9 @@ def _build_undecided_card(view: ComparisonView) -> VerdictCard:
         return VerdictCard(
             label=labels.VERDICT_LABELS["running"],
             lead=f"The comparison is {comparison.hidden}.",
-            next_step="label the pairs on the page Labels, or by that command.",
+            next_step="label the pairs on the page Labels, or by that command."
+            if comparison.proposal.waits_for_labels
+            else "nothing; people label after the last answer.",
         )
     wait_reason = comparison.proposal.waits
     pairs = sum(map(_count_pairs, comparison.suites))

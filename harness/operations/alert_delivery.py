@@ -45,7 +45,7 @@ from harness.frame.records.transaction import Transaction
 from harness.gate.online.rollout import RolloutState
 from harness.operations.context import Context
 from harness.proposals.labels import label_verdicts
-from harness.routing.proposal import ProposalPhase
+from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.router_reports import RouterReports
 from harness.routing.records.routes import Routing
@@ -162,15 +162,8 @@ def _is_over(  # noqa: PLR0911 - a table
                 return proposal.phase is not ProposalPhase.AWAITING_APPROVAL or bool(
                     proposal.approver
                 )
-            case AlertKind.EVAL_WAITS:
-                proposal = Proposals(tx).get(cause_id)
-                is_evaluating = proposal.phase is ProposalPhase.EVALUATING
-                pairs = [pair for pair in proposal.runs.values() if is_evaluating]
-                ids = [id_ for pair in pairs for id_ in (pair.incumbent, pair.candidate)]
-                runs = [EvalRuns(tx).get(id_) for id_ in ids]
-                is_away = any(run.waits_since for run in runs)
-                waits = is_away or find_users_turn(tx, runs, now)
-                return not (waits or label_verdicts.find_wait(tx, proposal))
+            case AlertKind.EVAL_WAITS | AlertKind.LABELS_WAIT as kind:
+                return _is_wait_over(tx, kind, Proposals(tx).get(cause_id), now)
             case AlertKind.MODEL_SWITCH:
                 request = SwitchRequests(tx).get(cause_id)
                 return request.state_at(now) is not SwitchState.PENDING
@@ -192,6 +185,23 @@ def _is_over(  # noqa: PLR0911 - a table
     except SignatureInvalid:
         # An alert about a forged row stays open, and must not stop other alerts.
         return False
+
+
+def _is_wait_over(
+    tx: Transaction,
+    kind: AlertKind,
+    proposal: Proposal,
+    now: datetime,
+) -> bool:
+    """Tells whether a comparison no longer waits for labels, or for a provider or callers."""
+    if kind is AlertKind.LABELS_WAIT:
+        return label_verdicts.find_wait(tx, proposal) is None
+    is_evaluating = proposal.phase is ProposalPhase.EVALUATING
+    pairs = [pair for pair in proposal.runs.values() if is_evaluating]
+    ids = [id_ for pair in pairs for id_ in (pair.incumbent, pair.candidate)]
+    runs = [EvalRuns(tx).get(id_) for id_ in ids]
+    is_away = any(run.waits_since for run in runs)
+    return not (is_away or find_users_turn(tx, runs, now))
 
 
 def _queue(ctx: Context, sinks: AlertSinks) -> None:

@@ -51,7 +51,7 @@ from harness.operations import captures
 from harness.operations.captures import CaptureSummary
 from harness.operations.context import Context
 from harness.operations.keys import KeySummary
-from harness.proposals import evaluation
+from harness.proposals import proposal_waits
 from harness.proposals.labels.blindness import hide_sample
 from harness.providers.registry import targets
 from harness.providers.target import Target
@@ -162,14 +162,7 @@ def list_proposals(
         }
         routes_now = {route.name: route for route in stored.routes_named(promoted)}
     with ctx.store.read() as tx:
-        views = [
-            ProposalView.from_proposal(
-                proposal,
-                routes_now.get,
-                evaluation.describe_proposal_waits(tx, proposal),
-            )
-            for proposal in page
-        ]
+        views = [proposal_waits.build_view(tx, proposal, routes_now.get) for proposal in page]
     return Page(views, page.total, page.next, page.invalid)
 
 
@@ -183,9 +176,7 @@ def find_proposal(ctx: Context, proposal: str) -> ProposalView:
 
     with ctx.store.read() as tx:
         record = Proposals(tx).get(proposal)
-        return ProposalView.from_proposal(
-            record, find_route, evaluation.describe_proposal_waits(tx, record)
-        )
+        return proposal_waits.build_view(tx, record, find_route)
 
 
 def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ reads a status.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -24,6 +25,8 @@ from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import Rollout, RolloutState
 from harness.operations.context import Context
 from harness.operations.route_status import NEWS_PERIOD, RouteStatus
+from harness.proposals.labels import label_verdicts
+from harness.proposals.labels.blindness import describe_label_command
 from harness.providers.force import KillSwitch, active_switches, decide_plan
 from harness.providers.records import Targets
 from harness.providers.target import Target
@@ -57,6 +60,8 @@ class CurrentActivity:
     proposals: Mapping[str, Proposal]  # by route: its open proposal in the furthest phase
     rivals: Mapping[str, int]  # by route: the number of its other open proposals
     waits: Mapping[str, str]  # by route: when the canary of its approved proposal opens
+    # By route: the commands that label the pairs of its proposals that wait for labels.
+    label_commands: Mapping[str, Sequence[str]]
     rollouts: Mapping[str, Rollout]
     switches: Sequence[KillSwitch]  # stored switches that are not lifted
     has_router: bool  # whether a router serves
@@ -145,10 +150,24 @@ def _load_activity(
         {proposal.route: proposal for proposal in open_proposals},
         {name: number - 1 for name, number in counts.items()},
         freezes.describe_canary_openings(ctx, tx, approved_proposals),
+        _list_label_commands(tx, reversed(open_proposals)),
         {rollout.route: rollout for rollout in rollouts},
         Switches(tx).not_lifted(),
         RouterReports(tx).oldest(ctx.clock.now()) is not None,
     )
+
+
+def _list_label_commands(
+    tx: Transaction, proposals: Iterable[Proposal]
+) -> Mapping[str, Sequence[str]]:
+    """Lists, by route, the commands that label the proposals that wait for labels."""
+    commands: dict[str, list[str]] = {}
+    for proposal in proposals:
+        with suppress(SignatureInvalid):
+            if label_verdicts.find_wait(tx, proposal) is not None:
+                own = commands.setdefault(proposal.route, [])
+                own.append(describe_label_command(proposal))
+    return commands
 
 
 def _rank_proposal(proposal: Proposal) -> tuple[bool, int]:
@@ -356,6 +375,7 @@ def _build_state(
         proposed=targets.get(open_.candidate) if open_ else None,
         rivals=activity.rivals.get(route.name, 0),
         waits=waits,
+        label_commands=activity.label_commands.get(route.name, ()),
         has_router=activity.has_router,
         forced=_find_forced_target(
             route, targets, active_switches(activity.switches, ctx.clock.now())

@@ -51,6 +51,7 @@ class RouteState(StrEnum):
     UNCOMPARED = "bake without a control"
     PAUSED = "canary paused"
     APPROVAL = "waits for approval"
+    LABELS = "waits for people's labels"
     SUSPECT = "canary may be harming callers"
     ROLLED_BACK = "canary rolled back"
     ABORTED = "canary aborted"
@@ -71,6 +72,7 @@ WAITING_STATES: Final = frozenset(
         RouteState.UNCOMPARED,
         RouteState.PAUSED,
         RouteState.APPROVAL,
+        RouteState.LABELS,
     }
 )
 HARM_STATES: Final = frozenset({RouteState.HARM, RouteState.SUSPECT})
@@ -82,6 +84,7 @@ OUTAGE_STATES: Final = frozenset({RouteState.DOWN, RouteState.ON_FALLBACK})
 ALERTS_OF_STATES: Final = frozenset(
     {
         AlertKind.AWAITING_APPROVAL,
+        AlertKind.LABELS_WAIT,
         AlertKind.CANARY_PAUSED,
         AlertKind.CANARY_HELD,
         AlertKind.ROUTE_DOWN,
@@ -149,6 +152,8 @@ class RouteStatus:
     forced: Target | None = None  # the target that a kill switch forces upon the route
     rivals: int = 0  # number of further open proposals
     waits: str = ""  # when the approved proposal's canary opens; empty without such a proposal
+    # As code, the commands for each of its proposals that waits for people's labels.
+    label_commands: Sequence[str] = ()
     has_router: bool = True  # whether a router serves, so that callers can get answers
     # The countdowns of its models: incumbent, candidate and fallbacks; the earliest end first.
     endings: Sequence[Deprecation] = ()
@@ -195,7 +200,9 @@ class RouteStatus:
             is_held = self.rollout.baking and state is RouteState.HELD
             return RouteState.BAKE_HELD if is_held else state
         if self.open_proposal is not None:
-            return _find_proposal_state(self.open_proposal)
+            state = _find_proposal_state(self.open_proposal)
+            is_labelled = state is RouteState.EVALUATING and self.label_commands
+            return RouteState.LABELS if is_labelled else state
         return (
             _STATE_BY_CANARY[self.canary_state.kind] if self.canary_state else RouteState.STEADY
         )
@@ -228,12 +235,19 @@ class RouteStatus:
                 f"Proposed by {self.open_proposal.proposer}; another person must approve or "
                 f"reject it by {until}."
             )
-        if self.state is RouteState.APPROVED:
-            return self.waits
+        if self.state in (RouteState.LABELS, RouteState.APPROVED):
+            return self._next_of_proposal
         has_reason = self.state in (WAITING_STATES | HARM_STATES | ENDED_STATES)
         if not has_reason or self.canary_state is None:
             return ""
         return self.canary_state.reason
+
+    @property
+    def _next_of_proposal(self) -> str:
+        """What the open proposal waits for: people's labels, or the opening of its canary."""
+        if self.state is RouteState.APPROVED:
+            return self.waits
+        return f"People decide which answers are better: {', then '.join(self.label_commands)}."
 
     @property
     def _outage_reason(self) -> str:

@@ -41,6 +41,7 @@ from harness.gate.verdict import (
 from harness.proposals import (
     eval_queue,
     evaluation,
+    proposal_waits,
     recomputation,
     slice_attempts,
     traffic_suites,
@@ -446,7 +447,7 @@ def _find_unconfirmed(ctx: ProposalsContext, proposal: Proposal) -> datetime | N
     wait.
     """
     with ctx.store.read() as tx:
-        verdict = evaluation.find_unconfirmed(tx, proposal)
+        verdict = proposal_waits.find_unconfirmed(tx, proposal)
     if verdict is None:
         return None
     return add_seconds(verdict.decided_at, proposal.policy.gate.infra_patience_s)

@@ -5,20 +5,21 @@ It calls no model, and moves no proposal to another phase: `driving.suite_runs` 
 runs, `harness.gate.offline` decides, and `harness.proposals.driver` applies the verdict.
 """
 
+<<<<<<< HEAD
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+=======
+from collections.abc import Iterable, Mapping, Sequence
+>>>>>>> combos
 from dataclasses import replace
 from datetime import datetime
 from statistics import median
 
-from harness.evals.users_turn import describe_users_turn, find_users_turn
-from harness.frame.errors import SignatureInvalid, StaleEvidence
+from harness.frame.errors import StaleEvidence
 from harness.frame.failures import describe_absence
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline import verdicts
 from harness.gate.offline.people_claims import SuiteLabels
-from harness.gate.offline.served_arms import describe_unconfirmed
-from harness.gate.offline.verdicts import read_same_model
 from harness.gate.pins import is_mixed, named_models
 from harness.gate.run import (
     FIRST_ANSWERS,
@@ -26,20 +27,31 @@ from harness.gate.run import (
     EvalRun,
     RunState,
     Sample,
+<<<<<<< HEAD
     describe_waits,
+=======
+    is_nothing_readable,
+>>>>>>> combos
 )
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import Verdict
 from harness.proposals.context import ProposalsContext
+<<<<<<< HEAD
 from harness.proposals.driving import suite_runs
 from harness.proposals.labels import label_verdicts
+=======
+>>>>>>> combos
 from harness.providers.registry import targets
 from harness.routing.proposal import (
     Proposal,
+<<<<<<< HEAD
     ProposalPhase,
+=======
+    SuiteRuns,
+    build_candidate_run_id,
+>>>>>>> combos
 )
 from harness.routing.records.runs import EvalRuns, Suites
-from harness.routing.records.verdicts import Verdicts
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]
 UNFINISHED_STATES = (*RUNNABLE_STATES, RunState.STOPPED)
@@ -139,34 +151,6 @@ def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
     SignatureInvalid.
     """
     return {run: EvalRuns(tx).get(run) for run in sorted(list_run_ids(proposal))}
-
-
-def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
-    """Describes why a comparison waits: for people's labels, for providers, for users'
-    requests, or for an approver. Empty if it does not wait, or if a row is forged.
-    """
-    if proposal.phase is not ProposalPhase.EVALUATING:
-        return ""
-    with suppress(SignatureInvalid):
-        if proposal.retry_at is None:
-            if label_verdicts.find_wait(tx, proposal):
-                command = label_verdicts.describe_next_labels(proposal)
-                return f"waits for people's labels: {command}"
-            runs = load_runs(tx, proposal).values()
-            users = find_users_turn(tx, runs, tx.now())
-            return describe_waits(runs, tx.now()) or describe_users_turn(users)
-        if (unconfirmed := find_unconfirmed(tx, proposal)) is not None:
-            same = read_same_model(unconfirmed.inputs)
-            return f"waits for an approver: {describe_unconfirmed(same)}" if same else ""
-    return ""
-
-
-def find_unconfirmed(tx: Transaction, proposal: Proposal) -> Verdict | None:
-    """Finds the verdict of a proposal that waits for `decisions.confirm_same_model`."""
-    if proposal.same_model is not None or proposal.verdict is None:
-        return None
-    verdict = Verdicts(tx).get(proposal.verdict)
-    return verdict if read_same_model(verdict.inputs) is not None else None
 
 
 def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int]:

@@ -395,8 +395,10 @@ class ProposalView(Proposal):
     # Whether its promoted candidate serves the route now. None in other phases, and if the
     # route's signature is invalid.
     serves: bool | None = None
-    # A sentence about the provider that its evals wait for; empty if they do not wait.
+    # A sentence about the people or the provider that its evals wait for; empty if they do not
+    # wait.
     waits: str = ""
+    waits_for_labels: bool = False
 
     @property
     def phase_text(self) -> str:
@@ -410,10 +412,12 @@ class ProposalView(Proposal):
         proposal: Proposal,
         find_route: Callable[[str], Route | None],
         waits: str = "",
+        *,
+        waits_for_labels: bool = False,
     ) -> "ProposalView":
         """Builds the view. find_route is called only if the proposal is promoted."""
         promoted = proposal.phase is ProposalPhase.PROMOTED
         route = find_route(proposal.route) if promoted else None
         stored = {field.name: getattr(proposal, field.name) for field in fields(Proposal)}
         serves = route.incumbent == proposal.candidate if route else None
-        return cls(**stored, serves=serves, waits=waits)
+        return cls(**stored, serves=serves, waits=waits, waits_for_labels=waits_for_labels)

@@ -18,7 +18,7 @@ from harness.frame.failures import (
 )
 from harness.gate.run import EvalRun, RunState
 from harness.operations import alert_delivery, queries
-from harness.proposals import decisions, driver, eval_queue, evaluation
+from harness.proposals import decisions, driver, eval_queue, proposal_waits
 from harness.providers.target import Target
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
@@ -92,7 +92,7 @@ def test_page_and_alert_say_a_wait_once_also_while_the_provider_is_asked(
     def during() -> None:
         with world.store.read() as tx:
             (proposal,) = Proposals(tx).open()
-            tried.append(evaluation.describe_proposal_waits(tx, proposal))
+            tried.append(proposal_waits.describe_proposal_waits(tx, proposal))
         if len(tried) > 2:
             decisions.retry_proposal(world.context(), ANN, proposal.id)
 
@@ -235,7 +235,7 @@ def test_page_and_alert_name_the_users_that_a_comparison_gives_way_to(
             report_users(world)
             with world.store.read() as tx:
                 (proposal,) = Proposals(tx).open()
-                waits = evaluation.describe_proposal_waits(tx, proposal)
+                waits = proposal_waits.describe_proposal_waits(tx, proposal)
             driver.drive_proposal(world.context(), ProposalCanaries(), proposal)
             is_open = has_open_alert(world, proposal.id)
             with world.store.read() as tx:

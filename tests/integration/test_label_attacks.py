@@ -7,11 +7,11 @@ import pytest
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item, file_sha256
 from evals.suites.suite import load_suite
-from harness.frame.errors import Conflict, InputError
+from harness.frame.errors import Conflict
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.run import EvalRun
-from harness.proposals import decisions, eval_queue, evaluation
+from harness.proposals import decisions, eval_queue, proposal_waits
 from harness.proposals.labels import label_pairs
 from harness.proposals.labels.blindness import find_blind_suites, find_why_hidden
 from harness.proposals.labels.labelling import LabelChoice
@@ -77,7 +77,7 @@ def test_people_label_a_proposal_that_was_measured_again(
     world.run_once(turns=6)
 
     with world.store.read() as tx:
-        waits = evaluation.describe_proposal_waits(tx, world.get(proposal.id))
+        waits = proposal_waits.describe_proposal_waits(tx, world.get(proposal.id))
     assert waits == "waits for people's labels: `swapgate label chat`"
     assert label(world, ada, world.get(proposal.id), candidate).passed
     world.run_once(turns=2)
@@ -108,8 +108,8 @@ def test_the_suites_of_a_proposal_are_labelled_in_turn_and_hidden_until_the_last
         with world.store.read() as tx:
             return find_blind_suites(tx, world.get(proposal.id))
 
-    with pytest.raises(InputError, match=r"several suites \(traffic, second\): name one"):
-        label_pairs.plan_labelling(ctx, ada, proposal.id)
+    assert label_pairs.plan_labelling(ctx, ada, proposal.id).suite == "traffic"
+    assert label_pairs.find_proposal(ctx, "second") == (proposal.id, "second")
     first = label_pairs.start_labelling(ctx, ada, proposal.id, suite="second")
     assert label_pairs.find_labelling(ctx, "chat") == first.id
     assert label_pairs.find_labelling(ctx, "chat", "traffic") == ""

@@ -20,8 +20,12 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.frame.signing.ed25519 import Ed25519Signatures
 from harness.gate.suite_plan import SuiteRole
 from harness.gate.verdict import Failed, Inconclusive, Passed, Verdict
-from harness.proposals import evaluation, recomputation, submission
-from harness.proposals.labels import label_pairs
+from harness.interfaces.cli.operations.status import next_command
+from harness.operations import route_queries
+from harness.operations.route_status import RouteState, describe_needs
+from harness.proposals import evaluation, proposal_waits, recomputation, submission
+from harness.proposals.labels import label_pairs, label_verdicts
+from harness.proposals.labels.blindness import hide_evidence
 from harness.proposals.labels.label_progress import LabelProgress
 from harness.proposals.labels.labelling import LabelChoice, LabelDraw, PairLabel
 from harness.proposals.labels.records import LabelDraws, Labellings, Labels
@@ -188,16 +192,25 @@ def test_no_verdict_is_stored_before_the_labels_end_and_the_wait_names_the_comma
     world.run_once(turns=3)
 
     with world.store.read() as tx:
-        waits = evaluation.describe_proposal_waits(tx, world.get(proposal.id))
-        alert = Alerts(tx).newest(f"{AlertKind.EVAL_WAITS.value}:{proposal.id}")
+        waits = proposal_waits.describe_proposal_waits(tx, world.get(proposal.id))
+        alert = Alerts(tx).newest(f"{AlertKind.LABELS_WAIT.value}:{proposal.id}")
     assert world.get(proposal.id).phase is ProposalPhase.EVALUATING
     assert waits == "waits for people's labels: `swapgate label chat`"
     assert alert is not None
     assert alert.open
     assert "waits for people's labels" in alert.title
+    with world.store.read() as tx:
+        (waiting,) = label_verdicts.list_waiting(tx)
+    assert (waiting.proposal, waiting.suite) == (proposal.id, "traffic")
+    status = route_queries.load_status(world.context(), "chat")
+    assert status.state is RouteState.LABELS
+    assert next_command(status) == "swapgate label chat"
+    assert describe_needs([status], 1, world.clock.now()).startswith("1 route needs a decision")
     label(world, ada, proposal, tie, most=5)
     world.run_once()
     assert world.get(proposal.id).verdict is None
+    with world.store.read() as tx:
+        assert label_verdicts.list_waiting(tx) == []
 
 
 def test_a_proposal_expires_if_people_do_not_label_it_in_time(
@@ -234,8 +247,12 @@ def test_each_candidate_of_a_selection_is_labelled_before_the_best_continues(
     good, better = submission.create_selection(world.context(), ANN, request)
     world.run_once(turns=4)
     with world.store.read() as tx:
-        waits = evaluation.describe_proposal_waits(tx, world.get(better.id))
+        waits = proposal_waits.describe_proposal_waits(tx, world.get(better.id))
+        hidden = hide_evidence(tx, world.get(better.id))[1]
     assert waits == f"waits for people's labels: `swapgate label {better.id}`"
+    assert hidden == f"hidden until people have labelled: `swapgate label {better.id}`"
+    status = route_queries.load_status(world.context(), "chat")
+    assert status.label_commands == [f"`swapgate label {one.id}`" for one in (good, better)]
 
     assert label(world, ada, good, candidate).passed
     world.run_once(turns=2)

@@ -114,6 +114,7 @@ def test_every_command_of_the_runbook_runs(cli: CommandLine) -> None:
     mend(cli, run)
     run("swapgate switch lift ID --reason WHY", exits=1, ID="sw_none")
     run("swapgate canary finish ROUTE --reason WHY", exits=1)
+    run("swapgate label ROUTE --close WHY", exits=1)  # no labelling has begun
     run("swapgate label ROUTE")  # shows its plan, and asks first
 
     assert tried == COMMANDS

@@ -65,7 +65,7 @@ def test_a_person_labels_by_single_keys_and_sees_no_model_and_no_score(
     assert progress.labels == 1
     assert app.button(key="mark-a").label == "A is unacceptable"
     app.button(key="stop-labels").click().run()
-    assert "1 of" in text(app)
+    assert "1 label, " in text(app)
 
 
 def test_who_is_not_one_of_the_people_cannot_open_a_labelling(

@@ -60,6 +60,7 @@ class AlertKind(StrEnum):
     BETTER_CANDIDATE = "better_candidate"
     SHADOW_VERDICT = "shadow_verdict"
     EVAL_WAITS = "eval_waits"
+    LABELS_WAIT = "labels_wait"
     SPLIT = "split"
     MIXED_VECTORS = "mixed_vectors"
     TEST = "test"
@@ -325,10 +326,14 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.EVAL_WAITS: AlertRule(
         _S.WARNING,
-        "label the pairs with `swapgate label` if the comparison waits for people. Bring a "
-        "provider back that is away. Where callers come first, wait, raise the "
+        "bring a provider back that is away. Where callers come first, wait, raise the "
         "account's limit, or give the candidate a key of another account. `swapgate proposal "
         "retry` tries at once, and `swapgate proposal cancel` ends the comparison",
+    ),
+    _K.LABELS_WAIT: AlertRule(
+        _S.WARNING,
+        "label the pairs by the command in the alert, or on the page Labels; `swapgate "
+        "proposal cancel` ends the comparison",
     ),
     _K.SPLIT: AlertRule(
         _S.CRITICAL,

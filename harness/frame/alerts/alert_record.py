@@ -234,7 +234,7 @@ _K: Final = AlertKind
 
 ALERTS_PAGE: Final = "/alerts"
 
-PROPOSAL_KINDS: Final = frozenset({_K.AWAITING_APPROVAL, _K.EVAL_WAITS})
+PROPOSAL_KINDS: Final = frozenset({_K.AWAITING_APPROVAL, _K.EVAL_WAITS, _K.LABELS_WAIT})
 
 CANARY_KINDS: Final = frozenset(
     {

@@ -8,7 +8,7 @@ from harness.gate.run import EvalRun, RunState
 from harness.proposals.context import ProposalsContext
 from harness.proposals.driving.proposal_ends import record_step, reject_in_transaction
 from harness.proposals.labels import label_verdicts
-from harness.proposals.labels.blindness import list_labelled_suites
+from harness.proposals.labels.blindness import describe_label_command, list_labelled_suites
 from harness.proposals.labels.label_verdicts import LabelWait
 from harness.routing.proposal import Proposal, ProposalEvent
 
@@ -22,12 +22,12 @@ def may_begin(proposal: Proposal, runs: Iterable[EvalRun]) -> bool:
 def begin_wait(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
     """Begins the wait, and tells people how to label."""
     suites = sorted(list_labelled_suites(proposal))
-    command = label_verdicts.describe_next_labels(proposal)
+    command = describe_label_command(proposal)
     with ctx.store.write() as tx:
         record_step(tx, proposal, label_verdicts.WAIT, {"suites": suites})
         alerts.raise_alert(
             tx,
-            AlertKind.EVAL_WAITS,
+            AlertKind.LABELS_WAIT,
             proposal.id,
             subject=f"route {proposal.route}",
             title=f"the comparison {proposal.id} waits for people's labels",
@@ -41,6 +41,6 @@ def end_if_late(ctx: ProposalsContext, proposal: Proposal, wait: LabelWait) -> l
     """Expires a proposal whose labels have not ended in time. Returns log lines."""
     if wait.ends_at > ctx.clock.now():
         return []
-    command = label_verdicts.describe_next_labels(proposal)
+    command = describe_label_command(proposal)
     reason = f"people have not labelled it in time ({command}): propose again"
     return reject_in_transaction(ctx, proposal, ProposalEvent.EXPIRED, reason)

@@ -34,9 +34,17 @@ from harness.routing.records.runs import Suites
 HIDDEN: Final = "hidden"  # the value of `rule` in a hidden sample
 
 
-def describe_hidden(route: str) -> str:
+def describe_label_command(proposal: Proposal) -> str:
+    """Describes the command that labels the proposal's pairs, as code. A route may have several
+    candidates to label; then the command names the proposal.
+    """
+    name = proposal.id if proposal.selection else proposal.route
+    return f"`swapgate label {name}`"
+
+
+def describe_hidden(proposal: Proposal) -> str:
     """Describes why evidence is hidden, and the command that ends this."""
-    return f"hidden until people have labelled: `swapgate label {route}`"
+    return f"hidden until people have labelled: {describe_label_command(proposal)}"
 
 
 def list_labelled_suites(proposal: Proposal) -> frozenset[str]:
@@ -77,8 +85,7 @@ def _find_ended(tx: Transaction, proposal: str) -> frozenset[str]:
 class _BlindSuite:
     """A suite whose evidence is hidden, with its open proposal."""
 
-    proposal: str
-    route: str
+    proposal: Proposal
     targets: frozenset[str]  # of both arms' models
     suite: str
     pin: SuitePin | None  # of the suite; None if it is unknown
@@ -128,8 +135,7 @@ def _describe_blind(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> _Bl
         for relative in look_counts.find_lineage(tx, targets[arm], None)
     }
     return _BlindSuite(
-        proposal.id,
-        proposal.route,
+        proposal,
         frozenset(models),
         plan.suite,
         _find_pin(tx, plan.suite_digest),
@@ -142,7 +148,7 @@ def find_why_hidden(tx: Transaction, run: EvalRun) -> str:
     """
     for blind in _list_blind(tx):
         if blind.hides(tx, run.target, run.suite, run.suite_digest):
-            return describe_hidden(blind.route)
+            return describe_hidden(blind.proposal)
     return ""
 
 
@@ -170,12 +176,13 @@ def hide_evidence(tx: Transaction, proposal: Proposal) -> tuple[Proposal, str]:
                 blind.hides(tx, target, plan.suite, plan.suite_digest)
                 for target in (proposal.incumbent, proposal.candidate)
             ):
-                why = describe_hidden(blind.route)
+                why = describe_hidden(blind.proposal)
                 runs.pop(plan.suite, None)
     if not why:
         return proposal, ""
-    is_own = bool(find_blind_suites(tx, proposal))
-    return replace(proposal, runs=runs, verdict=None if is_own else proposal.verdict), why
+    if find_blind_suites(tx, proposal):
+        return replace(proposal, runs=runs, verdict=None), describe_hidden(proposal)
+    return replace(proposal, runs=runs), why
 
 
 def hide_sample(sample: Sample, why: str) -> Sample:

@@ -13,7 +13,9 @@ from harness.proposals.labels.label_progress import LabelProgress
 from harness.proposals.labels.labelling import LabelChoice, ShownAnswer
 
 _START: Final = {
-    "suite": Parameter(meaning="The suite; null for the proposal's only suite."),
+    "suite": Parameter(
+        meaning="The suite; null for the first suite that people still have to label."
+    ),
     "people": Parameter(
         meaning="Names of the people who label; empty for the caller alone.",
         kind=tuple[str, ...],
@@ -26,7 +28,7 @@ _START: Final = {
 
 def _describe_close(_ctx: ProposalsContext, progress: LabelProgress) -> list[str]:
     effect = (
-        f"The labelling of route **{progress.route}** ends after {progress.labels} labels, and "
+        f"The labelling of suite **{progress.suite}** ends after {progress.labels} labels, and "
         f"its proposal **{progress.proposal}** with it. Missing labels count against the "
         "candidate, so it does not pass."
     )
@@ -41,11 +43,11 @@ CLOSE_LABELLING: Final = Operation(
     "the candidate.",
     endpoint="POST /labellings/{labelling}/close",
     body_text="Closes a labelling, for example because a person has left.",
-    done=lambda closed: f"the labelling of {closed.result.route} is closed",
+    done=lambda closed: f"the labelling of {closed.result.suite} is closed",
     dialog=DialogTexts(
         title="Close the labelling",
         button="Close the labelling",
-        opener=lambda progress: f"Close {progress.route} …",
+        opener=lambda progress: f"Close {progress.suite} …",
         effect=_describe_close,
         applies=lambda progress: not (progress.ended or progress.closed),
     ),

@@ -86,7 +86,7 @@ def start_labelling(
 ) -> LabelProgress:
     """Fixes pairs, people and claim of a labelling. Needs a proposer.
 
-    suite: None for the proposal's only suite that people have to label. people: names, among
+    suite: None for the first suite that people still have to label. people: names, among
     whom the pairs are drawn at random; empty for the actor alone. traffic: whether the claim is
     about the traffic from which the pairs were drawn, instead of these pairs.
     Raises InputError for runs that have not ended, too few pairs or an unknown suite, NotFound,
@@ -192,16 +192,19 @@ def _has_newer(tx: Transaction, name: str, labelled: Proposal) -> bool:
     return False
 
 
-def find_proposal(ctx: ProposalsContext, name: str) -> str:
-    """Finds the newest proposal to label, by its id, route or suite. Raises NotFound."""
+def find_proposal(ctx: ProposalsContext, name: str) -> tuple[str, str | None]:
+    """Finds the newest proposal to label, by its id, route or suite. Also returns the suite if
+    the name is one. Raises NotFound.
+    """
     with ctx.store.read() as tx:
         for proposal in Proposals(tx).list():
             suites = [plan.suite for plan in proposal.plans]
             if name in (proposal.id, proposal.route, *suites) and proposal.runs:
-                return proposal.id
+                is_suite = name not in (proposal.id, proposal.route)
+                return proposal.id, name if is_suite else None
     raise NotFound(
-        f"{name!r} is no route, suite or proposal with answers to label: `swapgate propose` "
-        "compares a candidate first"
+        f"{name!r} is no route, suite or proposal with answers to label: `swapgate proposal "
+        "create ROUTE PROVIDER/MODEL` compares a candidate first"
     )
 
 
@@ -340,14 +343,14 @@ def _record_end(tx: Transaction, actor: Actor, state: LabellingState) -> LabelPr
 
 
 def _find_plan(proposal: Proposal, suite: str | None, begun: AbstractSet[str]) -> SuitePlan:
-    """Finds a suite by its name, or the only one that people have to label. begun: the suites
+    """Finds a suite by its name, or the first one that people have to label. begun: the suites
     with a labelling.
     """
     plans = [plan for plan in proposal.plans if suite is None or plan.suite == suite]
     by_people = list_labelled_suites(proposal)
     wanted = by_people - begun or by_people
-    if suite is None and len(wanted) == 1:
-        plans = [plan for plan in plans if plan.suite in wanted]
+    if suite is None and wanted:
+        plans = [plan for plan in plans if plan.suite in wanted][:1]
     if suite is None and len(plans) > 1:
         names = ", ".join(plan.suite for plan in plans)
         raise InputError(f"{proposal.id} has several suites ({names}): name one by --suite")

@@ -1,6 +1,6 @@
 """Finds people's labels for a proposal's verdict, and how long a proposal waits for them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,6 +15,7 @@ from harness.proposals.labels.label_pairs import LABELLING_END
 from harness.proposals.labels.label_progress import LabellingState, load_names, load_state
 from harness.proposals.labels.records import Labellings
 from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import Proposals
 
 WAIT: Final = "proposal.labels"  # the audit event with which a proposal's wait begins
 
@@ -49,17 +50,38 @@ def find_wait(tx: Transaction, proposal: Proposal) -> LabelWait | None:
     return LabelWait(since, add_seconds(since, proposal.policy.approval_ttl_s), news)
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingSuite:
+    """A suite that people have to label, and whose labelling has not begun."""
+
+    proposal: str
+    route: str
+    suite: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.proposal}-{self.suite}"
+
+
+def list_waiting(tx: Transaction) -> Sequence[WaitingSuite]:
+    """Lists the suites whose labelling a person has to start, in the order of the proposals and
+    their plans.
+    """
+    return [
+        WaitingSuite(proposal.id, proposal.route, plan.suite)
+        for proposal in Proposals(tx).open()
+        if find_wait(tx, proposal) is not None
+        for begun in [{one.suite for one in Labellings(tx).of_proposal(proposal.id)}]
+        for plan in proposal.plans
+        if plan.suite in list_labelled_suites(proposal) - begun
+    ]
+
+
 def has_labelling(tx: Transaction, proposal: Proposal) -> bool:
     """Tells whether people have begun to label a suite about which they decide."""
     suites = list_labelled_suites(proposal)
     labellings = Labellings(tx).of_proposal(proposal.id) if suites else ()
     return any(labelling.suite in suites for labelling in labellings)
-
-
-def describe_next_labels(proposal: Proposal) -> str:
-    """Describes the command that labels the proposal's pairs, as code."""
-    name = proposal.id if proposal.selection else proposal.route
-    return f"`swapgate label {name}`"
 
 
 def load_states(tx: Transaction, proposal: Proposal) -> Mapping[str, LabellingState]:

@@ -32,7 +32,7 @@ from harness.gate.pins import ServedModels, named_models
 from harness.gate.run import AnswerColumns, EvalRun, Sample, describe_faults
 from harness.gate.suite_plan import SuitePin, SuitePlan
 from harness.gate.verdict import Verdict, VerdictBasis
-from harness.proposals import evaluation
+from harness.proposals import proposal_waits
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.context import ProposalsContext
@@ -238,11 +238,7 @@ def load_comparison(
         rollout = Rollouts(tx).get(stored.rollout) if stored.rollout else None
         ratio = cost_ratio.load_ratio(ctx, tx, stored)
         recorded_runs = _describe_recorded_runs(ctx, tx, stored, verdict) if verdict else {}
-        view = ProposalView.from_proposal(
-            stored,
-            Routing(tx).route,
-            evaluation.describe_proposal_waits(tx, stored),
-        )
+        view = proposal_waits.build_view(tx, stored, Routing(tx).route)
     return Comparison(
         proposal=view,
         incumbent=arms[0],

@@ -60,7 +60,7 @@ from harness.interfaces.cli.routing.route_options import (
     requested_target,
 )
 from harness.operations.context import Context
-from harness.proposals import evaluation
+from harness.proposals import evaluation, proposal_waits
 from harness.proposals.candidates import estimate
 from harness.proposals.report.answer_examples import describe_report
 from harness.proposals.report.content import (
@@ -344,7 +344,7 @@ def _build_progress(ctx: Context, proposal: Proposal) -> Progress:
             return Progress(f"{reason[:1].lower()}{reason[1:]} Trying again.")
         done, total = evaluation.count_answers(tx, proposal)
         cost = sum_cost_so_far(tx, evaluation.list_run_ids(proposal))
-        note = evaluation.describe_proposal_waits(tx, proposal)
+        note = proposal_waits.describe_proposal_waits(tx, proposal)
     stage = "asking" if total else "starting"
     return Progress(
         stage,

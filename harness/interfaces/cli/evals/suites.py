@@ -276,9 +276,15 @@ def draw_suite(
         f"this draw sent nothing; a comparison sends its contents to {receivers} and to each "
         "candidate"
     )
+    replaced = [
+        used.text
+        for used in queries.find_route(session.context, route).settings.suites
+        if used.suite != suite
+    ]
+    note = f" (it replaces {', '.join(replaced)}; name a suite to keep it)" if replaced else ""
     output.note(
-        f"next: `swapgate route settings {route} --suite {suite}`, then `swapgate proposal "
-        f"create {route} PROVIDER/MODEL`"
+        f"next: `swapgate route settings {route} --suite {suite}`{note}, then `swapgate "
+        f"proposal create {route} PROVIDER/MODEL`"
     )
 
 

@@ -250,9 +250,11 @@ def next_command(status: RouteStatus) -> str:
         return "swapgate route break-glass list"
     if status.state in CANARY_STATES:
         return f"swapgate canary status {status.route.name}"
-    if status.open_proposal is not None:
-        return f"swapgate proposal show {status.open_proposal.id}"
-    return f"swapgate route show {status.route.name}"
+    if status.state is RouteState.LABELS:
+        return status.label_commands[0].strip("`")
+    proposal = status.open_proposal
+    subject = f"proposal show {proposal.id}" if proposal else f"route show {status.route.name}"
+    return f"swapgate {subject}"
 
 
 def _print_routes(view: _StatusView) -> None:

@@ -47,7 +47,9 @@ def label(
     name: str = arg("ROUTE-OR-SUITE"),
     *,
     suite: str | None = opt(
-        "The suite, if people label several of a proposal.", metavar="SUITE"
+        "The suite, if people label several of a proposal. [default: the first one without "
+        "an ended labelling]",
+        metavar="SUITE",
     ),
     people: tuple[str, ...] = opt(
         "At the start: who labels. Repeat it for several people. [default: you]",
@@ -111,7 +113,8 @@ def _start(
     yes: bool,
 ) -> LabelProgress | None:
     """Shows the plan, asks, and starts the labelling; None if it was not started."""
-    proposal = label_pairs.find_proposal(session.context, name)
+    proposal, named_suite = label_pairs.find_proposal(session.context, name)
+    suite = suite or named_suite
     planned = session.decide(
         label_pairs.plan_labelling, proposal, suite=suite, people=people, traffic=traffic
     )
@@ -221,8 +224,9 @@ def _read_key(prompt: str) -> str:
         key = _QUIT
     except OSError:  # without stdin, click opens /dev/tty
         raise InputError(
-            "this process has no terminal for the keys: run the same command in a terminal, "
-            "or label on the dashboard's page Labels, or by the API: `POST "
+            "this process has no terminal for the keys. If a labelling has begun, `swapgate "
+            "label ROUTE` continues it in a terminal; without one, use the dashboard's page "
+            "Labels, or the API: `POST "
             "/api/v1/proposals/{proposal}/labellings` starts a labelling, and `POST "
             "/api/v1/labellings/{labelling}/next` shows a pair"
         ) from None

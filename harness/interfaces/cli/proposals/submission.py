@@ -42,6 +42,7 @@ from harness.proposals.candidates.outlook import (
     describe_estimate,
     forecast_proposal,
 )
+from harness.proposals.labels.blindness import describe_label_command, list_labelled_suites
 from harness.proposals.report.comparison import load_comparison
 from harness.proposals.submission import ProposalRequest
 from harness.routing.control import freezes
@@ -222,7 +223,8 @@ def create_proposal(
             terms = proposal.slice_terms
             slice_note = f" for slice {terms.name}, route {proposal.route}" if terms else ""
             click.echo(f"{proposal.id} proposed{slice_note}")
-        output.note(_describe_next_step(proposals[0]))
+        is_labelled = bool(list_labelled_suites(outlook.candidates[0].planned))
+        output.note(_describe_next_step(proposals[0], is_labelled=is_labelled))
     code = 0
     if wait:
         proposals, code = verdict_wait.follow_candidates(
@@ -361,10 +363,12 @@ def _print_dry_run(
         output.note("nothing was stored; to propose, run the command without --dry-run")
 
 
-def _describe_next_step(proposal: Proposal) -> str:
+def _describe_next_step(proposal: Proposal, *, is_labelled: bool) -> str:
+    by_people = f", then people label pairs: {describe_label_command(proposal)}"
     return (
-        "next: the suites run on both models; a candidate that passes gets its canary, or "
-        f"waits for approval. `swapgate proposal show {proposal.id} --watch` follows it"
+        f"next: the suites run on both models{by_people if is_labelled else ''}; a candidate "
+        "that passes gets its canary, or waits for approval. `swapgate proposal show "
+        f"{proposal.id} --watch` follows it"
     )
 
 

@@ -12,7 +12,7 @@ from harness.gate.verdict import Verdict
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import TIMED_OUT, Progress, follow
 from harness.operations.context import Context
-from harness.proposals import evaluation
+from harness.proposals import evaluation, proposal_waits
 from harness.proposals.eval_queue import list_queue
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals, Rollouts
@@ -115,7 +115,7 @@ def _describe_wait(
     proposal: Proposal,
     now: datetime,
 ) -> str:
-    if waits := evaluation.describe_proposal_waits(tx, proposal):
+    if waits := proposal_waits.describe_proposal_waits(tx, proposal):
         return waits
     queued_runs = [queued for queued in list_queue(tx, now) if proposal.id in queued.needed_by]
     if any(queued.leased for queued in queued_runs):
