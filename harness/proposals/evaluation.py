@@ -5,12 +5,7 @@ It calls no model, and moves no proposal to another phase: `driving.suite_runs` 
 runs, `harness.gate.offline` decides, and `harness.proposals.driver` applies the verdict.
 """
 
-<<<<<<< HEAD
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-=======
-from collections.abc import Iterable, Mapping, Sequence
->>>>>>> combos
 from dataclasses import replace
 from datetime import datetime
 from statistics import median
@@ -27,29 +22,14 @@ from harness.gate.run import (
     EvalRun,
     RunState,
     Sample,
-<<<<<<< HEAD
-    describe_waits,
-=======
-    is_nothing_readable,
->>>>>>> combos
 )
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import Verdict
 from harness.proposals.context import ProposalsContext
-<<<<<<< HEAD
 from harness.proposals.driving import suite_runs
-from harness.proposals.labels import label_verdicts
-=======
->>>>>>> combos
 from harness.providers.registry import targets
 from harness.routing.proposal import (
     Proposal,
-<<<<<<< HEAD
-    ProposalPhase,
-=======
-    SuiteRuns,
-    build_candidate_run_id,
->>>>>>> combos
 )
 from harness.routing.records.runs import EvalRuns, Suites
 
