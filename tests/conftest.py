@@ -94,9 +94,11 @@ def pytest_collection_finish() -> None:
 
         share_statements()
     if "httpx" in sys.modules:
-        from tests.support.site.shared_certificates import share_certificates  # noqa: PLC0415 - few runs need no HTTP
+        from tests.support.site.patient_clients import wait_patiently  # noqa: PLC0415 - few runs need no HTTP
+        from tests.support.site.shared_certificates import share_certificates  # noqa: PLC0415 - as above
 
         share_certificates()
+        wait_patiently()
 
 
 def remember_installed_components() -> None:

@@ -71,7 +71,7 @@ def by_apprise(receiver: Receiver, **more: Any) -> AlertSink:
 
 def sinks(*made: AlertSink, environ: dict[str, str] | None = None) -> ConfiguredSinks:
     found = ENVIRON if environ is None else environ
-    return ConfiguredSinks(AlertSettings(sinks=made, timeout_s=2.0), found)
+    return ConfiguredSinks(AlertSettings(sinks=made, timeout_s=60.0), found)
 
 
 def documented() -> Callable[..., bool]:

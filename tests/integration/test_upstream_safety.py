@@ -131,7 +131,7 @@ def by_webhook(served: Served) -> None:
         count=1,
     )
     with suppress(DeliveryFailed):
-        post_to_webhook(f"{served.url}/hook", b"secret", message, timeout_s=5.0)
+        post_to_webhook(f"{served.url}/hook", b"secret", message, timeout_s=60.0)
 
 
 CALLERS = {
