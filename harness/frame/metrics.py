@@ -58,7 +58,7 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     "swapgate_refused_pieces": MetricSpec(
         _C,
         "Answers that a provider gave only after the router removed a refused piece; piece is "
-        "thinking, reasoning, no_reasoning, signature, beta or field",
+        "thinking, reasoning, no_reasoning, signature, file, half_character or field",
         ("target", "piece"),
     ),
     "swapgate_requests_without_route": MetricSpec(

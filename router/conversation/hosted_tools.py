@@ -127,12 +127,14 @@ class ChatTranslation:
     limit_field: the provider's name for the output limit.
     maker: the maker of the target's model; the target gets only that maker's reasoning.
     strict: the target's demands on strict schemas.
+    file_urls: prefixes of the URLs of files that the target fetches.
     dropped: names of the request parts that the translation omits or writes as text.
     """
 
     limit_field: str = "max_tokens"
     maker: str = ""
     strict: StrictSchema = StrictSchema.UNKNOWN
+    file_urls: tuple[str, ...] = ()
     dropped: dict[str, None] = field(default_factory=dict)
 
     def is_strict(self, holder: Mapping[str, object], schema: str, name: str) -> bool:

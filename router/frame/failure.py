@@ -16,11 +16,15 @@ from router.frame.replies import error_body
 
 REFERENCE: Final = "`item_reference`"
 _EARLIER: Final = "`previous_response_id`"
+# Items of a conversation that OpenAI compacts: the order to do it, and the sealed summary.
+COMPACTION_ORDER: Final = "`compaction_trigger`"
+COMPACTION: Final = "`compaction`"
 # Advice for a client that stores its conversation at a provider.
 SEND_WHOLE: Final = (
     "send the whole history as `input`, with `store: false` "
     "(Vercel's SDK: providerOptions.openai.store)"
 )
+_NATIVE_TARGET: Final = "add a target to the route that speaks Responses itself"
 SEND_ALL: Final = (
     f"{SEND_WHOLE}, or let Swapgate keep the route's answers: `swapgate route settings ROUTE "
     "--responses-state 24h` (`responses_state`)"
@@ -77,6 +81,12 @@ def untranslatable_error(part: str) -> Untranslatable:
     if part == _EARLIER:
         reason = f"{part} refers to an answer that another provider stores"
         return Untranslatable(f"{reason}; {SEND_ALL}", part.strip("`"))
+    if part == COMPACTION_ORDER:
+        reason = f"{part} asks the provider to compact the conversation, and only Responses can"
+        return Untranslatable(f"{reason}; {_NATIVE_TARGET}, or begin a new session", "input")
+    if part == COMPACTION:
+        reason = f"{part} has earlier turns that only the provider that wrote it can read"
+        return Untranslatable(f"{reason}; send these turns, or {_NATIVE_TARGET}", "input")
     return no_chat_error(part, part.strip("`") if part.startswith("`") else "tools")
 
 

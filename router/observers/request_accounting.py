@@ -6,6 +6,7 @@ limits and later observers read it. The failover log names targets that a reques
 """
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
@@ -87,7 +88,8 @@ def _count_used_tokens(reservation: RateReservation, response: RoutedResponse) -
 # Up to Python 3.11, finding a member in its class takes ten times as long.
 _RESPONSES: Final = Endpoint.RESPONSES
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
-_REFERENCE: Final = '"item_reference"'
+# The types of items that only some targets can read.
+_NATIVE_ITEM: Final = re.compile(r'"(?:item_reference|compaction(?:_trigger)?)"').search
 HANDED_ON: Final = (
     "handed_on"  # an outcome: no target answered, and the agent asks another model
 )
@@ -235,7 +237,7 @@ class RequestAccounting(RequestObserver):
             for piece in result.refused:
                 self._metrics.refused_piece(record.target_name, piece)
         if not NATIVE_HINTS.isdisjoint(request.members.found) or (
-            request.endpoint is _RESPONSES and _REFERENCE in request.text
+            request.endpoint is _RESPONSES and _NATIVE_ITEM(request.text)
         ):
             need = native_need(request.endpoint, request.value)
             if need:

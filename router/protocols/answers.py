@@ -117,15 +117,18 @@ NO_USAGE: Final = TokenUsage(0, 0)
 def read_usage(value: object, tier: object = None) -> TokenUsage | None:
     """Reads a chat's usage; None without one. Implausible counts are read as 0.
 
-    Moonshot names the cached tokens beside the details. xAI counts thinking beside the
-    completion's tokens, and only the total includes both.
+    Moonshot and DeepSeek name the cached tokens beside the details. xAI counts thinking beside
+    the completion's tokens, and only the total includes both.
     """
     if not isinstance(value, dict):
         return None
     get = value.get
     details = get("prompt_tokens_details")
-    if "cached_tokens" in value and not details:
-        details = value
+    if not details:
+        if "cached_tokens" in value:
+            details = value
+        elif "prompt_cache_hit_tokens" in value:
+            details = {"cached_tokens": value["prompt_cache_hit_tokens"]}
     usage = read_usage_with_cache(
         get("prompt_tokens"),
         get("completion_tokens"),
@@ -155,6 +158,10 @@ def read_usage_with_cache(
     tier: the answer's service tier; a value that is not text counts as no tier.
     Cached and written tokens are at most the input tokens.
     """
+    if isinstance(input_count, float):
+        input_count = read_count(input_count)
+    if isinstance(output_count, float):
+        output_count = read_count(output_count)
     # Inlines `read_count`, because every answer passes here.
     input_tokens = (
         input_count if isinstance(input_count, int) and 0 < input_count <= MOST_TOKENS else 0
@@ -187,8 +194,13 @@ def read_hour_count(details: object) -> int:
 
 
 def read_count(value: object) -> int:
-    """Reads a count of tokens; 0 for a value that is not an integer from 1 to MOST_TOKENS."""
-    return value if isinstance(value, int) and 0 < value <= MOST_TOKENS else 0
+    """Reads a count of tokens; 0 for a value that is no number up to MOST_TOKENS.
+
+    Some providers weigh cached tokens by their price: such a count is rounded.
+    """
+    if isinstance(value, int):
+        return value if 0 < value <= MOST_TOKENS else 0
+    return round(value) if isinstance(value, float) and 0 < value <= MOST_TOKENS else 0
 
 
 class AnswerEnding(StrEnum):

@@ -5,10 +5,7 @@ here. A new endpoint is a dialect in this table, and a path in `router.server.pa
 from it.
 """
 
-import base64
 import math
-import sys
-from array import array
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -29,6 +26,7 @@ from router.protocols.chat.dialect import CHAT, ChatDialect
 from router.protocols.event_stream import Irregularity
 from router.protocols.messages.dialect import MESSAGES
 from router.protocols.responses.dialect import RESPONSES
+from router.protocols.vector_encoding import unpack
 
 _NUMBERS: Final = frozenset({int, float})
 
@@ -175,14 +173,11 @@ def _check_vector(vector: object, position: int) -> int:
 
 def _unpack_base64(text: str, position: int) -> Sequence[float]:
     try:
-        numbers = array("f", base64.b64decode(text, validate=True))
+        return unpack(text)
     except ValueError:
         raise _malformed_failure(
             f"vector {position} is not base64 of float32 numbers"
         ) from None
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
 
 
 def _malformed_failure(why: str) -> UpstreamFailed:

@@ -37,6 +37,7 @@ class Piece(StrEnum):
     REASONING = "reasoning"  # another provider encrypted it, or this provider did not store it
     NO_REASONING = "no_reasoning"  # the provider requires it, and the conversation lacks it
     SIGNATURE = "signature"  # another provider signed the tool call
+    HALF_CHARACTER = "half_character"  # half of a pair of code units, which is no text
     FILE = "file"  # a file or container of another account, or a deleted one
 
 
@@ -392,6 +393,19 @@ CAUSES: Final = (
             r"^invalid `?(thought_)?signature`?",
         ),
         loses=Piece.SIGNATURE,
+    ),
+    # A client cut a text between the two halves of an emoji. The JSON itself is valid.
+    RefusalRow(
+        _F.BAD_REQUEST,
+        (*_INVALID, 500),
+        words=pattern_of(
+            "no low surrogate in string",  # Anthropic
+            r"lone (leading|trailing) surrogate",  # DeepSeek, Cerebras
+            r"unpaired (high |low )?surrogate",
+            "surrogates not allowed",  # Python servers, such as vLLM
+            "^we could not parse the json body of your request",  # OpenAI
+        ),
+        loses=Piece.HALF_CHARACTER,
     ),
     RefusalRow(
         _F.FOREIGN_STATE,

@@ -24,8 +24,9 @@ from harness.routing.reliability.slowdown import RequestSize
 from harness.routing.table import Arm, Canary
 from router.access.admission import RateReservation
 from router.conversation.intake import AnswerIds
+from router.conversation.split_choices import join_choices, may_ask_for_several
 from router.frame.asgi import Scope
-from router.frame.body import ClientRequest, to_json
+from router.frame.body import ClientRequest, list_objects, to_json
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import (
     ParsedObject,
@@ -118,8 +119,8 @@ def read_answer(
     request_body: the client's. The ids of the answer's tool calls must differ from its ids.
     silence: whether the route accepts an answer without content.
 
-    Only the model's name and faulty ids change; every other byte stays as the provider sent
-    it.
+    Only the model's name, faulty ids and an answer in several choices change; every other
+    byte stays as the provider sent it.
     """
     try:
         members = parse_object(body)
@@ -130,7 +131,17 @@ def read_answer(
     # Search in text, because a search in bytes takes three times as long.
     if dialect.call_mark in members.text or not members.found.get("id", True):
         answer = dict(members.found)
+        choices = answer.get("choices")
+        is_split = (
+            isinstance(choices, list)
+            and len(choices) > 1
+            and not may_ask_for_several(request_body)
+        )
+        if is_split:
+            answer["choices"] = [join_choices(list_objects(choices))]
         changed = AnswerIds(request_body).mend(answer)
+        if is_split:
+            changed = list(dict.fromkeys(("choices", *changed)))
         edits = [member_edit(members, name, to_json(answer[name])) for name in changed]
     renamed_body = None
     if json_name is not None and not edits:

@@ -22,8 +22,9 @@ from harness.providers.models.capabilities import Endpoint
 from harness.routing.route_settings import OnBadEvent, OnEmptyAnswer
 from harness.routing.settings import AnsweredModel, RouterSettings
 from router.conversation.prefill_forms import mark_prefill
-from router.frame.body import ClientRequest
+from router.frame.body import ClientRequest, list_objects, to_json
 from router.frame.failure import UpstreamFailed
+from router.frame.json_spans import apply_edits, member_edit, parse_object
 from router.frame.limits import Timers
 from router.health.account_watch import AccountWatch
 from router.health.answered_ends import AnsweredEnds
@@ -32,6 +33,7 @@ from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS, EMBEDDINGS
 from router.protocols.event_stream import StreamFilter
 from router.protocols.provider_refusals import GOOD_STATUSES
+from router.protocols.vector_encoding import encode_vectors
 from router.request.needs import (
     PROVIDER_PATHS,
     build_count_body,
@@ -377,7 +379,15 @@ def _build_request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:
 
 
 def _check_vectors(request: ClientRequest, answer: UpstreamAnswer) -> UpstreamAnswer:
+    """Checks the vectors, and writes them in the encoding that the client asked for."""
     EMBEDDINGS.check_vectors(request, answer.members)
+    vectors = encode_vectors(
+        list_objects(answer.members.get("data")), request.value("encoding_format")
+    )
+    if vectors is not None:
+        members = parse_object(answer.body)
+        edit = member_edit(members, "data", to_json(vectors))
+        answer.body = apply_edits(members.text, [edit])
     return answer
 
 

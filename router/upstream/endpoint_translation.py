@@ -159,7 +159,13 @@ def _chat_translation(kind: str, maker: str, strict: StrictSchema) -> ChatTransl
     """
     limit_field = PROVIDER_KINDS[kind].answer_limit or AnswerLimit.MAX_TOKENS
     returns_reasoning = INTAKES.get(kind, TAKES_ALL).returns_reasoning
-    return ChatTranslation(limit_field, maker if returns_reasoning else "", strict)
+    rules = request_screening.RULES.get(kind)
+    return ChatTranslation(
+        limit_field,
+        maker if returns_reasoning else "",
+        strict,
+        rules.urls if rules else (),
+    )
 
 
 # By endpoint, the check for parts that no translation supports, before the router chooses a

@@ -1,4 +1,7 @@
-"""Removes content that a provider refuses from a conversation that another provider began."""
+"""Removes content that a provider refuses.
+
+Mostly, another provider began the conversation. Or a client cut a text within an emoji.
+"""
 
 import json
 import re
@@ -26,6 +29,14 @@ Json = dict[str, Any]
 _VALUE_MEMBER: Final = re.compile(
     rb'"(?:signature|data|encrypted_content|file_id)"\s*:\s*"([^"]+)"|"id"\s*:\s*"(rs_[^"]+)"'
 )
+# An escape of JSON. A pair of surrogates is one escape; the groups are single surrogates.
+_ESCAPE: Final = re.compile(
+    rb"\\(?:"
+    rb"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"|.)",
+    re.DOTALL,
+)
 _SIGNED_MEMBERS: Final = ("extra_content", "thinking_blocks", "reasoning_details")
 
 
@@ -38,7 +49,10 @@ def without_piece(
 
     values: removes only content with one of these ids or signatures; None to remove all.
     """
-    moved_body = _remove_piece(request, piece, values)
+    if piece is Piece.HALF_CHARACTER:
+        moved_body: MovedBody | None = _write_whole_characters(request.body)
+    else:
+        moved_body = _remove_piece(request, piece, values)
     if moved_body is None or moved_body.body == request.body:
         return None
     return replace(request, body=moved_body.body), moved_body.dropped
@@ -79,6 +93,12 @@ def _remove_signatures(body: bytes) -> MovedBody:
                 if holder.pop(name, None) is not None:
                     removed[name] = None
     return MovedBody(to_json(chat).encode(), tuple(removed)) if removed else MovedBody(body)
+
+
+def _write_whole_characters(body: bytes) -> MovedBody:
+    """Replaces each single surrogate by U+FFFD, as `String.toWellFormed` of JavaScript does."""
+    written = _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["half"] else escape[0], body)
+    return MovedBody(written, (Piece.HALF_CHARACTER,))
 
 
 def _replace_files(body: bytes, values: Collection[str] | None) -> MovedBody:

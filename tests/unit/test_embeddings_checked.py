@@ -16,6 +16,7 @@ from router.frame.body import read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import parse_object
 from router.protocols.endpoints import EMBEDDINGS
+from router.protocols.vector_encoding import encode_vectors
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import AUTH, Door, Place
@@ -248,3 +249,41 @@ def test_published_answers_without_vectors_have_their_fault(case: dict[str, Any]
         read()
     found = {"outcome": failed.value.failure.value, "reach": failed.value.reach.value}
     assert found == case["right"]
+
+
+ENCODINGS: list[dict[str, Any]] = yaml.safe_load(
+    (Path(__file__).parents[1] / "world" / "embeddings" / "mixed.yaml").read_text("utf-8")
+)["encodings"]
+
+
+@pytest.mark.req("B7")
+@pytest.mark.parametrize("case", ENCODINGS, ids=lambda case: case["name"])
+async def test_a_client_gets_vectors_in_the_encoding_that_it_asked_for(
+    case: dict[str, Any], tmp_path: Path
+) -> None:
+    assert case["source"].startswith("https://")
+    data = {"object": "list", "model": "m", "data": [vector(0, case["sent"])]}
+    turn = ScriptedTurn(steps=(json.dumps(data).encode(),))
+    ask = {"model": "support", "input": "a", "encoding_format": case["asked"]}
+
+    status, _, raw = await Door(tmp_path, lambda _: turn).call(
+        PATH, json.dumps(ask).encode(), headers=(AUTH,)
+    )
+
+    assert status == 200
+    assert json.loads(raw) == {**data, "model": "support", "data": [vector(0, case["right"])]}
+
+
+@given(st.lists(st.lists(finite, min_size=2, max_size=2), min_size=1, max_size=3))
+def test_an_encoding_loses_no_float32(rows: list[list[float]]) -> None:
+    numbers = [vector(n, row) for n, row in enumerate(rows)]
+    texts = [vector(n, packed(*row)) for n, row in enumerate(rows)]
+
+    assert encode_vectors(numbers, "base64") == texts
+    assert encode_vectors(texts, None) == numbers
+    assert encode_vectors(texts, "base64") is None
+    assert encode_vectors(numbers, "int8") is None
+
+
+def test_a_number_beyond_float32_stays_as_the_provider_sent_it() -> None:
+    assert encode_vectors([vector(0, [1e300])], "base64") is None

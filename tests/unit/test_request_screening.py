@@ -537,3 +537,55 @@ def test_any_schema_is_written(kind: str, schema: Json) -> None:
     found, _ = written(kind, schema)
     assert found["type"] == "object"
     assert isinstance(found["properties"], dict)
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "params", "dropped"),
+    [
+        ({"effort": "low"}, {"reasoning_effort": "low"}, []),
+        ({"max_tokens": 2000}, {"thinking": {"type": "enabled", "budget_tokens": 2000}}, []),
+        ({"enabled": True}, {"reasoning_effort": "medium"}, []),
+        ({"enabled": False}, {"reasoning_effort": "none"}, []),
+        ({"exclude": True}, {}, ["reasoning.exclude"]),
+    ],
+)
+def test_openrouters_reasoning_is_an_effort_or_a_budget(
+    reasoning: object, params: object, dropped: list[str]
+) -> None:
+    request = screened("anthropic", reasoning=reasoning)
+
+    assert request.params == params
+    assert list(request.dropped) == dropped
+
+
+def test_an_effort_beside_reasoning_wins() -> None:
+    request = screened("anthropic", reasoning={"effort": "low"}, reasoning_effort="high")
+
+    assert request.params == {"reasoning_effort": "high"}
+
+
+def test_a_choice_of_a_tool_that_is_not_offered_is_refused() -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    other = {"type": "function", "function": {"name": "g"}}
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [other]}}
+
+    with pytest.raises(Untranslatable, match="tool_choice"):
+        screened("anthropic", tools=[tool], tool_choice=choice)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("data:text/plain;base64,/w==", "no UTF-8 text"),
+        ("data:text/plain;base64,####", "no UTF-8 text"),
+        ("data:application/zip;base64,UEs=", "send PDF or text"),
+    ],
+)
+def test_a_file_that_claude_cannot_read_is_refused_with_the_way_out(
+    data: str, words: str
+) -> None:
+    part = {"type": "file", "file": {"filename": "a", "file_data": data}}
+    message = {"role": "user", "content": [part]}
+
+    with pytest.raises(Untranslatable, match=words):
+        screen_request({"model": "m", "messages": [message]}, "anthropic")

@@ -34,6 +34,7 @@ HINTS: Final = (
     "prompt_cache_key",
     "prompt_cache_retention",
     "stream_options",
+    "encoding_format",  # the router writes vectors in the encoding that the client asked for
 )
 # Common words, which count as field names only if the provider quotes them.
 COMMON: Final = frozenset({"user", "store", "metadata", "include"})

@@ -19,6 +19,7 @@ from router.conversation.intake import (
     clean_name,
     seal_thoughts,
 )
+from router.conversation.split_choices import join_choices
 from router.frame.body import empty_answer_error, first_object, iter_objects
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import ParsedObject
@@ -60,7 +61,10 @@ def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
     """
     if members.get("error") and not members.get("choices"):
         raise error_in_answer(members.get("error"))
-    choice = first_object(members, "choices")
+    choice: Mapping[Any, object] = first_object(members, "choices")
+    choices = members.get("choices")
+    if isinstance(choices, list) and len(choices) > 1:
+        choice = join_choices(list(iter_objects(choices)))
     message = choice.get("message")
     if not isinstance(message, Mapping):
         raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
@@ -365,13 +369,13 @@ class ChatStreamReader:
         self._note_usage(members, tier)
         choices = members.get("choices")
         for choice in iter_objects(choices):
-            if choice.get("index") in (0, None):
-                out += self._translate_delta(choice.get("delta"))
-                if reason := choice.get("finish_reason"):
-                    check_ending(reason, has_output=True, silence=True)
-                    self._choice = choice
-                    if self._usage is None:  # Moonshot has it in the last choice
-                        self._note_usage(choice, tier)
+            # Each choice is a part of the answer: a translated request asks for one.
+            out += self._translate_delta(choice.get("delta"))
+            if reason := choice.get("finish_reason"):
+                check_ending(reason, has_output=True, silence=True)
+                self._choice = choice
+                if self._usage is None:  # Moonshot has it in the last choice
+                    self._note_usage(choice, tier)
         if not choices and self._usage is not None and self._choice is not None:
             out += self._finish()
         return out

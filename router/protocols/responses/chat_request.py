@@ -222,7 +222,7 @@ def _translate_part(part: Mapping[str, object]) -> Item:
             "detail": fields.get("detail") or "auto",
         }
     if kind == "file":
-        names = ("file_id", "filename", "file_data")
+        names = ("file_id", "filename", "file_data", "file_url")
         return {"type": "input_file"} | {n: fields[n] for n in names if fields.get(n)}
     raise no_chat_error(
         f"content of type {kind[:60]!r} beside tools with reasoning", "messages"

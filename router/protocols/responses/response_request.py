@@ -6,7 +6,7 @@ writes it as text. It refuses the request if the answer would need the part.
 back, with the request's tools.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from router.conversation.hosted_tools import (
@@ -22,6 +22,8 @@ from router.conversation.intake import maker_of_id, open_thoughts
 from router.conversation.native_histories import check_references
 from router.frame.body import iter_objects, to_json
 from router.frame.failure import (
+    COMPACTION,
+    COMPACTION_ORDER,
     REFERENCE,
     no_chat_error,
     reference_error,
@@ -313,8 +315,9 @@ class _Turns:
     def _translate_part(self, part: Mapping[str, object]) -> Turn:
         """Translates a part of a content.
 
-        A file without its data becomes text if it is in the history or has a URL. Raises
-        Untranslatable for other files without data.
+        The target gets the URL of a file if it fetches such files. Another file without its
+        data becomes text if it is in the history or has a URL. Raises Untranslatable for other
+        files without data.
         """
         kind = str(part.get("type"))
         if kind in _TEXT_TYPES:
@@ -332,7 +335,11 @@ class _Turns:
                 "type": "file",
                 "file": {n: part[n] for n in names if part.get(n)},
             }
-        if not (self.is_history or part.get("file_url")):
+        url = part.get("file_url")
+        is_fetched = isinstance(url, str) and url.startswith(self._translation.file_urls)
+        if kind == "input_file" and is_fetched:
+            return {"type": "file", "file": {"file_data": url}}
+        if not (self.is_history or url):
             raise no_chat_error(f"content of type {kind[:60]!r} without its data", "input")
         self._translation.dropped[f"input.{kind}"] = None
         return {"type": "text", "text": block_as_text(part)}
@@ -431,10 +438,28 @@ def untranslatable_field(value: Callable[[str], object]) -> str:
     for name in NATIVE_FIELDS:
         if value(name):
             return f"`{name}`"
-    items = iter_objects(value("input"))
+    items = list(iter_objects(value("input")))
     if any(item.get("type") == "item_reference" for item in items):
         return REFERENCE
+    if compaction := _find_compaction(items):
+        return compaction
     return required_hosted_tool(value("tools"), value("tool_choice"), _CLIENT_TOOL_TYPES)
+
+
+def _find_compaction(items: Iterable[Mapping[str, object]]) -> str:
+    """Names a compaction that the answer depends on; empty without one.
+
+    A summary is unnecessary if the input still has an answer from before it.
+    """
+    has_answer = False
+    for item in items:
+        kind = str(item.get("type"))
+        if kind == "compaction_trigger":
+            return COMPACTION_ORDER
+        if kind == "compaction" and not has_answer:
+            return COMPACTION
+        has_answer = has_answer or kind in _CALL_TYPES or item.get("role") == "assistant"
+    return ""
 
 
 def wants_thinking(request: Mapping[str, object]) -> bool:

@@ -38,7 +38,15 @@ from router.upstream.translate.translation import (
     settle_thinking,
 )
 
-_STRUCTURED_BETA: Final = "structured-outputs-2025-11-13"  # `output_config.format` replaced it
+# Betas that litellm adds, and that the body does not need: `output_config.format` replaced the
+# first, and a request has no files of Anthropic's storage.
+_UNNEEDED_BETAS: Final = frozenset(
+    {
+        "structured-outputs-2025-11-13",
+        "code-execution-2025-05-22",
+        "files-api-2025-04-14",
+    }
+)
 
 
 class AnthropicTranslation:
@@ -200,10 +208,10 @@ def _read_tier(usage: object) -> object:
 
 
 def _version_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Returns the version headers, without a beta that a field of the request has replaced."""
+    """Returns the version headers, without betas that the body does not need."""
     versions = {"anthropic-version": headers.get("anthropic-version") or ANTHROPIC_VERSION}
     betas = [part.strip() for part in headers.get("anthropic-beta", "").split(",")]
-    kept_betas = [beta for beta in betas if beta and beta != _STRUCTURED_BETA]
+    kept_betas = [beta for beta in betas if beta and beta not in _UNNEEDED_BETAS]
     return {**versions, "anthropic-beta": ",".join(kept_betas)} if kept_betas else versions
 
 

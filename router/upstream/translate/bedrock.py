@@ -29,6 +29,7 @@ from router.upstream.translate.translation import (
     ErrorInStream,
     TranslatedCall,
     fit_budget,
+    fit_temperature,
     free_forced_tool,
     lacks_turn_thinking,
     map_request,
@@ -71,6 +72,7 @@ class BedrockTranslation:
         if not is_serial:
             request.params.pop("parallel_tool_calls", None)
         params = map_request(self._config, request, "bedrock")
+        dropped.update(dict.fromkeys(fit_temperature(params)))
         for hint in ("temperature", "top_p", "reasoning_effort"):
             if request.params.get(hint) is not None and not _is_kept(hint, params):
                 dropped[hint] = None

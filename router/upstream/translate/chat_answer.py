@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from router.conversation.intake import clean_name
-from router.protocols.answers import AnswerEnding, read_ending
+from router.protocols.answers import AnswerEnding, read_count, read_ending
 
 Json = dict[str, Any]
 
@@ -141,17 +141,17 @@ def chat_usage(source: object) -> Json:
     Prompt tokens include cached and written tokens; completion tokens include reasoning.
     """
     usage = source if isinstance(source, Mapping) else {}
-    prompt_tokens = _read_count(usage.get("prompt_tokens"))
-    output_tokens = _read_count(usage.get("completion_tokens"))
+    prompt_tokens = read_count(usage.get("prompt_tokens"))
+    output_tokens = read_count(usage.get("completion_tokens"))
     prompt_details = usage.get("prompt_tokens_details") or {}
     output_details = usage.get("completion_tokens_details") or {}
-    details: Json = {"cached_tokens": _read_count(prompt_details.get("cached_tokens"))}
-    written_tokens = _read_count(prompt_details.get("cache_creation_tokens"))
+    details: Json = {"cached_tokens": read_count(prompt_details.get("cached_tokens"))}
+    written_tokens = read_count(prompt_details.get("cache_creation_tokens"))
     if written_tokens:
         details["cache_creation_tokens"] = written_tokens
         written_details = prompt_details.get("cache_creation_token_details")
         if isinstance(written_details, Mapping) and (
-            hour_tokens := _read_count(written_details.get(_HOUR_TOKENS))
+            hour_tokens := read_count(written_details.get(_HOUR_TOKENS))
         ):
             details["cache_creation_token_details"] = {_HOUR_TOKENS: hour_tokens}
     return {
@@ -160,13 +160,9 @@ def chat_usage(source: object) -> Json:
         "total_tokens": prompt_tokens + output_tokens,
         "prompt_tokens_details": details,
         "completion_tokens_details": {
-            "reasoning_tokens": _read_count(output_details.get("reasoning_tokens"))
+            "reasoning_tokens": read_count(output_details.get("reasoning_tokens"))
         },
     }
-
-
-def _read_count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
 
 
 class ChunkMaker:

@@ -12,6 +12,13 @@ from typing import Any, Final
 from harness.providers.models.capabilities import UNKNOWN_CAPABILITIES, Capabilities
 from router.conversation.tool_schemas import SCHEMA_RULES, write_schema
 from router.frame.failure import MalformedRequest, Untranslatable
+from router.upstream.translate.chat_forms import write_common_forms
+from router.upstream.translate.file_parts import (
+    CONVERSE_DOCUMENTS,
+    PDF,
+    is_file_url,
+    write_file,
+)
 from router.upstream.translate.request_validation import (
     check_fields,
     check_messages,
@@ -28,6 +35,7 @@ class ScreeningRules:
     parts: frozenset[str]  # types of content
     urls: tuple[str, ...]  # prefixes of URLs that the provider fetches
     caching: bool  # the provider supports `cache_control`
+    documents: frozenset[str] = frozenset()  # media types of its documents; empty for any
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +110,14 @@ RULES: Final[Mapping[str, ScreeningRules]] = {
         frozenset({"text", "image_url", "file"}),
         ("https://",),
         caching=True,
+        documents=frozenset({PDF}),
     ),
     "bedrock": ScreeningRules(
         _COMMON_FIELDS,
         frozenset({"text", "image_url", "file"}),
         (),
         caching=True,
+        documents=CONVERSE_DOCUMENTS,
     ),
     "gemini": ScreeningRules(
         _GOOGLE_FIELDS,
@@ -139,8 +149,9 @@ def screen_request(body: Json, kind: str) -> ScreenedRequest:
     if not isinstance(model, str):
         raise MalformedRequest("model", "is not a text")
     check_messages(messages)
+    unsaid = write_common_forms(body)
     check_fields(body)
-    request = ScreenedRequest(model, [], {})
+    request = ScreenedRequest(model, [], {}, dropped=dict.fromkeys(unsaid))
     for name, value in body.items():
         if name in _ROUTER_FIELDS or value is None:
             continue
@@ -276,6 +287,8 @@ def _screen_part(
     if part_type == "image_url":
         image_value = part.get("image_url")
         image = image_value if isinstance(image_value, dict) else {"url": image_value}
+        if is_file_url(image.get("url")):
+            return _screen_file(part, {"file_data": image["url"]}, place, kind)
         _check_url(image.get("url"), f"{place}.image_url", kind)
         # Drop other fields: litellm would read them as its own options.
         if image.get("detail") not in (None, "auto"):
@@ -284,12 +297,23 @@ def _screen_part(
     if part_type == "file":
         file = part.get("file")
         data = file.get("file_data") if isinstance(file, dict) else None
-        if data is None:
+        if data is None or not isinstance(file, dict):
             why = f"`{place}.file`: send `file_data`; file ids belong to another provider"
             raise Untranslatable(why, place)
-        _check_url(data, f"{place}.file", kind)
-        part["file"] = {"file_data": data}
+        return _screen_file(part, {**file, "file_data": data}, place, kind)
     return part
+
+
+def _screen_file(
+    part: Json,
+    file: Json,
+    place: str,
+    kind: str,
+) -> Json:
+    """Writes a file as the kind reads it. The part's cache mark stays."""
+    _check_url(file["file_data"], f"{place}.file", kind)
+    mark = {name: part[name] for name in ("cache_control",) if name in part}
+    return write_file(file, place, RULES[kind].documents) | mark
 
 
 def _check_url(

@@ -93,6 +93,18 @@ def free_forced_tool(request: ScreenedRequest) -> list[str]:
     return ["tool_choice"]
 
 
+def fit_temperature(params: Json) -> list[str]:
+    """Lowers a temperature above 1, which Anthropic and Converse refuse, in place.
+
+    Returns the names of the changed parameters.
+    """
+    temperature = params.get("temperature")
+    if not isinstance(temperature, int | float) or temperature <= MAX_TEMPERATURE:
+        return []
+    params["temperature"] = MAX_TEMPERATURE
+    return ["temperature"]
+
+
 def settle_thinking(
     params: Json,
     messages: Sequence[Json],
@@ -104,11 +116,7 @@ def settle_thinking(
     A forced tool, a short limit, or a tool call without thinking removes thinking.
     Thinking removes temperature, `top_k` and a low `top_p`.
     """
-    dropped = []
-    temperature = params.get("temperature")
-    if isinstance(temperature, int | float) and temperature > MAX_TEMPERATURE:
-        params["temperature"] = MAX_TEMPERATURE
-        dropped.append("temperature")
+    dropped = fit_temperature(params)
     if _thinks(params) and not _can_think(params, messages, own_budget=own_budget):
         params.pop("thinking")
         params.pop("output_config", None)
