@@ -7,14 +7,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any
 
 import psutil
 import yaml
+
+from tests.support.site.forked_commands import ForkedCommand, fork_command
 
 START_S = 240.0
 # A gate run evaluates two targets: minutes on a machine that has other work.
@@ -52,7 +56,7 @@ class Site:
 
     folder: Path
     settings: dict[str, object]
-    children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    children: dict[str, subprocess.Popen[bytes] | ForkedCommand] = field(default_factory=dict)
     # Of single processes, beside this one's.
     environment: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -83,13 +87,12 @@ class Site:
         ]
 
     def run(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(  # noqa: S603 - our own command
-            self.command(*words),
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S,
-            check=False,
-        )
+        command = self.command(*words)
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+            code = self._process(words, os.environ, output, errors).wait(timeout=COMMAND_S)
+            output.seek(0)
+            errors.seek(0)
+            done = subprocess.CompletedProcess(command, code, output.read(), errors.read())
         assert expect is None or done.returncode == expect, done.stderr + done.stdout
         return done
 
@@ -101,15 +104,29 @@ class Site:
     ) -> None:
         log = (self.folder / f"{name}.log").open("ab")
         with log:
-            self.children[name] = subprocess.Popen(  # noqa: S603 - our own command
-                self.command(*words),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self.environment.get(name, {})},
-            )
+            environment = {**os.environ, **self.environment.get(name, {})}
+            self.children[name] = self._process(words, environment, log, log)
         if wait_for is not None:
             self.answers(name, wait_for)
+
+    def _process(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        output: IO[Any],
+        errors: IO[Any],
+    ) -> "subprocess.Popen[bytes] | ForkedCommand":
+        with Path(os.devnull).open("rb") as nothing:
+            streams = [nothing.fileno(), output.fileno(), errors.fileno()]
+            options = ("--config", str(self.config))
+            forked = fork_command([*options, *words], environment, streams)
+        return forked or subprocess.Popen(  # noqa: S603 - our own command
+            self.command(*words),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            env=environment,
+        )
 
     def answers(self, name: str, path: str) -> None:
         import urllib.error  # noqa: PLC0415
