@@ -159,8 +159,8 @@ def find_why_shadow_hidden(tx: Transaction, route: str, candidate: str) -> str:
     judge prefers. candidate: its id.
     """
     for blind in _list_blind(tx):
-        if blind.route == route and candidate in blind.targets:
-            return describe_hidden(route)
+        if blind.proposal.route == route and candidate in blind.targets:
+            return describe_hidden(blind.proposal)
     return ""
 
 
