@@ -9,6 +9,7 @@ import csv
 import json
 import logging
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -416,7 +417,13 @@ def copy_as_cli(*commands: Sequence[str]) -> None:
 
 
 def titles(ctx: Context) -> Mapping[str, str]:
-    return {name: ctx.suites.title(name) for name in ctx.suites.names()}
+    """Returns the titles by suite. Suites with the same title also have their names in it."""
+    titles_by_suite = {name: ctx.suites.title(name) for name in ctx.suites.names()}
+    counts = Counter(titles_by_suite.values())
+    return {
+        name: title if counts[title] == 1 else f"{name}: {title}"
+        for name, title in titles_by_suite.items()
+    }
 
 
 def route_names(ctx: Context) -> Sequence[str]:

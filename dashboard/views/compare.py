@@ -226,7 +226,7 @@ def show_effects(view: ComparisonView) -> None:
     frame = plots.suite_frame(comparable, view.titles, basis, intervals)
     if frame.empty:
         return
-    note = verdict_text.INTERVAL_NOTE if intervals else verdict_text.OLD_RULES_NOTE
+    note = verdict_text.intervals_note(basis, view.titles, has_intervals=bool(intervals))
     st.html(markup.section("Change in score for each suite", note))
     st.altair_chart(
         plots.forest(frame, page_frame.palette()),

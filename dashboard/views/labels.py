@@ -311,8 +311,7 @@ def _show_end(progress: LabelProgress, person: str) -> None:
         text = progress.verdict
     else:
         heading = "You have no open pair."
-        waiting = ", ".join(f"{name} {count}" for name, count in progress.missing.items())
-        text = f"Pairs without a label count against the candidate: {waiting}."
+        text = progress.missing_text
     st.html(markup.banner(heading, text))
     if not progress.ended and progress.missing.get(person):
         st.button(

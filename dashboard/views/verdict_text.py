@@ -6,6 +6,7 @@ a comparison's document from `harness.proposals.report.document`.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -37,7 +38,7 @@ from harness.proposals.report.comparison import (
     Comparison,
     SuiteAnswers,
 )
-from harness.proposals.report.document import describe_against
+from harness.proposals.report.document import describe_against, name_judge
 from harness.proposals.report.findings import describe_absence
 from harness.proposals.report.page import render_html
 from harness.routing.proposal import ProposalPhase
@@ -51,6 +52,7 @@ def verdict_card(view: ComparisonView) -> VerdictCard:
         return _build_undecided_card(view)
     basis = VerdictBasis.from_verdict(verdict)
     label = labels.verdict_label(verdict)
+    label = replace(label, words=f"{label.words}{name_judge(comparison)}")
     end = view.comparison.proposal.end
     if verdict.outcome == "passed" and end is not None:
         # After a rollback, a passed verdict no longer recommends a swap.
@@ -239,6 +241,23 @@ OLD_RULES_NOTE = (
     "whiskers. To see them, propose again."
 )
 
+LABELS_NOTE = (
+    "People's labels decide about {suites}. Their evidence has no interval, so these points "
+    "have no whiskers."
+)
+
+
+def intervals_note(
+    basis: VerdictBasis, titles: Mapping[str, str], *, has_intervals: bool
+) -> str:
+    """Explains the points and whiskers of the suites' changes."""
+    labelled = [titles.get(r.suite, r.suite) for r in basis.claims if r.figures.labels]
+    if not labelled:
+        return INTERVAL_NOTE if has_intervals else OLD_RULES_NOTE
+    note = LABELS_NOTE.format(suites=", ".join(labelled))
+    return f"{INTERVAL_NOTE if has_intervals else DIFFERENCE_NOTE.strip()} {note}"
+
+
 AGAINST_NOTE = "The verdict does not depend on these figures; their intervals are not adjusted."
 
 
@@ -384,13 +403,16 @@ def slices_note(report: SuiteReport) -> str:
 
 
 def bars_note(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> str:
-    cluster_notes = [
-        f" The bars of {titles.get(report.suite, report.suite)} count clusters; a cluster's "
-        f"score is the mean over the items of one {report.figures.cluster}."
-        for report in reports
-        if report.figures.cluster
-    ]
-    note = (
+    notes = [
         "Bars count the items that only one of the two models won; all suites share one scale."
-    )
-    return note + "".join(cluster_notes)
+    ]
+    for report in reports:
+        name = titles.get(report.suite, report.suite)
+        if report.figures.labels:
+            notes.append(f"The bars of {name} count the pairs that people labelled.")
+        elif report.figures.cluster:
+            notes.append(
+                f"The bars of {name} count clusters; a cluster's score is the mean over the "
+                f"items of one {report.figures.cluster}."
+            )
+    return " ".join(notes)

@@ -410,7 +410,7 @@ class PolicyFields:
     )
     # Whether the proposer may approve, and whether one person may create both people's keys.
     self_approval: bool = False
-    # Whose verdict counts about a suite that a judge scores: people's labels, or the judge's.
+    # Whose verdict counts about a suite of traffic: people's labels, or the judge's.
     proof: TrafficProof = TrafficProof.PEOPLE
     # Whether a swap must name its change request.
     change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL

@@ -301,6 +301,9 @@ def describe_suite_result(report: SuiteReport, basis: VerdictBasis) -> str:
     )
     if bounds := bounds_text(report):
         pairs += f"; {bounds}"
+    if report.figures.labels:
+        given = format_quantity(report.figures.labels.labels, "label")
+        return f"{effect} by {given} of {pairs}; {limit}.{_why_open(report)}"
     if not known:
         return f"{effect} on {pairs}: too few for an interval; {limit}.{_why_open(report)}"
     return f"{effect}; {limit}; {pairs}.{_why_open(report)}{_describe_cost_claim(report)}"

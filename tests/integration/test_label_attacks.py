@@ -10,12 +10,17 @@ from evals.suites.suite import load_suite
 from harness.frame.errors import Conflict
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.signing.audit_log import AuditLog
+from harness.gate.offline.decision_intervals import decision_intervals
 from harness.gate.run import EvalRun
+from harness.gate.verdict import Passed
 from harness.proposals import decisions, eval_queue, proposal_waits
 from harness.proposals.labels import label_pairs
 from harness.proposals.labels.blindness import find_blind_suites, find_why_hidden
 from harness.proposals.labels.labelling import LabelChoice
 from harness.proposals.labels.records import LabelDraws
+from harness.proposals.report.comparison import load_comparison
+from harness.proposals.report.document import describe_comparison
+from harness.proposals.report.page import render_html
 from harness.providers.records import Targets
 from harness.providers.target import Target
 from harness.routing.control import routes
@@ -123,6 +128,19 @@ def test_the_suites_of_a_proposal_are_labelled_in_turn_and_hidden_until_the_last
     assert label(world, ada, proposal, candidate, labelling=second.id).passed
     assert blind() == frozenset()
     assert label_pairs.find_labelling(ctx, proposal.id) == second.id
+
+    world.run_once(turns=2)
+    comparison = load_comparison(ctx, proposal.id)
+    verdict = comparison.verdict
+    assert isinstance(verdict, Passed)
+    # No interval of the judge's scores stands beside the verdict of the labels.
+    assert decision_intervals(verdict) == {}
+    page = render_html(describe_comparison(comparison))
+    assert "Wins, ties and losses of traffic, second count the pairs that people" in page
+    assert "too few for an interval" not in page
+    for report in verdict.suites:
+        assert report.figures.labels is not None
+        assert report.wins + report.ties + report.losses == report.figures.labels.labels
 
 
 def test_another_name_of_the_model_or_of_the_suite_does_not_show_the_evidence(

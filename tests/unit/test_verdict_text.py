@@ -4,6 +4,8 @@ from typing import Any
 import pytest
 
 from dashboard.views import verdict_text
+from harness.gate.offline.verdicts import _reason
+from harness.gate.sentences import RECORDED_HISTORY
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.gate.verdict import (
     CostFigures,
@@ -43,6 +45,15 @@ REPORT = SuiteReport(
     losses=17,
     reason="",
 )
+
+
+def test_a_verdict_about_several_suites_says_that_agents_runs_have_recorded_histories() -> None:
+    plain = replace(REPORT, suite="chat", reason="Fine.")
+    agents = replace(REPORT, suite="agents", reason=f"Fine. {RECORDED_HISTORY}")
+
+    for named, other in ((plain, agents), (agents, plain)):
+        reason = _reason("passed", [named], [named, other])
+        assert reason.count(RECORDED_HISTORY) == 1
 
 
 def report(outcome: str = "passed", **figures: Any) -> SuiteReport:

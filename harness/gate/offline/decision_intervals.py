@@ -38,7 +38,8 @@ class DecisionInterval:
 def decision_intervals(verdict: BaseVerdict) -> Mapping[str, DecisionInterval]:
     """Computes the interval of each claim that decides, by suite, from the verdict's inputs.
 
-    Empty for a verdict of other rules, because today's tests did not decide it.
+    Empty for a verdict of other rules, because today's tests did not decide it. A suite that
+    people label has no interval, because no test of scores decides about it.
     """
     if verdict.inputs["rules"] != RULES_VERSION:
         return {}
@@ -58,6 +59,7 @@ def decision_intervals(verdict: BaseVerdict) -> Mapping[str, DecisionInterval]:
     return {
         report.suite: _invert_tests(report, cases[report.suite], holm_limit)
         for report in basis.claims
+        if report.figures.labels is None
     }
 
 

@@ -39,7 +39,7 @@ from harness.gate.offline.suite_claims import (
 )
 from harness.gate.pins import ServedModel, ServedModels
 from harness.gate.run import Sample
-from harness.gate.sentences import NOT_SHOWN_WORSE
+from harness.gate.sentences import NOT_SHOWN_WORSE, RECORDED_HISTORY
 from harness.gate.suite_plan import (
     Claim,
     PrimaryCombination,
@@ -379,10 +379,21 @@ def _reason(
     if len(reports) == 1:
         return report.reason
     if outcome == "passed" and all(report.outcome == "passed" for report in reports):
-        return f"All {len(reports)} suites passed. {report.suite}: {report.reason}"
+        reason = f"All {len(reports)} suites passed. {report.suite}: {report.reason}"
+        return f"{reason}{_add_history(report, reports)}"
     guards = [r.suite for r in reports if r.role is SuiteRole.GUARD and _is_silent_guard(r)]
     more = f"{NOT_SHOWN_WORSE}{', '.join(guards)}." if guards else ""
     return f"{report.suite}: {report.reason}" + (more if outcome == "passed" else "")
+
+
+def _add_history(named: SuiteReport, reports: Sequence[SuiteReport]) -> str:
+    """Returns the sentence about recorded history, if it concerns a suite that the reason does
+    not name.
+    """
+    others = [r.suite for r in reports if r.reason.endswith(RECORDED_HISTORY)]
+    if not others or named.suite in others:
+        return ""
+    return f" {', '.join(others)}: {RECORDED_HISTORY}"
 
 
 Samples = Sequence[Sample]

@@ -222,7 +222,7 @@ def load_progress(ctx: ProposalsContext, labelling: str) -> LabelProgress:
     with ctx.store.read() as tx:
         state = load_state(tx, Labellings(tx).get(labelling))
         progress = build_progress(tx, state)
-        if progress.ended:
+        if progress.ended or progress.closed:
             return progress
         return replace(progress, forecast=describe_forecast(tx, state))
 

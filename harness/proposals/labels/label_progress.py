@@ -54,6 +54,16 @@ class LabelProgress:
     forecast: str  # the plan's estimate of the labels; empty where it is not computed
     created_at: datetime
 
+    @property
+    def missing_text(self) -> str:
+        """Whose labels are missing, and the way out if a person cannot label any more."""
+        names = ", ".join(f"{name} ({count:,})" for name, count in self.missing.items())
+        return (
+            f"Pairs without a label count against the candidate: {names}. If a person cannot "
+            f"label any more, an approver closes the labelling: `swapgate label {self.id} "
+            "--close WHY`."
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LabellingState:

@@ -117,8 +117,9 @@ def describe_comparison(
     if not file:
         yield Heading("The route's bill")
         yield from describe_bill(comparison)
-    yield Heading("Pinned versions")
-    yield from describe_pins(comparison)
+    if pins := [*describe_pins(comparison)]:
+        yield Heading("Pinned versions")
+        yield from pins
     yield from describe_measurement(comparison)
 
 
@@ -129,13 +130,14 @@ def _build_title(comparison: Comparison, file: str) -> Heading:
     if verdict is None:
         subject = "the questions of" if file else "route"
         place = (f" on {subject} ", Code(file or comparison.proposal.route))
-        return Heading(("No verdict yet: ", candidate, " against ", incumbent, *place), 1)
+        yet = " yet" if file or comparison.proposal.open else ""
+        return Heading((f"No verdict{yet}: ", candidate, " against ", incumbent, *place), 1)
     relation = f" {OUTCOME_PHRASES[verdict.outcome]} "
-    words = f"{verdict.words}{_name_judge(comparison)}"
+    words = f"{verdict.words}{name_judge(comparison)}"
     return Heading((f"{words}: ", candidate, relation, incumbent), 1)
 
 
-def _name_judge(comparison: Comparison) -> str:
+def name_judge(comparison: Comparison) -> str:
     """Names who decided about a suite of traffic: people or its judge. Empty for any other
     verdict.
     """

@@ -70,7 +70,11 @@ def describe_suites(comparison: Comparison) -> Blocks:
         return
     yield Table(SUITE_HEADS, suite_rows(verdict))
     notes = ["Differences are points of 100, candidate minus incumbent."]
-    notes.append("A win is an item with a higher score.")
+    if labelled := [report.suite for report in verdict.suites if report.figures.labels]:
+        names = ", ".join(labelled)
+        notes.append(f"Wins, ties and losses of {names} count the pairs that people labelled.")
+    if len(labelled) < len(verdict.suites):
+        notes.append("A win is an item with a higher score.")
     if any(report.how in EARLY_ENDS for report in verdict.suites):
         notes.append(
             "The gate stopped early: an interval at that moment is not adjusted for it."

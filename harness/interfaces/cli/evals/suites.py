@@ -277,11 +277,11 @@ def draw_suite(
         "candidate"
     )
     replaced = [
-        used.text
+        used.suite
         for used in queries.find_route(session.context, route).settings.suites
         if used.suite != suite
     ]
-    note = f" (it replaces {', '.join(replaced)}; name a suite to keep it)" if replaced else ""
+    note = f" (it replaces {', '.join(replaced)}: add a suite to keep it)" if replaced else ""
     output.note(
         f"next: `swapgate route settings {route} --suite {suite}`{note}, then `swapgate "
         f"proposal create {route} PROVIDER/MODEL`"

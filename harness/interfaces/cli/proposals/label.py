@@ -173,7 +173,7 @@ def _label(session: Session, labelling: str, *, skipped: bool) -> int:
     while True:
         found = session.decide(label_pairs.show_next_pair, labelling, skipped=skipped)
         if found.pair is None:
-            return _end(found.progress)
+            return _end(found.progress, session.actor.name)
         _show_pair(found.pair)
         answer = _read_answer()
         if answer is None:
@@ -236,15 +236,13 @@ def _read_key(prompt: str) -> str:
     return key
 
 
-def _end(progress: LabelProgress) -> int:
+def _end(progress: LabelProgress, person: str) -> int:
     if progress.ended:
         click.echo(f"The labels suffice. {progress.verdict}")
         return _exit_code(progress)
-    waiting = ", ".join(f"{name} ({count})" for name, count in progress.missing.items())
-    click.echo(
-        f"You have no open pair. Pairs without a label count against the candidate: {waiting}. "
-        "`--skipped` shows the pairs again that you skipped."
-    )
+    click.echo(f"You have no open pair. {progress.missing_text}")
+    if progress.missing.get(person):
+        click.echo("`--skipped` shows the pairs again that you skipped.")
     return 0
 
 
