@@ -4,17 +4,17 @@ writes it.
 It reads the content in these published forms, in this order: `gen_ai.input.messages` of the
 semantic conventions; their earlier events `gen_ai.user.message` and `gen_ai.choice`, as events
 of a span or as log records; OpenLLMetry's `gen_ai.prompt.0.content`; OpenInference's
-`llm.input_messages.0.message.content`.
+`llm.input_messages.0.message.content`; `ai.prompt.messages` of the AI SDK (`ai_sdk_spans`).
 
 A span without content gives no request, and the report says so.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from evals.suites.ai_sdk_spans import CONTENT_KEYS, read_ai_sdk
 from evals.suites.request_log import (
     FAILED,
     OK,
@@ -25,6 +25,7 @@ from evals.suites.request_log import (
     read_number,
 )
 from evals.suites.source_records import SourceFile
+from evals.suites.span_values import list_objects, parse_json, write_text
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
 from harness.providers.models.capabilities import Endpoint
@@ -136,6 +137,7 @@ _CONTENT_KEYS: Final = (
     "llm.token_count.prompt",
     "llm.token_count.completion",
     "llm.cost.total",
+    *CONTENT_KEYS,
 )
 
 
@@ -337,6 +339,7 @@ def _read_content(attributes: Json, events: Sequence[Event]) -> tuple[Json, Json
         lambda: _read_events(events),
         lambda: _read_flat(attributes),
         lambda: _read_openinference(attributes),
+        lambda: read_ai_sdk(attributes),
     )
     for reader in readers:
         messages, answers, tools = reader()
@@ -356,23 +359,6 @@ def _read_content(attributes: Json, events: Sequence[Event]) -> tuple[Json, Json
     return None
 
 
-def _parse_json(value: object) -> Any:
-    """Reads an attribute that is JSON in a text, or a structured value."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-
-
-def _list_objects(value: object) -> list[Json]:
-    value = _parse_json(value)
-    return (
-        [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
-    )
-
-
 def _read_conventions(
     attributes: Json, events: Sequence[Event]
 ) -> tuple[list[Json], list[Json], list[Json]]:
@@ -384,24 +370,24 @@ def _read_conventions(
         {},
     )
     known_fields = {**details, **attributes}
-    system = _parse_json(known_fields.get("gen_ai.system_instructions"))
+    system = parse_json(known_fields.get("gen_ai.system_instructions"))
     parts = (
         [{"type": "text", "content": system}]
         if isinstance(system, str)
-        else _list_objects(system)
+        else list_objects(system)
     )
     messages = _convert_parts({"role": "system", "parts": parts}) if parts else []
-    for message in _list_objects(known_fields.get("gen_ai.input.messages")):
+    for message in list_objects(known_fields.get("gen_ai.input.messages")):
         messages += _convert_parts(message)
     answers = [
         {**turn, "finish_reason": message.get("finish_reason")}
-        for message in _list_objects(known_fields.get("gen_ai.output.messages"))
+        for message in list_objects(known_fields.get("gen_ai.output.messages"))
         for turn in _convert_parts(message)
     ]
     return (
         messages,
         answers,
-        [*map(_convert_tool, _list_objects(known_fields.get("gen_ai.tool.definitions")))],
+        [*map(_convert_tool, list_objects(known_fields.get("gen_ai.tool.definitions")))],
     )
 
 
@@ -444,12 +430,8 @@ def _build_tool_turn(id_: object, response: object) -> Json:
     return {
         "role": "tool",
         "tool_call_id": str(id_ or ""),
-        "content": _write_text(response),
+        "content": write_text(response),
     }
-
-
-def _write_text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _convert_call(call: Json) -> Json:
@@ -459,7 +441,7 @@ def _convert_call(call: Json) -> Json:
     arguments = function.get("arguments")
     function_fields = {
         "name": str(function.get("name")),
-        "arguments": "{}" if arguments in (None, "") else _write_text(arguments),
+        "arguments": "{}" if arguments in (None, "") else write_text(arguments),
     }
     return {
         "id": str(call.get("id") or ""),
@@ -470,10 +452,10 @@ def _convert_call(call: Json) -> Json:
 
 def _convert_tool(tool: Json) -> Json:
     """Converts a tool's definition, flat or with a `function`."""
-    inner = _parse_json(tool.get("function"))
+    inner = parse_json(tool.get("function"))
     function = dict(inner) if isinstance(inner, dict) else dict(tool)
     function.pop("type", None)
-    function["parameters"] = _parse_json(function.get("parameters")) or {}
+    function["parameters"] = parse_json(function.get("parameters")) or {}
     return {"type": "function", "function": function}
 
 
@@ -481,16 +463,16 @@ def _convert_message(message: Json) -> Json:
     """Converts a message with `content`, which may be JSON of a list of parts."""
     content = message.get("content")
     if isinstance(content, str) and content.startswith("[{"):
-        content = _parse_json(content)
+        content = parse_json(content)
     converted = {"role": str(message.get("role") or "user"), "content": content}
-    if calls := _list_objects(message.get("tool_calls")):
+    if calls := list_objects(message.get("tool_calls")):
         converted["tool_calls"] = [*map(_convert_call, calls)]
     id_ = message.get("tool_call_id") or (
         message.get("id") if converted["role"] == "tool" else None
     )
     if converted["role"] == "tool":
         converted["tool_call_id"] = str(id_ or "")
-        converted["content"] = _write_text(content)
+        converted["content"] = write_text(content)
     return converted
 
 
@@ -499,17 +481,17 @@ def _read_events(events: Sequence[Event]) -> tuple[list[Json], list[Json], list[
     messages: list[Json] = []
     answers: list[Json] = []
     for name, fields in events:
-        nested = _parse_json(fields.get("gen_ai.event.content"))
+        nested = parse_json(fields.get("gen_ai.event.content"))
         all_fields = {**fields, **(nested if isinstance(nested, dict) else {})}
         if name == "gen_ai.content.prompt":
-            messages += map(_convert_message, _list_objects(all_fields.get("gen_ai.prompt")))
+            messages += map(_convert_message, list_objects(all_fields.get("gen_ai.prompt")))
         elif name == "gen_ai.content.completion":
-            spoken_turns = _list_objects(all_fields.get("gen_ai.completion"))
+            spoken_turns = list_objects(all_fields.get("gen_ai.completion"))
             answers += [
                 _convert_message({"role": "assistant", **turn}) for turn in spoken_turns
             ]
         elif name == "gen_ai.choice":
-            message = _parse_json(all_fields.get("message"))
+            message = parse_json(all_fields.get("message"))
             content = message if isinstance(message, dict) else all_fields
             turn = _convert_message({"role": "assistant", **content})
             answers.append({**turn, "finish_reason": all_fields.get("finish_reason")})
@@ -561,7 +543,7 @@ def _read_openinference(attributes: Json) -> tuple[list[Json], list[Json], list[
         _convert_tool(schema)
         for entry in _unflatten(attributes, "llm.tools.")
         if isinstance(
-            schema := _parse_json((entry.get("tool") or {}).get("json_schema")),
+            schema := parse_json((entry.get("tool") or {}).get("json_schema")),
             dict,
         )
     ]

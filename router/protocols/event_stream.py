@@ -92,6 +92,8 @@ class StreamFilter(SseParser):
         self.skips = False  # the router skips unreadable events
         self._calls: CallCollector | None = None  # None until a call arrives
         self.silence = False  # the route accepts empty answers
+        # The first event's input tokens are the router's estimate, and no count.
+        self.estimates_input = False
         self.request_body = ""  # the client's
         self._own_ids: AnswerIds | None = None  # None until an answer needs an id
         self._json_name = json_name

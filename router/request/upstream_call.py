@@ -203,6 +203,7 @@ class UpstreamCalls:
             if request.stream:
                 check_content_type(reply.named, b"text/event-stream")
                 events = self._build_filter(job)
+                events.estimates_input = reply.estimates_input
                 held = await _read_until_commit(reply, events, _limit_held_bytes(job))
                 stream = self._build_stream(job, attempt, reply, events, on_end, held)
                 reply = None  # the stream closes it

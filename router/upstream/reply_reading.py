@@ -173,6 +173,8 @@ def _rewrite_lines(rewrite: Rewrite, data: bytes) -> bytes:
 class BridgedReply(WrappedReply):
     """An answer in the client's protocol. Status and headers are the provider's."""
 
+    estimates_input = True
+
     def __init__(
         self,
         reply: UpstreamReply,

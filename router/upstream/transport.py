@@ -78,6 +78,8 @@ class UpstreamReply:
     _arriving: AsyncIterator[bytes] | None = None  # the chunks that `pass_on` reads
     # The provider's usage, if a translation wrote the one in the body; None if it sent none.
     given_usage: object = None
+    # The translation of a stream begins it with an estimate of the input tokens.
+    estimates_input: bool = False
 
     @property
     def named(self) -> Mapping[bytes, bytes]:

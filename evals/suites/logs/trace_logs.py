@@ -239,9 +239,16 @@ def _read_time(fields: Fields, places: Places, place: str) -> datetime:
 
 
 def _count(fields: Fields, form: TraceForm, word: str, places: Places) -> int | None:
-    """Counts the tokens of input or output. word: the part of a kind's name in `usage`."""
+    """Counts the tokens of input or output. word: the part of a kind's name in `usage`.
+
+    The kinds add up, unless the total shows that the others are parts of `input` and `output`.
+    """
     usage = _parse_json(_find(fields, form.usage))
     if isinstance(usage, Mapping):
+        whole = [read_number(usage.get(name)) for name in ("input", "output")]
+        total = read_number(usage.get("total"))
+        if total and None not in whole and total == sum(n or 0 for n in whole):
+            return count_tokens(usage.get(word))
         counts = [read_number(value) for name, value in usage.items() if word in str(name)]
         if known := [count for count in counts if count]:
             return count_tokens(sum(known))

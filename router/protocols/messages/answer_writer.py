@@ -51,10 +51,16 @@ def write_message(answer: WholeAnswer, maker: str = "") -> bytes:
 
 
 class MessageEventWriter:
-    """Writes a stream's events. maker: the target that made the thinking."""
+    """Writes a stream's events.
 
-    def __init__(self, maker: str = "") -> None:
+    maker: the target that made the thinking. input_tokens: an estimate for the first event,
+    because a chat counts its tokens only at the end. Claude Code shows the estimate as the
+    used context: https://github.com/router-for-me/CLIProxyAPI/issues/1700.
+    """
+
+    def __init__(self, maker: str = "", input_tokens: int = 0) -> None:
         self._maker_mark = _maker_mark(maker)
+        self._input_tokens = input_tokens
         self._number = -1
         self._kind = BlockKind.TEXT
 
@@ -65,7 +71,9 @@ class MessageEventWriter:
             "stop_reason": None,
             "stop_sequence": None,
         }
-        usage = message_usage(NO_USAGE._replace(tier=head.tier))
+        usage = message_usage(
+            NO_USAGE._replace(input_tokens=self._input_tokens, tier=head.tier)
+        )
         return write_event("message_start", {"message": {**start, "usage": usage}})
 
     def open(self, block: AnswerBlock) -> bytes:

@@ -275,7 +275,7 @@ class MessagesStream(StreamFilter):
         if message is None or not isinstance(message.value, dict):
             return ()
         self.given_usage = message.value.get("usage")
-        self._usage = read_message_tokens(self.given_usage)
+        self._usage = None if self.estimates_input else read_message_tokens(self.given_usage)
         spans = member_spans(text, message.start, message.value).values
         edits = [*self._model_edit(spans.get("model"))]
         if not message.value.get("id", True):
