@@ -1,9 +1,9 @@
-"""Measures how often people's labels give a wrong verdict beside good, biased and worthless
-judges, and how many labels a right verdict needs:
+"""Measures how often people's labels of drawn callers give a wrong verdict beside good, biased
+and worthless judges, and how many labels a right verdict needs:
 `python -m benchmarks.gate.label_cells [--runs 2000]`.
 
-Each population lies exactly at the null hypothesis, and labelling stops at the first e-value
-that suffices. The wrong rules show that these cells can fail.
+Each traffic lies exactly at the null hypothesis, and each run draws other callers from it. The
+wrong rules show that these cells can fail.
 """
 
 import argparse
@@ -16,26 +16,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.print_rows import print_rows
-from harness.gate.arrays import log_mean_rows
-from harness.gate.offline.label_evidence import estimate_share, log_payoffs
+from harness.gate.offline.design import REJECT_LOG_E
+from harness.gate.offline.label_evidence import log_payoffs
 from harness.gate.offline.label_forecast import (
     LabelRuns,
+    SimulatedBlock,
+    decide_late,
     joint_pairs,
+    log_mean_stakes,
     round_shares,
     simulate_labels,
 )
 from harness.gate.offline.label_plan import (
     JUDGE_LEVELS,
-    MOST_STAKED,
     TIE,
     LabelDesign,
     LabelStep,
     plan_label,
+    size_blocks,
 )
 from harness.gate.suite_plan import Claim
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 PAIRS: Final = 3_000
 RUNS: Final = 2_000
@@ -131,61 +135,49 @@ class LabelUse:
     quantile_80: int
 
 
-@dataclass(frozen=True)
-class LabelledPair:
-    """One drawn pair of each run, with the state before the draw."""
-
-    open_weight: Floats
-    known: Floats
-    judged: Ints
-    label: Floats
-    step: LabelStep
-
-    def value(self, step: LabelStep) -> Floats:
-        return estimate_share(step, self.open_weight, self.known, self.judged, self.label)
+# Computes the value Z of a block of each run from its step.
+Value = Callable[[SimulatedBlock, LabelStep], Floats]
+# Chooses the pairs of a block that may be drawn for a label (runs, callers), from the kinds.
+Choice = Callable[[Ints], Bools]
 
 
-# Chooses the rates of the draw from the planned rates and the open weights.
-Draw = Callable[[Floats, Floats], Floats]
-# Computes the value Z of a labelled pair.
-Value = Callable[[LabelledPair], Floats]
+def planned_value(block: SimulatedBlock, step: LabelStep) -> Floats:
+    return block.value(step)
 
 
-def planned_draw(rates: Floats, _: Floats) -> Floats:
-    return rates
-
-
-def planned_value(pair: LabelledPair) -> Floats:
-    return pair.value(pair.step)
-
-
-def draw_judge_wins(rates: Floats, open_weight: Floats) -> Floats:
-    """Takes half of the draw from the judge's wins: the worst choice that is allowed."""
-    uniform = np.full_like(rates, 1.0) / open_weight.sum(axis=1, keepdims=True)
-    wins = open_weight[:, _WIN]
-    chosen = np.zeros_like(rates)
-    chosen[:, _WIN] = 1.0 / np.where(wins > 0.0, wins, 1.0)
-    return np.asarray(np.where(wins[:, None] > 0.0, (uniform + chosen) / 2.0, uniform))
-
-
-def tune_on_this_label(pair: LabelledPair) -> Floats:
+def tune_on_this_label(block: SimulatedBlock, step: LabelStep) -> Floats:
     """Chooses the weight of the predictions, 0 or 1, that suits this label better."""
-    without = replace(pair.step, predicted=np.zeros_like(pair.step.predicted))
-    return np.maximum(pair.value(pair.step), pair.value(without))
+    without = replace(step, predicted=np.zeros_like(step.predicted))
+    return np.maximum(block.value(step), block.value(without))
 
 
-def choose_rates_after_the_label(pair: LabelledPair) -> Floats:
-    """Reports the planned rates or uniform rates, which suits this label better."""
-    uniform = 1.0 / pair.open_weight.sum(axis=1, keepdims=True)
-    other = replace(pair.step, rates=np.repeat(uniform, 3, axis=1))
-    return np.maximum(pair.value(pair.step), pair.value(other))
+def skip_judge_wins(kinds: Ints) -> Bools:
+    """Never labels a pair that the judge is sure about, if the block has another one."""
+    others = kinds // len(JUDGE_LEVELS) != _WIN
+    return np.asarray(others | ~others.any(axis=1, keepdims=True))
 
 
-def skip_judge_wins(rates: Floats, open_weight: Floats) -> Floats:
-    """Draws without a floor: never a pair that the judge is sure about."""
-    chosen = np.array(rates)
-    chosen[:, _WIN] = 0.0
-    return np.asarray(chosen / (open_weight * chosen).sum(axis=1, keepdims=True))
+def exchange_losses(kinds: Ints) -> Bools:
+    """Exchanges a pair that the incumbent wins for another pair of its block."""
+    others = kinds % len(JUDGE_LEVELS) != 0
+    return np.asarray(others | ~others.any(axis=1, keepdims=True))
+
+
+class ChosenRuns(LabelRuns):
+    """Runs in which the person labels only some pairs of a block."""
+
+    choice: Choice | None = None
+
+    def label_block(self, start: int, callers: int, rng: np.random.Generator) -> SimulatedBlock:
+        block = super().label_block(start, callers, rng)
+        if self.choice is None:
+            return block
+        kinds = self.kinds[:, start : start + callers].astype(np.int64)
+        upto = np.cumsum(self.choice(kinds), axis=1)
+        chosen = (rng.random(len(kinds))[:, None] * upto[:, -1:] >= upto).sum(axis=1)
+        kind = kinds[np.arange(len(kinds)), chosen]
+        label = np.asarray(JUDGE_LEVELS)[kind % len(JUDGE_LEVELS)]
+        return replace(block, judged=kind // len(JUDGE_LEVELS), label=label)
 
 
 def measure_false_verdicts(
@@ -194,25 +186,29 @@ def measure_false_verdicts(
     *,
     pairs: int = PAIRS,
     rule: str = "Swapgate's",
-    draw: Draw = planned_draw,
     value: Value = planned_value,
+    choice: Choice | None = None,
     most: int | None = None,
 ) -> FalseVerdicts:
     """Labels the pairs of a population at the null hypothesis, without a stop."""
     states, design = null_population(judge, pairs, runs)
+    states.choice = choice
     rng = np.random.default_rng(_SEED)
     passing = np.zeros((runs, len(design.gains)))
     failing = np.zeros_like(passing)
     passed = np.zeros(runs, dtype=np.bool_)
     failed = np.zeros_like(passed)
-    # The last pairs decide nothing: their labels are all known.
-    for _ in range(min(most or pairs, pairs - len(JUDGE_LEVELS))):
-        pair = _label_pair(states, design, draw, rng)
-        found = value(pair)
-        passing += _safe_payoffs(pair.step.passing, found - design.theta0)
-        failing += _safe_payoffs(pair.step.failing, design.rejected_below - found)
-        passed |= _log_mean(passing) >= design.enough_log_e
-        failed |= _log_mean(failing) >= design.reject_log_e
+    values = []
+    enough = -np.log(design.early_share(pairs) * design.alpha)
+    for block, step in _label_blocks(states, design, rng, most):
+        found = value(block, step)
+        values.append(found)
+        passing += _safe_payoffs(step.passing, found - design.theta0)
+        failing += _safe_payoffs(step.failing, design.theta0 - found)
+        passed |= log_mean_stakes(passing) >= enough
+        failed |= log_mean_stakes(failing) >= REJECT_LOG_E
+    if most is None:
+        passed |= decide_late(np.stack(values, axis=1), design, pairs)
     return FalseVerdicts(
         judge.name, pairs, rule, runs, float(passed.mean()), float(failed.mean())
     )
@@ -226,8 +222,9 @@ def measure_fixed_test(judge: JudgedPairs, runs: int) -> FalseVerdicts:
     squares = np.zeros(runs)
     passed = np.zeros(runs, dtype=np.bool_)
     failed = np.zeros_like(passed)
-    for labels in range(1, _WRONG_LABELS + 1):
-        found = planned_value(_label_pair(states, design, planned_draw, rng)) - design.theta0
+    labelled = _label_blocks(states, design, rng, _WRONG_LABELS)
+    for labels, (block, step) in enumerate(labelled, start=1):
+        found = planned_value(block, step) - design.theta0
         total += found
         squares += found**2
         if labels >= _LOOKED_FROM:
@@ -240,58 +237,35 @@ def measure_fixed_test(judge: JudgedPairs, runs: int) -> FalseVerdicts:
     )
 
 
-def null_population(judge: JudgedPairs, pairs: int, runs: int) -> tuple[LabelRuns, LabelDesign]:
-    """Builds runs whose true win share is exactly at the null hypothesis of the design."""
-    states = LabelRuns(judge.pairs(TIE - MARGIN, pairs), 0, runs)
-    return states, LabelDesign(Claim.NON_INFERIOR, margin=TIE - states.win_share)
+def null_population(
+    judge: JudgedPairs, pairs: int, runs: int
+) -> tuple[ChosenRuns, LabelDesign]:
+    """Draws callers of each run from a traffic exactly at the null hypothesis of the design."""
+    shares = judge.pairs(TIE - MARGIN, pairs) / pairs
+    states = ChosenRuns.draw(shares, pairs, runs, np.random.default_rng(_SEED + 1))
+    win_share = float(shares.sum(axis=0) @ np.asarray(JUDGE_LEVELS))
+    return states, LabelDesign(Claim.NON_INFERIOR, margin=TIE - win_share)
 
 
-def _label_pair(
+def _label_blocks(
     states: LabelRuns,
     design: LabelDesign,
-    draw: Draw,
     rng: np.random.Generator,
-) -> LabelledPair:
-    open_weight = states.open_weight
-    known = states.known
-    step = plan_label(open_weight, (known, known), states.counts, design)
-    if draw is not planned_draw:
-        step = _redraw(step, draw(step.rates, open_weight), open_weight, known, design)
-    judged, preferred = states.draw(step.rates, rng)
-    states.add(judged, preferred)
-    return LabelledPair(open_weight, known, judged, np.asarray(JUDGE_LEVELS)[preferred], step)
-
-
-def _redraw(
-    step: LabelStep,
-    rates: Floats,
-    open_weight: Floats,
-    known: Floats,
-    design: LabelDesign,
-) -> LabelStep:
-    """Changes the rates of a step, and lowers its stakes to the new largest loss."""
-    can_come = (open_weight > 0.0) & (rates > 0.0)
-    rate = np.where(can_come, rates, np.inf)
-    expected = known + (open_weight * step.predicted).sum(axis=1)
-    lowest = expected - (step.predicted / rate).max(axis=1)
-    highest = expected + ((1.0 - step.predicted) / rate).max(axis=1)
-    lost = (design.theta0 - lowest, highest - design.rejected_below)
-    passing, failing = (MOST_STAKED / np.maximum(each, 1e-3)[:, None] for each in lost)
-    return LabelStep(
-        step.predicted,
-        rates,
-        np.minimum(step.passing, passing),
-        np.minimum(step.failing, failing),
-    )
+    most: int | None,
+) -> Iterator[tuple[SimulatedBlock, LabelStep]]:
+    """Labels a pair of each block, with the step that was planned before."""
+    start = 0
+    for callers in size_blocks(states.kinds.shape[1], design)[:most]:
+        step = plan_label(states.composition, states.counts, callers, design)
+        block = states.label_block(start, callers, rng)
+        start += callers
+        yield block, step
+        states.count(block)
 
 
 def _safe_payoffs(stakes: Floats, excess: Floats) -> Floats:
     """Pays a bet. A wrong rule may lose more than its capital, which then stays almost 0."""
     return log_payoffs(stakes, np.maximum(excess, -0.999 / stakes.max(axis=-1)))
-
-
-def _log_mean(logs: Floats) -> Floats:
-    return log_mean_rows([logs[:, stake] for stake in range(logs.shape[1])])
 
 
 def measure_right_rule(runs: int) -> Iterator[FalseVerdicts]:
@@ -300,9 +274,6 @@ def measure_right_rule(runs: int) -> Iterator[FalseVerdicts]:
     biased = JUDGES[6]
     for pairs in (200, 1_000):
         yield measure_false_verdicts(biased, runs, pairs=pairs)
-    yield measure_false_verdicts(
-        biased, runs, rule="draws the judge's wins", draw=draw_judge_wins
-    )
 
 
 def measure_wrong_rules(runs: int) -> Iterator[FalseVerdicts]:
@@ -318,15 +289,15 @@ def measure_wrong_rules(runs: int) -> Iterator[FalseVerdicts]:
     yield measure_false_verdicts(
         biased,
         runs,
-        rule="wrong: rates chosen after the label",
-        value=choose_rates_after_the_label,
+        rule="wrong: the incumbent's wins are exchanged after the label",
+        choice=exchange_losses,
         most=_WRONG_LABELS,
     )
     yield measure_false_verdicts(
         biased,
         runs,
-        rule="wrong: no floor, the judge's wins are never drawn",
-        draw=skip_judge_wins,
+        rule="wrong: the judge's wins are not drawn",
+        choice=skip_judge_wins,
         most=_WRONG_LABELS,
     )
     yield measure_fixed_test(biased, runs)
@@ -342,9 +313,10 @@ def measure_use(runs: int) -> Iterator[LabelUse]:
 def measure_use_of(judge: JudgedPairs, margin: float, distance: int, runs: int) -> LabelUse:
     """Counts labels beside one judge. distance: from the null hypothesis, in points."""
     design = LabelDesign(Claim.NON_INFERIOR, margin)
-    counts = judge.pairs(design.theta0 + distance / 100.0)
-    found = simulate_labels(LabelRuns(counts, 0, runs), design, _SEED, PAIRS // 2)
-    used = np.where(found.passed, found.labels, PAIRS // 2)
+    shares = judge.pairs(design.theta0 + distance / 100.0) / PAIRS
+    states = LabelRuns.draw(shares, PAIRS, runs, np.random.default_rng(_SEED + 1))
+    found = simulate_labels(states, design, _SEED)
+    used = np.where(found.passed, found.labels, PAIRS)
     median, late = (int(np.quantile(used, share)) for share in (0.5, 0.8))
     return LabelUse(judge.name, margin, distance, float(found.passed.mean()), median, late)
 
@@ -353,8 +325,8 @@ def measure_use_of(judge: JudgedPairs, margin: float, distance: int, runs: int) 
 MOST_LABELS: Final = {
     ("usual", 0.05, 5): 385,
     ("usual", 0.1, 10): 88,
-    ("good", 0.05, 5): 174,
-    ("good", 0.1, 10): 53,
+    ("good", 0.05, 5): 235,
+    ("good", 0.1, 10): 67,
 }
 
 

@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.print_rows import print_rows
+from harness.gate.offline.design import REJECT_LOG_E
 from harness.gate.offline.label_evidence import (
     DrawnPair,
     LabelEvidence,
+    PairBlock,
     PairWeights,
     judge_labels,
 )
@@ -31,6 +33,7 @@ from harness.gate.offline.label_plan import (
     LabelDesign,
     LabelStep,
     plan_label,
+    size_blocks,
 )
 from harness.gate.suite_plan import Claim
 
@@ -50,7 +53,6 @@ _OVERLAP: Final = 0.1  # share of the draws that two people label
 _DISPUTED: Final = 0.4  # share of the pairs in which two people prefer opposite answers
 _UNACCEPTABLE: Final = 0.1  # share of each model's answers, at the guard's null hypothesis
 _MANY_PAIRS: Final = 3_000
-_MANY_LABELS: Final = 600
 _READ_EVERY: Final = 10  # labels, in the cells of the guard
 
 
@@ -69,11 +71,6 @@ class PairPopulation:
     def win_share(self) -> float:
         """The mean preference of all people."""
         return float(self.preferred.mean())
-
-    @property
-    def weights(self) -> PairWeights:
-        shares = np.bincount(self.judged, minlength=len(JUDGE_LEVELS)) / len(self.judged)
-        return PairWeights(0.0, (float(shares[0]), float(shares[1]), float(shares[2])))
 
 
 @dataclass(frozen=True)
@@ -199,68 +196,62 @@ def press_one_key(_: PairPopulation, drawn: Ints, chance: np.random.Generator) -
     return GivenLabels(label, label)
 
 
+@dataclass(frozen=True)
+class LabelledRun:
+    """One run: the blocks of callers in random order, and a labelled pair of each."""
+
+    blocks: list[PairBlock]
+    drawn: list[DrawnPair]
+
+
 def simulate_labels(
     population: PairPopulation,
     labeller: Labeller,
     design: LabelDesign,
     runs: int,
-    *,
-    most: int | None = None,
-) -> Iterator[list[DrawnPair]]:
-    """Labels all pairs, or at most `most`, in independent runs, and yields each run's draws."""
-    draws = [*_draw_pairs(population, labeller, design, runs, most or len(population.judged))]
-    for run in range(runs):
-        yield [_pair_of(population, draw, run) for draw in draws]
-
-
-@dataclass(frozen=True)
-class _Draw:
-    drawn: Ints
-    labels: GivenLabels
-    step: LabelStep
-
-
-def _draw_pairs(
-    population: PairPopulation,
-    labeller: Labeller,
-    design: LabelDesign,
-    runs: int,
-    most: int,
-) -> Iterator[_Draw]:
+) -> Iterator[LabelledRun]:
+    """Labels a pair of each block, in independent runs with the same pairs."""
     chance = np.random.default_rng(_SEED)
     size = len(population.judged)
-    levels = np.eye(len(JUDGE_LEVELS))[population.judged]
-    is_open = np.ones((runs, size))
-    low, high = np.zeros(runs), np.zeros(runs)
+    order = chance.permuted(np.repeat(np.arange(size)[None], runs, axis=0), axis=1)
+    levels = np.eye(len(JUDGE_LEVELS))
+    seen = np.zeros((runs, 1 + len(JUDGE_LEVELS)))
     counts = LabelCounts.empty(runs)
     every = np.arange(runs)
-    for _ in range(most):
-        step = plan_label(is_open @ levels / size, (low, high), counts, design)
-        upto = np.cumsum(is_open * step.rates[:, population.judged], axis=1)
-        drawn = (chance.random(runs)[:, None] * upto[:, -1:] >= upto).sum(axis=1)
-        labels = labeller(population, drawn, chance)
-        yield _Draw(drawn, labels, step)
-        is_open[every, drawn] = 0.0
-        low = low + labels.low / size
-        high = high + labels.high / size
+    found = [LabelledRun([], []) for _ in range(runs)]
+    start = 0
+    for callers in size_blocks(size, design):
+        step = plan_label(seen, counts, callers, design)
+        chosen = order[:, start : start + callers]
+        start += callers
+        shares = levels[population.judged[chosen]].mean(axis=1)
+        seen[:, 1:] += callers * shares
+        pairs = chosen[every, chance.integers(callers, size=runs)]
+        labels = labeller(population, pairs, chance)
         known = labels.low == labels.high
-        judged = population.judged[drawn]
+        judged = population.judged[pairs]
         counts.labels[every, judged] += known
         counts.total[every, judged] += known * labels.low
         counts.squares[every, judged] += known * labels.low**2
+        for run in range(runs):
+            low, middle, high = shares[run].tolist()
+            found[run].blocks.append(PairBlock(callers, PairWeights(0.0, (low, middle, high))))
+            found[run].drawn.append(_pair_of(population, int(pairs[run]), labels, step, run))
+    yield from found
 
 
-def _pair_of(population: PairPopulation, draw: _Draw, run: int) -> DrawnPair:
-    index = int(draw.drawn[run])
-    low, high = float(draw.labels.low[run]), float(draw.labels.high[run])
-    step = draw.step
+def _pair_of(
+    population: PairPopulation, pair: int, labels: GivenLabels, step: LabelStep, run: int
+) -> DrawnPair:
+    low = float(labels.low[run])
+    high = float(labels.high[run])
     return DrawnPair(
-        int(population.judged[index]),
+        int(population.judged[pair]),
         1.0 / len(population.judged),
-        LabelStep(step.predicted[run], step.rates[run], step.passing[run], step.failing[run]),
+        LabelStep(step.predicted[run], step.passing[run], step.failing[run]),
         low,
         high,
-        float(population.unacceptable[index]) if low == high else None,
+        float(population.unacceptable[pair]) if low == high else None,
     )
 
 
@@ -271,17 +262,15 @@ def measure_labeller(
     claim: Claim,
     runs: int,
     *,
-    most: int | None = None,
     goal: float | None = MOST_FALSE,
 ) -> LabellerCell:
     """Measures one labeller. The claim's null hypothesis is the population's win share."""
     design = _design_at(claim, population.win_share)
-    labelled = simulate_labels(population, labeller, design, runs, most=most)
-    found = [judge_labels(population.weights, pairs, design) for pairs in labelled]
-    passed = [each.log_e_passing >= design.enough_log_e for each in found]
-    failed = [each.log_e_failing >= design.reject_log_e for each in found]
-    # The test alone: with labels of all pairs, `is_shown` would compare the counts.
-    harm = [each.harm.log_e_most >= design.reject_log_e for each in found]
+    labelled = simulate_labels(population, labeller, design, runs)
+    found = [judge_labels(run.blocks, run.drawn, design) for run in labelled]
+    passed = [each.p_passing <= design.alpha for each in found]
+    failed = [each.log_e_failing >= REJECT_LOG_E for each in found]
+    harm = [each.harm.is_shown for each in found]
     return LabellerCell(
         name,
         claim,
@@ -324,16 +313,15 @@ def measure_labellers(runs: int) -> Iterator[LabellerCell]:
 
 
 def measure_dispute(claim: Claim, runs: int) -> Iterator[LabellerCell]:
-    """Measures two people against the mean of both, over few pairs, all labelled, and many.
+    """Measures two people against the mean of both, over few pairs and many.
 
-    The claim is about the person to whom chance gives each pair. With few pairs, chance may
-    give a person more of the pairs that this person prefers; so no goal holds there.
+    Chance gives each pair to one of them, so each label is a draw from both people's.
     """
     name = "two people, opposite in 40 % of the pairs"
     few = build_dispute(null_share(claim), PAIRS)
-    yield measure_labeller(name, label_truly, few, claim, runs, goal=None)
+    yield measure_labeller(name, label_truly, few, claim, runs)
     many = build_dispute(null_share(claim), _MANY_PAIRS)
-    yield measure_labeller(name, label_truly, many, claim, runs // 2, most=_MANY_LABELS)
+    yield measure_labeller(name, label_truly, many, claim, runs // 2)
 
 
 @dataclass(frozen=True)
@@ -356,8 +344,7 @@ def measure_guard(ours: float, theirs: float, runs: int) -> GuardCell:
     population = build_population(TIE, ours=ours, theirs=theirs)
     design = LabelDesign(Claim.NON_INFERIOR, 2.0 * MARGIN)
     ends = [
-        _find_end(population, pairs, design)
-        for pairs in simulate_labels(population, label_truly, design, runs)
+        _find_end(run, design) for run in simulate_labels(population, label_truly, design, runs)
     ]
     passed = np.mean([end.passes for end in ends])
     failed = np.mean([end.harm.is_shown for end in ends])
@@ -365,15 +352,13 @@ def measure_guard(ours: float, theirs: float, runs: int) -> GuardCell:
     return GuardCell(ours, theirs, runs, float(passed), float(failed), labels)
 
 
-def _find_end(
-    population: PairPopulation, pairs: list[DrawnPair], design: LabelDesign
-) -> LabelEvidence:
+def _find_end(run: LabelledRun, design: LabelDesign) -> LabelEvidence:
     """Returns the first evidence that ends the labelling."""
-    for labels in range(_READ_EVERY, len(pairs), _READ_EVERY):
-        found = judge_labels(population.weights, pairs[:labels], design)
+    for labels in range(_READ_EVERY, len(run.drawn), _READ_EVERY):
+        found = judge_labels(run.blocks, run.drawn[:labels], design)
         if found.is_decided:
             return found
-    return judge_labels(population.weights, pairs, design)
+    return judge_labels(run.blocks, run.drawn, design)
 
 
 def print_labeller_cells(runs: int) -> list[LabellerCell]:

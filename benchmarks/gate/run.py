@@ -13,8 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from benchmarks.gate.drawn_cells import RUNS as DRAWN_RUNS
-from benchmarks.gate.drawn_cells import measure_draws
+from benchmarks.gate.drawn_cells import print_drawn_cells
 from benchmarks.gate.file_levels import RUNS, measure_file_levels
 from benchmarks.gate.gate_benchmark import (
     MOST_FALSE_WORST,
@@ -142,9 +141,8 @@ def main() -> int:
 
 def print_labels() -> list[object]:
     """Prints the tables of people's labels, and returns the cells that miss their goal."""
-    drawn = [*measure_draws(DRAWN_RUNS)]
-    print_rows("labels of few drawn callers: candidates that pass", drawn)
     return [
+        *print_drawn_cells(LABEL_RUNS),
         *print_label_cells(LABEL_RUNS),
         *print_labeller_cells(LABELLER_RUNS),
         *print_people_pairs(VOTES, LABEL_RUNS),

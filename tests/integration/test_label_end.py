@@ -11,7 +11,7 @@ from harness.gate.offline import people_claims
 from harness.gate.offline.label_evidence import (
     DrawnPair,
     LabelEvidence,
-    PairWeights,
+    PairBlock,
     judge_labels,
 )
 from harness.gate.offline.label_plan import LabelDesign
@@ -28,9 +28,9 @@ def test_a_pair_whose_label_cannot_matter_is_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def decide_by_the_draw(
-        weights: PairWeights, drawn: Sequence[DrawnPair], design: LabelDesign
+        blocks: Sequence[PairBlock], drawn: Sequence[DrawnPair], design: LabelDesign
     ) -> LabelEvidence:
-        found = judge_labels(weights, drawn, design)
+        found = judge_labels(blocks, drawn, design)
         return replace(found, outcome="promote") if found.drawn >= ENOUGH else found
 
     world = SmallInstallation(tmp_path)

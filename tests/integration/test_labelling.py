@@ -149,7 +149,7 @@ def test_the_step_is_stored_before_the_label_and_never_changes(
         assert Labels(tx).of_labelling(started.id) == []
     label_pairs.give_label(ctx, ada, started.id, found.pair.number, LabelChoice.A)
 
-    assert set(draw.step) == {"predicted", "rates", "passing", "failing"}
+    assert set(draw.step) == {"predicted", "passing", "failing"}
     with world.store.read() as tx:
         assert LabelDraws(tx).of_labelling(started.id) == [draw]
 
@@ -334,13 +334,6 @@ def test_a_second_labelling_of_the_same_pairs_is_refused(
         label_pairs.start_labelling(world.context(), ada, proposal.id)
 
 
-def test_a_claim_about_traffic_needs_many_drawn_pairs(
-    world: SmallInstallation, proposal: Proposal, ada: Actor
-) -> None:
-    with pytest.raises(InputError, match="needs at least 2,000 drawn pairs"):
-        label_pairs.start_labelling(world.context(), ada, proposal.id, traffic=True)
-
-
 def test_a_forged_label_is_not_counted(
     world: SmallInstallation, proposal: Proposal, ada: Actor
 ) -> None:
@@ -423,7 +416,7 @@ def test_a_person_labels_in_the_terminal_stops_and_continues_until_it_ends(
     last = press("t", "colours", "--skipped", exits=4)
 
     for shown in (refused, plan, first):
-        assert "labels in the median" in shown
+        assert "% of labellings of so few callers" in shown
         assert "at the usual correlation of 0.6 between judge and people" in shown
     assert "nothing was started" in refused
     assert first.count("── answer A") == first.count("── answer B") == 3

@@ -41,7 +41,7 @@ def labelled(
     """A labelling of 300 pairs with some labels. prefer: the person's label, by the judge's
     preference and the number of the pair.
     """
-    items = tuple(LabelledItem(f"i{n}", 1 / 300, judged(n)) for n in range(300))
+    items = tuple(LabelledItem(f"i{n}", 1 / 300, judged(n), n) for n in range(300))
     labelling = Labelling(
         id="lb_1",
         proposal="p_1",
@@ -57,10 +57,11 @@ def labelled(
         created_at=NOW,
     )
     state = LabellingState(labelling, (), ())
+    blocks = labelling.list_blocks()
     for number in range(1, count + 1):
         pairs = build_drawn_pairs(labelling, state.draws, state.labels)
-        step = plan_next_label(labelling.weights, pairs, DESIGN)
-        item = draw_item(labelling, (draw.item for draw in state.draws), step, number)
+        step = plan_next_label([block.pairs for block in blocks], pairs, DESIGN)
+        item = draw_item(labelling, blocks[number - 1], number)
         at = NOW + timedelta(seconds=number)
         draw = LabelDraw("lb_1", number, item.item, ("pr_ada",), step.as_json(), at)
         label = prefer(item.judged or 0.0, number)
@@ -130,7 +131,7 @@ def test_the_correlation_is_the_same_if_both_models_change_places(seed: int) -> 
 
     state = labelled(40, prefer, spread)
     swapped_items = tuple(
-        LabelledItem(item.item, item.weight, 1.0 - (item.judged or 0.0))
+        LabelledItem(item.item, item.weight, 1.0 - (item.judged or 0.0), item.unit)
         for item in state.labelling.items
     )
     swapped = LabellingState(

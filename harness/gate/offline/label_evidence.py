@@ -1,20 +1,21 @@
-"""The evidence of people's labels: what the labels so far show about these pairs (statistics.md
-§1.23). Pure.
+"""The evidence of people's labels: what the labels so far show about the traffic behind these
+pairs (statistics.md §1.23). Pure.
 
-Each label pays the bets that its label step fixed before. So anyone may read the evidence after
-every label, and labelling may stop at any label: the e-value of a wrong claim reaches 1/alpha
-with a probability of at most alpha. A drawn pair without a label counts against both verdicts.
+Each block of callers pays the bets that its label step fixed before. So anyone may read the
+evidence after every label, and labelling may stop at any label: the e-value of a wrong claim
+reaches 1/alpha with a probability of at most alpha. When each block has its label, a test of
+all blocks has the rest of alpha. A drawn pair without a label counts against both verdicts.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Final
 
 from harness.frame.errors import InputError
 from harness.gate.arrays import ArrayLike, Floats, geometric_grid, log_mean, np, ordered_sum
 from harness.gate.offline.design import REJECT_LOG_E
+from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.label_plan import (
     TIE,
     LabelCounts,
@@ -26,13 +27,13 @@ from harness.gate.offline.label_plan import (
 _SLACK: Final = 1e-9
 _STRONG_LOG_E: Final = math.log(10.0)
 # Stakes of the guard of unacceptable answers, in shares of the largest possible loss.
-_GUARD_STAKES: Final = geometric_grid(0.02, 0.9, 15)
+_GUARD_STAKES: Final = np.asarray(geometric_grid(0.02, 0.9, 15))
 
 
 @dataclass(frozen=True, slots=True)
 class PairWeights:
-    """The weights of all pairs, with the sum 1: of the mechanically equal pairs together, and
-    of the open pairs by judge's preference (0, ½, 1).
+    """The weights of pairs, with the sum 1: of the mechanically equal pairs together, and of
+    the open pairs by judge's preference (0, ½, 1).
     """
 
     ties: float
@@ -47,12 +48,40 @@ class PairWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class DrawnPair:
-    """A pair that was drawn for a label, in the order of the draws.
+class PairBlock:
+    """A block of callers, with equal weights. A person labels one of its open pairs, drawn in
+    proportion to the weights of its pairs.
+    """
 
-    judged: index of the judge's preference in `JUDGE_LEVELS`. low and high: bounds of the
-    label, equal once it is complete; 0 and 1 without a label. unacceptable: the candidate's
-    answer counts 1, the incumbent's −1 (their difference), None without a label.
+    callers: int
+    pairs: PairWeights
+
+    @property
+    def open_share(self) -> float:
+        """The weight of the open pairs; 0 if the block needs no label."""
+        return math.fsum(self.pairs.open)
+
+    def value(self, step: LabelStep, judged: int, label: float) -> float:
+        """Estimates the win share without bias, by a label of one pair."""
+        levels = np.asarray(self.pairs.open)
+        found = estimate_share(
+            step,
+            np.asarray(self.pairs.ties),
+            levels,
+            np.asarray(judged),
+            np.asarray(label),
+        )
+        return float(found)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnPair:
+    """A pair that was drawn for a label: one of each block with open pairs, in their order.
+
+    judged: index of the judge's preference in `JUDGE_LEVELS`. weight: among all pairs. low and
+    high: bounds of the label, equal once it is complete; 0 and 1 without a label.
+    unacceptable: the candidate's answer counts 1, the incumbent's −1 (their difference), None
+    without a label.
     """
 
     judged: int
@@ -84,17 +113,16 @@ class HarmEvidence:
     incumbent's.
 
     log_e_labelled: now, by the draws with a label alone. log_e_most: the largest so far, if the
-    other draws count for the candidate. least, most: bounds of the difference of both rates.
+    other draws count for the candidate. may_grow: whether labels are left that may show it.
     """
 
     log_e_labelled: float
     log_e_most: float
-    least: float
-    most: float
+    may_grow: bool
 
     @property
     def is_shown(self) -> bool:
-        return self.log_e_most >= REJECT_LOG_E or self.least > _SLACK
+        return self.log_e_most >= REJECT_LOG_E
 
     @property
     def is_suspected(self) -> bool:
@@ -102,17 +130,16 @@ class HarmEvidence:
 
         A pair that is shown, but not labelled, does not weaken it.
         """
-        return self.log_e_labelled >= _STRONG_LOG_E and self.most > _SLACK
+        return self.log_e_labelled >= _STRONG_LOG_E and self.may_grow
 
 
 @dataclass(frozen=True, slots=True)
 class LabelEvidence:
     """What the labels show. outcome: promote | reject | inconclusive | running.
 
-    low and high: the win share of these pairs, if all missing labels count against the
-    candidate, or for it. estimate: the win share with predictions for missing labels, for
-    display. predicted: the predictions by the judge's preference, 0 if no pair is open. The
-    log e-values are the largest so far.
+    estimate: the win share of all pairs, with predictions for missing labels, for display.
+    predicted: the predictions by the judge's preference. The log e-values are the largest so
+    far. p_passing: of the e-value and the last test together.
     """
 
     outcome: str
@@ -120,10 +147,9 @@ class LabelEvidence:
     drawn: int
     estimate: float
     predicted: tuple[float, ...]
-    low: float
-    high: float
     log_e_passing: float
     log_e_failing: float
+    p_passing: float
     harm: HarmEvidence
 
     @property
@@ -141,50 +167,6 @@ class LabelEvidence:
         return self.is_decided and self.outcome == "promote" and not self.harm.is_shown
 
 
-class _Known:
-    """What is known about the pairs before a draw. Sums have the unit weight times label."""
-
-    def __init__(self, weights: PairWeights) -> None:
-        self.open_weight = np.array(weights.open)
-        self.drawn_weight = 0.0
-        self.low = TIE * weights.ties
-        self.high = TIE * weights.ties
-        self.unacceptable = 0.0  # at least this much
-        self.most_unacceptable = 0.0
-        self.counts = LabelCounts.empty()
-
-    def add(self, pair: DrawnPair) -> None:
-        left = self.open_weight[pair.judged] - pair.weight
-        # A level without pairs must not keep the sum's rounding error as its weight.
-        self.open_weight[pair.judged] = left if left > _SLACK else 0.0
-        self.drawn_weight += pair.weight
-        self.low += pair.weight * pair.low
-        self.high += pair.weight * pair.high
-        self.unacceptable += pair.weight * pair.least_unacceptable
-        most = 1.0 if pair.unacceptable is None else pair.unacceptable
-        self.most_unacceptable += pair.weight * most
-        if pair.is_labelled:
-            self.counts.labels[pair.judged] += 1.0
-            self.counts.total[pair.judged] += pair.low
-            self.counts.squares[pair.judged] += pair.low**2
-
-    def plan(self, design: LabelDesign) -> LabelStep:
-        bounds = (np.asarray(self.low), np.asarray(self.high))
-        return plan_label(self.open_weight, bounds, self.counts, design)
-
-    def share_with(self, pair: DrawnPair, label: float, known: float) -> float:
-        """Estimates the win share by a pair's label, with `known` about ties and draws."""
-        judged = np.asarray(pair.judged)
-        found = estimate_share(
-            pair.step,
-            self.open_weight,
-            np.asarray(known),
-            judged,
-            np.asarray(label),
-        )
-        return float(found)
-
-
 class _Capital:
     """The capital of one bet per stake, as logarithms. It starts at 1."""
 
@@ -199,40 +181,121 @@ class _Capital:
         self.log_most = max(self.log_most, self.log_now)
 
 
+class _Reading:
+    """The bets of the blocks in their order, and the first verdict."""
+
+    def __init__(self, blocks: Sequence[PairBlock], design: LabelDesign) -> None:
+        self.design = design
+        self.early_share = design.early_share(sum(block.callers for block in blocks))
+        self.outcome = "running"
+        self.passing = _Capital()
+        self.failing = _Capital()
+        self.harm = _Capital()
+        self.labelled_harm = _Capital()
+        self.values: list[float] = []  # of the blocks so far, the lower bounds
+        self._left = list(reversed(blocks))
+
+    @property
+    def open_blocks(self) -> int:
+        """How many blocks still need a label."""
+        return sum(block.open_share > 0.0 for block in self._left)
+
+    @property
+    def has_rest(self) -> bool:
+        return bool(self._left)
+
+    def read(self, pair: DrawnPair) -> None:
+        """Pays the blocks up to the pair's: equal answers need no label."""
+        while self._left[-1].open_share == 0.0:
+            self._pay_equal(pair.step)
+        block = self._left.pop()
+        self._pay(
+            pair.step,
+            block.value(pair.step, pair.judged, pair.low),
+            block.value(pair.step, pair.judged, pair.high),
+        )
+        share = block.open_share
+        self.harm.pay(_GUARD_STAKES, share * pair.least_unacceptable)
+        if pair.unacceptable is not None:
+            self.labelled_harm.pay(_GUARD_STAKES, share * pair.unacceptable)
+
+    def read_rest(self, step: LabelStep) -> None:
+        """Pays the last blocks, if none of them needs a label."""
+        while self._left:
+            self._pay_equal(step)
+
+    def _pay_equal(self, step: LabelStep) -> None:
+        self._left.pop()
+        self._pay(step, TIE, TIE)
+
+    def _pay(self, step: LabelStep, low: float, high: float) -> None:
+        theta0 = self.design.theta0
+        self.values.append(low)
+        self.passing.pay(step.passing, low - theta0)
+        self.failing.pay(step.failing, theta0 - high)
+        if self.outcome != "running":
+            return
+        if self.passing.log_most >= -math.log(self.early_share * self.design.alpha):
+            self.outcome = "promote"
+        elif self.failing.log_most >= REJECT_LOG_E:
+            self.outcome = "reject"
+
+
 def plan_next_label(
-    weights: PairWeights,
+    blocks: Sequence[PairBlock],
     drawn: Sequence[DrawnPair],
     design: LabelDesign,
 ) -> LabelStep:
-    """Plans the next draw from everything that is known now. At least one pair must be open."""
-    known = _Known(weights)
+    """Plans the next draw from everything that is known now. A block must be left."""
+    counts = LabelCounts.empty()
     for pair in drawn:
-        known.add(pair)
-    return known.plan(design)
+        _count(counts, pair)
+    return _plan_draw(blocks, len(drawn), counts, design)
 
 
 def replan_labels(
-    weights: PairWeights,
-    histories: Iterable[tuple[Sequence[DrawnPair], Sequence[DrawnPair]]],
+    blocks: Sequence[PairBlock],
+    completed: Iterable[Sequence[DrawnPair]],
     design: LabelDesign,
 ) -> Iterator[LabelStep]:
     """Plans each draw of a labelling again, as `plan_next_label` did at its time.
 
-    histories: for each draw, the earlier pairs whose labels were complete since the draw
-    before, and the pairs whose labels were still missing then.
+    completed: for each draw, the earlier pairs whose labels are complete since the draw before.
     """
-    complete = _Known(weights)
-    for newly_complete, missing in histories:
-        for pair in newly_complete:
-            complete.add(pair)
-        known = deepcopy(complete)
-        for pair in missing:
-            known.add(pair)
-        yield known.plan(design)
+    counts = LabelCounts.empty()
+    for number, pairs in enumerate(completed):
+        for pair in pairs:
+            _count(counts, pair)
+        yield _plan_draw(blocks, number, counts, design)
+
+
+def _count(counts: LabelCounts, pair: DrawnPair) -> None:
+    if pair.is_labelled:
+        counts.labels[pair.judged] += 1.0
+        counts.total[pair.judged] += pair.low
+        counts.squares[pair.judged] += pair.low**2
+
+
+def _plan_draw(
+    blocks: Sequence[PairBlock], earlier: int, counts: LabelCounts, design: LabelDesign
+) -> LabelStep:
+    """Plans a draw from the blocks up to the one of the draw before."""
+    composition = np.zeros(4)
+    at = 0
+    for _ in range(earlier):
+        is_open = False
+        while not is_open:
+            block = blocks[at]
+            composition = composition + block.callers * np.asarray(
+                [block.pairs.ties, *block.pairs.open]
+            )
+            is_open = block.open_share > 0.0
+            at += 1
+    return plan_label(composition, counts, blocks[at].callers, design)
 
 
 def judge_labels(
-    weights: PairWeights,
+    blocks: Sequence[PairBlock],
     drawn: Sequence[DrawnPair],
     design: LabelDesign,
 ) -> LabelEvidence:
@@ -241,80 +304,65 @@ def judge_labels(
     Uses the logged steps, so a late label changes no bet. The first verdict counts, and PASSED
     of two verdicts at one label.
     """
-    known = _Known(weights)
-    passing = _Capital()
-    failing = _Capital()
-    harm = _Capital()
-    labelled_harm = _Capital()
-    # Equal pairs are known, and may be enough without a label.
-    outcome = _decide(known, passing, failing, design)
+    reading = _Reading(blocks, design)
     for pair in drawn:
-        low = known.share_with(pair, pair.low, known.low)
-        high = known.share_with(pair, pair.high, known.high)
-        passing.pay(pair.step.passing, low - design.theta0)
-        failing.pay(pair.step.failing, design.rejected_below - high)
-        _pay_harm(harm, pair, known, known.unacceptable, pair.least_unacceptable)
-        if pair.unacceptable is not None:
-            _pay_harm(labelled_harm, pair, known, known.most_unacceptable, pair.unacceptable)
-        known.add(pair)
+        reading.read(pair)
+    labels = sum(pair.is_labelled for pair in drawn)
+    counts = LabelCounts.empty()
+    for pair in drawn:
+        _count(counts, pair)
+    is_whole = labels == len(drawn) and not reading.open_blocks
+    if is_whole and reading.has_rest:
+        reading.read_rest(_plan_draw(blocks, len(drawn), counts, design))
+    early = min(1.0, math.exp(-reading.passing.log_most) / reading.early_share)
+    outcome = reading.outcome
+    p_passing = early
+    if is_whole:
+        late = min(1.0, _test_blocks(reading) / (1.0 - reading.early_share))
+        p_passing = min(early, late)
         if outcome == "running":
-            outcome = _decide(known, passing, failing, design)
-    if (
-        outcome == "running"
-        and known.high - known.low <= _SLACK
-        and not known.open_weight.any()
-    ):
-        outcome = "inconclusive"
-    open_weight = known.open_weight
-    predicted = known.plan(design).predicted if open_weight.any() else np.zeros(3)
+            outcome = "promote" if late <= design.alpha else "inconclusive"
+    predicted = plan_label(np.zeros(4), counts, 1, design).predicted
     return LabelEvidence(
         outcome,
-        labels=sum(pair.is_labelled for pair in drawn),
-        drawn=len(drawn),
-        estimate=(known.low + known.high) / 2.0 + float((open_weight * predicted).sum()),
-        predicted=tuple(predicted.tolist()),
-        low=known.low,
-        high=known.high + float(open_weight.sum()),
-        log_e_passing=passing.log_most,
-        log_e_failing=failing.log_most,
-        harm=HarmEvidence(
-            labelled_harm.log_now,
-            harm.log_most,
-            least=known.unacceptable - float(open_weight.sum()),
-            most=known.most_unacceptable + float(open_weight.sum()),
+        labels,
+        len(drawn),
+        _estimate_pairs(blocks, drawn, predicted),
+        tuple(predicted.tolist()),
+        reading.passing.log_most,
+        reading.failing.log_most,
+        p_passing,
+        HarmEvidence(
+            reading.labelled_harm.log_now, reading.harm.log_most, may_grow=not is_whole
         ),
     )
 
 
-def _decide(
-    known: _Known,
-    passing: _Capital,
-    failing: _Capital,
-    design: LabelDesign,
-) -> str:
-    """Decides after a label, by the evidence, or because the open pairs cannot matter."""
-    if passing.log_most >= design.enough_log_e or known.low > design.theta0 + _SLACK:
-        return "promote"
-    most = known.high + float(known.open_weight.sum())
-    if failing.log_most >= design.reject_log_e or most < design.rejected_below - _SLACK:
-        return "reject"
-    return "running"
-
-
-def _pay_harm(
-    harm: _Capital,
-    pair: DrawnPair,
-    known: _Known,
-    found: float,
-    label: float,
-) -> None:
-    """Bets that people call more of the candidate's answers unacceptable. The stakes depend on
-    the draws alone. found: the sum over earlier draws. label: this pair's `unacceptable`.
+def _test_blocks(reading: _Reading) -> float:
+    """Tests the values of all blocks by p_final of statistics.md §1.5. Their mean is the win
+    share. As differences of scores, a win is 1 and a loss −1.
     """
-    rates = pair.step.rates
-    worst = known.drawn_weight + float((1.0 / rates[known.open_weight > 0.0]).max())
-    value = found + label / float(rates[pair.judged])
-    harm.pay(np.asarray(_GUARD_STAKES) / worst, value)
+    differences = 2.0 * np.asarray(reading.values) - 1.0
+    if len(differences) < 2:
+        return 1.0
+    return float(final_p(differences, 2.0 * reading.design.theta0 - 1.0))
+
+
+def _estimate_pairs(
+    blocks: Sequence[PairBlock], drawn: Sequence[DrawnPair], predicted: Floats
+) -> float:
+    callers = sum(block.callers for block in blocks)
+    known = TIE * math.fsum(block.callers * block.pairs.ties for block in blocks) / callers
+    left = [
+        math.fsum(block.callers * block.pairs.open[level] for block in blocks) / callers
+        for level in range(len(predicted))
+    ]
+    for pair in drawn:
+        left[pair.judged] -= pair.weight
+        known += pair.weight * (pair.low + pair.high) / 2.0
+    return known + math.fsum(
+        max(0.0, weight) * float(share) for weight, share in zip(left, predicted, strict=True)
+    )
 
 
 def log_payoffs(stakes: Floats, excess: Floats) -> Floats:
@@ -326,18 +374,18 @@ def log_payoffs(stakes: Floats, excess: Floats) -> Floats:
 
 def estimate_share(
     step: LabelStep,
-    open_weight: Floats,
-    known: Floats,
+    ties: Floats,
+    levels: Floats,
     judged: ArrayLike,
     label: Floats,
 ) -> Floats:
-    """Computes the unbiased estimate Z of these pairs' win share by one drawn pair (…).
+    """Computes the unbiased estimate Z of the win share by one labelled pair of a block (…).
 
-    open_weight: before the draw (…, 3). known: the sum over ties and earlier draws (…).
-    judged: index of the judge's preference. label: the person's preference (…).
+    ties, levels: the weights of the block's equal pairs, and of its open pairs by the judge's
+    preference (…, 3), with the sum 1. judged: index of the judge's preference. label: the
+    person's preference (…).
     """
     at = np.asarray(judged, dtype=np.int64)[..., None]
     predicted = np.take_along_axis(step.predicted, at, axis=-1)[..., 0]
-    rate = np.take_along_axis(step.rates, at, axis=-1)[..., 0]
-    expected = ordered_sum(open_weight * step.predicted)
-    return np.asarray(known + expected + (label - predicted) / rate, dtype=np.float64)
+    expected = TIE * ties + ordered_sum(levels * step.predicted)
+    return np.asarray(expected + ordered_sum(levels) * (label - predicted), dtype=np.float64)

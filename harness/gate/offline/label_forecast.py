@@ -4,23 +4,27 @@ fixed.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from harness.gate.arrays import Bools, Floats, Ints, log_mean_rows, np
+from harness.gate.offline.design import REJECT_LOG_E
+from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.label_evidence import estimate_share, log_payoffs
 from harness.gate.offline.label_plan import (
     JUDGE_LEVELS,
     TIE,
     LabelCounts,
     LabelDesign,
+    LabelStep,
     plan_label,
+    size_blocks,
 )
 from harness.gate.suite_plan import Claim
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-MOST_LABELS: Final = 1_500  # simulated
+EQUAL: Final = 9  # the kind of a mechanically equal pair
 _RUNS: Final = 200
 _SEED: Final = 81
 # Assumed share of the open pairs that people call a tie.
@@ -31,85 +35,134 @@ _SUPERIOR_GAIN: Final = 0.05  # over the incumbent, for the claim `superior`
 @dataclass(frozen=True, slots=True)
 class LabelForecast:
     """Labels until PASSED, if the candidate is as good as the plan assumes: median and 80 %
-    quantile. None: more than `MOST_LABELS`, or more than the pairs.
+    quantile. None: more than the pairs allow. passed: the share of labellings that pass.
     """
 
     median: int | None
     quantile_80: int | None
+    passed: float
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedLabels:
-    """Simulated runs until their verdict (runs). passed: with PASSED. labels: used."""
+    """Simulated runs until their verdict (runs). passed: with PASSED. labels: used. tested:
+    with PASSED by the last test, when each block had its label.
+    """
 
     passed: Bools
     failed: Bools
     labels: Ints
+    tested: Bools
 
 
 class LabelRuns:
-    """Simulated runs over pairs of equal weight. left: open pairs by the judge's preference and
-    the person's (runs, 3, 3).
+    """Simulated runs over drawn callers with one pair each, in random order. kinds (runs,
+    callers): 3·(the judge's level) + (the person's level), or EQUAL.
     """
 
-    def __init__(self, pairs: Ints, ties: int, runs: int) -> None:
-        self.size = int(pairs.sum()) + ties
-        self.left = np.repeat(np.asarray(pairs, dtype=np.float64)[None], runs, axis=0)
-        self.known = np.full(runs, TIE * ties / self.size)
-        self.counts = LabelCounts.empty(runs)
-        self._runs = np.arange(runs)
+    def __init__(self, kinds: Ints) -> None:
+        self.kinds = kinds
+        self.counts = LabelCounts.empty(len(kinds))
+        self.composition = np.zeros((len(kinds), 1 + len(JUDGE_LEVELS)))
+        self._runs = np.arange(len(kinds))
 
-    @property
-    def win_share(self) -> float:
-        """The true win share of the pairs, the same in every run, before and after labels."""
-        open_wins = self.left[0].sum(axis=0) @ np.asarray(JUDGE_LEVELS)
-        return float(self.known[0] + open_wins / self.size)
+    @classmethod
+    def draw(
+        cls,
+        shares: Floats,
+        callers: int,
+        runs: int,
+        rng: "Generator",
+        *,
+        ties: float = 0.0,
+    ) -> Self:
+        """Draws other callers for each run. shares: of the traffic's open pairs, by the judge's
+        preference and the person's (3, 3). ties: the share of mechanically equal pairs.
+        """
+        every = np.append((1.0 - ties) * shares.reshape(-1), ties)
+        drawn = rng.choice(every.size, size=(runs, callers), p=every / every.sum())
+        return cls(drawn.astype(np.int8))
 
-    @property
-    def open_weight(self) -> Floats:
-        return np.asarray(self.left.sum(axis=-1) / self.size)
+    def label_block(self, start: int, callers: int, rng: "Generator") -> "SimulatedBlock":
+        """Draws a pair of the next block for each run. `count` must follow."""
+        kinds = self.kinds[:, start : start + callers]
+        levels = kinds // len(JUDGE_LEVELS)
+        shares = np.stack([(levels == at).mean(axis=1) for at in (3, 0, 1, 2)], axis=1)
+        upto = np.cumsum(kinds != EQUAL, axis=1)
+        chosen = (rng.random(len(kinds))[:, None] * upto[:, -1:] >= upto).sum(axis=1)
+        kind = kinds[self._runs, np.minimum(chosen, callers - 1)]
+        is_open = upto[:, -1] > 0
+        judged = np.where(is_open, kind // len(JUDGE_LEVELS), 0)
+        label = np.asarray(JUDGE_LEVELS)[kind % len(JUDGE_LEVELS)]
+        return SimulatedBlock(callers, shares[:, 0], shares[:, 1:], is_open, judged, label)
 
-    def draw(self, rates: Floats, rng: "Generator") -> tuple[Ints, Ints]:
-        """Draws a pair for each run: the levels of the judge's and the person's preference."""
-        judged = _draw_level(self.open_weight * rates, rng)
-        return judged, _draw_level(self.left[self._runs, judged], rng)
+    def count(self, block: "SimulatedBlock") -> None:
+        """Counts a block and its label for the later plans."""
+        self.composition[:, 0] += block.callers * block.ties
+        self.composition[:, 1:] += block.callers * block.levels
+        at = (self._runs, block.judged)
+        self.counts.labels[at] += block.is_open
+        self.counts.total[at] += block.is_open * block.label
+        self.counts.squares[at] += block.is_open * block.label**2
 
-    def add(self, judged: Ints, preferred: Ints) -> None:
-        label = np.asarray(JUDGE_LEVELS)[preferred]
-        self.left[self._runs, judged, preferred] -= 1.0
-        self.known = self.known + label / self.size
-        self.counts.labels[self._runs, judged] += 1.0
-        self.counts.total[self._runs, judged] += label
-        self.counts.squares[self._runs, judged] += label**2
+
+@dataclass(frozen=True, slots=True)
+class SimulatedBlock:
+    """A block of each run (runs). levels: (runs, 3). is_open: whether it needs a label."""
+
+    callers: int
+    ties: Floats
+    levels: Floats
+    is_open: Bools
+    judged: Ints
+    label: Floats
+
+    def value(self, step: LabelStep) -> Floats:
+        return estimate_share(step, self.ties, self.levels, self.judged, self.label)
 
 
 def simulate_labels(
-    runs: LabelRuns, design: LabelDesign, seed: int, most: int
+    runs: LabelRuns, design: LabelDesign, seed: int, most: int | None = None
 ) -> SimulatedLabels:
-    """Labels pairs until every run has a verdict, or for at most `most` labels each."""
+    """Labels the blocks of callers until every run has a verdict, or for at most `most` blocks.
+    The last test needs all blocks.
+    """
     rng = np.random.default_rng(seed)
-    passing = np.zeros((len(runs.known), len(design.gains)))
+    size, callers = runs.kinds.shape
+    enough = -np.log(design.early_share(callers) * design.alpha)
+    passing = np.zeros((size, len(design.gains)))
     failing = np.zeros_like(passing)
-    passed = np.zeros(len(runs.known), dtype=np.bool_)
+    passed = np.zeros(size, dtype=np.bool_)
     failed = np.zeros_like(passed)
-    used = np.full(len(passed), most)
-    for count in range(1, most + 1):
-        open_weight = runs.open_weight
-        known = runs.known
-        step = plan_label(open_weight, (known, known), runs.counts, design)
-        judged, preferred = runs.draw(step.rates, rng)
-        label = np.asarray(JUDGE_LEVELS)[preferred]
-        value = estimate_share(step, open_weight, known, judged, label)
+    used = np.zeros(size, dtype=np.int64)
+    values = []
+    start = 0
+    blocks = size_blocks(callers, design)
+    for block_callers in blocks[:most]:
+        step = plan_label(runs.composition, runs.counts, block_callers, design)
+        block = runs.label_block(start, block_callers, rng)
+        start += block_callers
+        value = block.value(step)
+        values.append(value)
+        is_going = ~passed & ~failed
+        used += is_going & block.is_open
         passing += log_payoffs(step.passing, value - design.theta0)
-        failing += log_payoffs(step.failing, design.rejected_below - value)
-        runs.add(judged, preferred)
-        is_open = ~passed & ~failed
-        passed |= is_open & (_log_mean(passing) >= design.enough_log_e)
-        failed |= is_open & ~passed & (_log_mean(failing) >= design.reject_log_e)
-        used[is_open & (passed | failed)] = count
+        failing += log_payoffs(step.failing, design.theta0 - value)
+        runs.count(block)
+        passed |= is_going & (log_mean_stakes(passing) >= enough)
+        failed |= is_going & ~passed & (log_mean_stakes(failing) >= REJECT_LOG_E)
         if (passed | failed).all():
             break
-    return SimulatedLabels(passed, failed, used)
+    tested = np.zeros_like(passed)
+    if len(values) == len(blocks):
+        tested = ~passed & ~failed & decide_late(np.stack(values, axis=1), design, callers)
+    return SimulatedLabels(passed | tested, failed, used, tested)
+
+
+def decide_late(values: Floats, design: LabelDesign, callers: int) -> Bools:
+    """Tests the values of all blocks (runs, blocks), as `judge_labels` does."""
+    p = final_p(2.0 * values - 1.0, 2.0 * design.theta0 - 1.0)
+    return np.asarray(p <= (1.0 - design.early_share(callers)) * design.alpha)
 
 
 def forecast_labels(
@@ -127,14 +180,17 @@ def forecast_labels(
     """
     gain = 0.0 if design.claim is Claim.NON_INFERIOR else _SUPERIOR_GAIN
     people = design.correlation if correlation is None else correlation
-    joint = joint_pairs(pairs - ties, TIE + gain, people)
-    most = min(MOST_LABELS, pairs - ties)
-    found = simulate_labels(LabelRuns(joint, ties, _RUNS), design, _SEED, most)
-    used = np.where(found.passed, found.labels, most + 1)
+    open_pairs = pairs - ties
+    shares = joint_pairs(open_pairs, TIE + gain, people) / max(1, open_pairs)
+    rng = np.random.default_rng(_SEED)
+    runs = LabelRuns.draw(shares, pairs, _RUNS, rng, ties=ties / pairs)
+    found = simulate_labels(runs, design, _SEED)
+    used = np.where(found.passed, found.labels, pairs + 1)
     median, late = (int(np.quantile(used, share, method="higher")) for share in (0.5, 0.8))
     return LabelForecast(
-        median if median <= most else None,
-        late if late <= most else None,
+        median if median <= pairs else None,
+        late if late <= pairs else None,
+        float(found.passed.mean()),
     )
 
 
@@ -161,12 +217,6 @@ def round_shares(shares: Floats, pairs: int) -> Ints:
     return np.asarray(counts.reshape(shares.shape))
 
 
-def _draw_level(weights: Floats, rng: "Generator") -> Ints:
-    """Draws an index of the last axis with probabilities in proportion to the weights."""
-    upto = np.cumsum(weights, axis=-1)
-    chance = rng.random(len(weights)) * upto[:, -1]
-    return np.asarray((chance[:, None] >= upto).sum(axis=-1))
-
-
-def _log_mean(logs: Floats) -> Floats:
+def log_mean_stakes(logs: Floats) -> Floats:
+    """Computes the log of the mean capital over the stakes (…, stakes)."""
     return log_mean_rows([logs[:, stake] for stake in range(logs.shape[1])])

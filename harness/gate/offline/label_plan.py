@@ -1,10 +1,11 @@
-"""A label plan fixes, before a person labels the next pair, how Swapgate draws this pair and
-what it bets (statistics.md §1.23). Pure.
+"""A label plan fixes, before a person labels the next pair, what Swapgate bets on its label
+(statistics.md §1.23). Pure.
 
 A pair has the answers of both models to one request. The judge's preference and the person's
-label are the candidate's share of the win: 1 for a win, ½ for a tie, 0 for a loss. The judge's
-preferences predict labels, and the labels so far calibrate the predictions. A worthless judge
-costs labels, but no validity: the draw's known probabilities carry the proof.
+label are the candidate's share of the win: 1 for a win, ½ for a tie, 0 for a loss. The drawn
+callers come in random order, in blocks. In each block, a person labels one pair, and the
+judge's preferences predict the labels of all its pairs. A worthless judge costs labels, but no
+validity: the label corrects the prediction. The claim holds for the traffic behind the draw.
 
 Most arrays have the levels of the judge's preference (0, ½, 1) as their last axis. Earlier axes
 are independent runs, for simulations.
@@ -16,17 +17,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from harness.frame.errors import InputError
-from harness.frame.formatting import format_number
-from harness.gate.arrays import Bools, Floats, np, ordered_sum
-from harness.gate.offline.design import REJECT_LOG_E
+from harness.gate.arrays import Floats, np, ordered_sum
 from harness.gate.suite_plan import QUALITY_CLAIMS, Claim
 
 JUDGE_LEVELS: Final = (0.0, 0.5, 1.0)  # the judge's preference for the candidate
 TIE: Final = 0.5
 USUAL_CORRELATION: Final = 0.6  # between judge and people, before a pilot
-# The share of the draw that ignores the predictions: each open pair's probability is at least
-# this share of a uniform draw's.
-UNIFORM_SHARE: Final = 0.5
 # A bet stakes at most this share of the capital that the worst label could take.
 MOST_STAKED: Final = 0.9
 # The gains that the two stakes of each bet suit best, as multiples of the allowed loss.
@@ -38,25 +34,24 @@ _LEAST_GAIN: Final = 0.01
 _PRIOR_LABELS: Final = 6.0
 _PRIOR_VARIANCE: Final = 0.3
 _LEAST_VARIANCE: Final = 1e-4
-# A claim about traffic divides alpha between the labels and the draw of the pairs.
-LABELS_ALPHA_SHARE: Final = 0.8
-FEWEST_DRAWN: Final = 2_000  # pairs, for an allowed loss of 5 points
+# Callers that each level counts before the first block, for the expected spread.
+_PRIOR_CALLERS: Final = 1.0
+# The share of alpha for e-values, which may end the labelling after any label. The last test,
+# when each block has a label, has the rest. With few callers, an early end is improbable.
+EARLY_SHARE: Final = 0.8
+EARLY_SHARE_OF_FEW: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class LabelDesign:
     """Fixes the claim about people's preference before the first label.
 
-    Raises InputError for a margin or alpha outside (0, 1), or a margin without room for the
-    draw's error.
+    Raises InputError for a margin or alpha outside (0, 1).
     """
 
     claim: Claim  # superior or non_inferior
     margin: float  # allowed loss, a share of 1
-    alpha: float = 0.05  # of the claim: the draw's error takes a fifth of it
-    # How far the win share of these pairs may lie from the traffic's (`draw_error`). None is a
-    # claim about these pairs.
-    draw_error: float | None = None
+    alpha: float = 0.05
     correlation: float = USUAL_CORRELATION  # expected between judge and people
 
     def __post_init__(self) -> None:
@@ -73,49 +68,37 @@ class LabelDesign:
                 f"the correlation is from 0 to below 1, not {self.correlation:g}; a judge that "
                 "disagrees with people counts as 0"
             )
-        if self.claim is Claim.NON_INFERIOR and (self.draw_error or 0.0) >= self.margin:
-            raise InputError(
-                f"the draw's error ({format_number(self.draw_error or 0.0, 3)}) leaves nothing "
-                f"of the margin ({self.margin:g}); draw more pairs"
-            )
 
     @property
     def theta0(self) -> float:
-        """The null hypothesis of PASSED: these pairs' win share is at most this value."""
-        return self.claimed + (self.draw_error or 0.0)
-
-    @property
-    def rejected_below(self) -> float:
-        """FAILED refutes that these pairs' win share is this value or more."""
-        return self.claimed - (self.draw_error or 0.0)
-
-    @property
-    def claimed(self) -> float:
-        """The win share that a passed claim exceeds, without the draw's error."""
+        """The null hypothesis of PASSED is a win share of at most this value. FAILED refutes a
+        win share of this value or more.
+        """
         return TIE if self.claim is Claim.SUPERIOR else TIE - self.margin
-
-    @property
-    def level(self) -> float:
-        """The error of the labels alone: the whole alpha for a claim about these pairs."""
-        return self.alpha if self.draw_error is None else LABELS_ALPHA_SHARE * self.alpha
-
-    @property
-    def enough_log_e(self) -> float:
-        """The log e-value that shows the claim."""
-        return -math.log(self.level)
-
-    @property
-    def reject_log_e(self) -> float:
-        """The log e-value that shows FAILED. A rejection has an error of 5 % of its own."""
-        share = 1.0 if self.draw_error is None else LABELS_ALPHA_SHARE
-        return REJECT_LOG_E - math.log(share)
 
     @property
     def gains(self) -> tuple[float, ...]:
         """The distances from the null hypothesis that the stakes suit best."""
-        equal = TIE - self.theta0
-        base = max(equal, _LEAST_GAIN) if self.claim is Claim.NON_INFERIOR else _USUAL_GAIN
-        return tuple(share * base for share in _GAINS)
+        return tuple(share * self._usual_gain for share in _GAINS)
+
+    @property
+    def reserve(self) -> int:
+        """How many callers remain when the blocks become single callers.
+
+        1/gain² labels are about enough for a verdict without a judge: the expected growth of a
+        label is gain²/(2·variance), with a variance of about .2.
+        """
+        return math.ceil(1.0 / self._usual_gain**2)
+
+    @property
+    def _usual_gain(self) -> float:
+        if self.claim is Claim.NON_INFERIOR:
+            return max(self.margin, _LEAST_GAIN)
+        return _USUAL_GAIN
+
+    def early_share(self, callers: int) -> float:
+        """Returns the share of alpha for the e-values, fixed by the number of drawn callers."""
+        return EARLY_SHARE if callers > self.reserve else EARLY_SHARE_OF_FEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,29 +120,41 @@ class LabelCounts:
 class LabelStep:
     """Everything that is fixed and logged before one label.
 
-    predicted: the expected label for each judge's preference. rates: the probability of a pair
-    is its weight times the rate of its judge's preference. passing and failing: the stakes of
-    the bets for PASSED and for FAILED, (…, stakes), in shares of the capital per unit of the
+    predicted: the expected label for each judge's preference. passing and failing: the stakes
+    of the bets for PASSED and for FAILED, (…, stakes), in shares of the capital per unit of the
     win share.
     """
 
     predicted: Floats
-    rates: Floats
     passing: Floats
     failing: Floats
 
     def as_json(self) -> dict[str, list[float]]:
         return {
             "predicted": self.predicted.tolist(),
-            "rates": self.rates.tolist(),
             "passing": self.passing.tolist(),
             "failing": self.failing.tolist(),
         }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        names = ("predicted", "rates", "passing", "failing")
+        names = ("predicted", "passing", "failing")
         return cls(*(np.asarray(stored[name], dtype=np.float64) for name in names))
+
+
+def size_blocks(callers: int, design: LabelDesign) -> tuple[int, ...]:
+    """Divides the drawn callers, in random order, into blocks: how many callers each has.
+
+    Large blocks first: the judge's predictions of many pairs cost no label. The blocks shrink,
+    so that enough labels remain for a late verdict. The sizes depend on no answer.
+    """
+    sizes = []
+    left = callers
+    while left:
+        size = max(1, left // design.reserve)
+        sizes.append(size)
+        left -= size
+    return tuple(sizes)
 
 
 def judge_level(preference: float) -> int:
@@ -174,30 +169,43 @@ def judge_level(preference: float) -> int:
 
 
 def plan_label(
-    open_weight: Floats,
-    known: tuple[Floats, Floats],
+    composition: Floats,
     counts: LabelCounts,
+    callers: int,
     design: LabelDesign,
 ) -> LabelStep:
-    """Plans the next label from the labels before it.
+    """Plans the next label from the blocks and labels before it.
 
-    open_weight: the weight of the pairs that are not drawn yet, by judge's preference (…, 3);
-    some weight must be left. known: the lowest and highest possible sum of weight times label,
-    over ties and drawn pairs (…). A drawn pair without a label counts 0 and 1.
+    composition: the callers of these blocks by their answers (…, 4): mechanically equal, and by
+    the judge's preference. callers: of the next block. Its answers must not decide the plan.
     """
     predicted, variance = _calibrate(counts, design.correlation)
-    rates = _choose_rates(open_weight, variance)
-    is_open = open_weight > 0.0
-    expected = ordered_sum(open_weight * predicted)
-    spread = ordered_sum(open_weight * variance / rates)
-    lowest = known[0] + expected - _largest(predicted / rates, is_open)
-    highest = known[1] + expected + _largest((1.0 - predicted) / rates, is_open)
+    spread = _expect_spread(composition, predicted, variance, callers)
+    # The worst label of a block is this far below or above the mean of its predictions, or
+    # nearer to it.
+    reach = predicted.max(axis=-1) - predicted.min(axis=-1)
     return LabelStep(
         predicted,
-        rates,
-        _choose_stakes(design, spread, design.theta0 - lowest),
-        _choose_stakes(design, spread, highest - design.rejected_below),
+        _choose_stakes(design, spread, design.theta0 + reach),
+        _choose_stakes(design, spread, 1.0 - design.theta0 + reach),
     )
+
+
+def _expect_spread(
+    composition: Floats, predicted: Floats, variance: Floats, callers: int
+) -> Floats:
+    """Expects the variance of the value of the next block (…): of the predictions' mean over
+    its callers, and of one label around its prediction.
+    """
+    levels = composition[..., 1:] + _PRIOR_CALLERS
+    ties = composition[..., 0]
+    total = ties + ordered_sum(levels)
+    mean = (TIE * ties + ordered_sum(levels * predicted)) / total
+    between = ties * (TIE - mean) ** 2 + ordered_sum(
+        levels * (predicted - mean[..., None]) ** 2
+    )
+    within = ordered_sum(levels * variance)
+    return np.asarray((between / callers + within) / total, dtype=np.float64)
 
 
 def _calibrate(counts: LabelCounts, correlation: float) -> tuple[Floats, Floats]:
@@ -210,60 +218,11 @@ def _calibrate(counts: LabelCounts, correlation: float) -> tuple[Floats, Floats]
     return mean, np.maximum((squares + expected) / weight, _LEAST_VARIANCE)
 
 
-def _choose_rates(open_weight: Floats, variance: Floats) -> Floats:
-    """Draws pairs with uncertain labels more often. Half of the draw is uniform, so that a
-    wrong prediction cannot hide pairs.
-    """
-    sd = np.sqrt(variance)
-    uniform = UNIFORM_SHARE / ordered_sum(open_weight)
-    chosen = (1.0 - UNIFORM_SHARE) / ordered_sum(open_weight * sd)
-    return np.asarray(uniform[..., None] + chosen[..., None] * sd, dtype=np.float64)
-
-
 def _choose_stakes(design: LabelDesign, spread: Floats, most_lost: Floats) -> Floats:
     """Chooses the stake with nearly the largest expected growth for each of the design's gains.
-    most_lost: the distance from the null hypothesis to the worst possible value.
+    most_lost: a bound of the distance from the null hypothesis to the worst possible value (…).
     """
     gains = np.asarray(design.gains)
     best = gains / (spread[..., None] + gains * gains)
     limit = MOST_STAKED / np.maximum(most_lost, MOST_STAKED / best.max())[..., None]
     return np.asarray(np.minimum(best, limit), dtype=np.float64)
-
-
-def _largest(values: Floats, mask: Bools) -> Floats:
-    return np.asarray(np.where(mask, values, 0.0).max(axis=-1))
-
-
-def draw_error(
-    units: int,
-    open_share: float,
-    alpha: float = 0.05,
-    *,
-    logged_units: int | None = None,
-) -> float:
-    """Computes how far the win share of the drawn pairs may lie from the log's, on one side.
-
-    units: independently drawn callers or conversations, at least 2. open_share: the weight of
-    the pairs that are not mechanically equal. alpha: of the claim; the draw has a fifth of it.
-    logged_units: all units of the log; if all are drawn, the error is 0.
-    Source: the empirical Bernstein bound, Maurer & Pontil 2009, Theorem 4. The variance of
-    labels is unknown, so the bound uses the largest possible variance around ½.
-    """
-    if logged_units is not None and units >= logged_units:
-        return 0.0
-    if units < 2:
-        raise InputError(f"a draw has at least 2 units, not {units}")
-    log_error = math.log(2.0 / ((1.0 - LABELS_ALPHA_SHARE) * alpha))
-    variance = open_share / 4.0 * units / (units - 1)
-    return math.sqrt(2.0 * variance * log_error / units) + 7.0 * log_error / (3 * (units - 1))
-
-
-def check_drawn_pairs(units: int, margin: float) -> None:
-    """Raises InputError if a claim about traffic needs more drawn pairs for this margin."""
-    fewest = math.ceil(FEWEST_DRAWN * (0.05 / margin) ** 2)
-    if units < fewest:
-        raise InputError(
-            f"a claim about traffic with a margin of {margin:g} needs at least {fewest:,} "
-            f"drawn pairs, not {units:,}; draw more, choose a larger margin, or make the claim "
-            "about these pairs"
-        )

@@ -6,14 +6,16 @@ scores decide nothing: they only predict labels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, fsum, lgamma, log, sqrt
-from statistics import NormalDist, fmean
+from enum import StrEnum
+from math import fsum, lgamma, log
+from statistics import fmean
 from typing import Final
 
 from harness.frame.formatting import format_quantity, format_score
 from harness.gate.offline.label_evidence import (
     DrawnPair,
     LabelEvidence,
+    PairBlock,
     PairWeights,
     judge_labels,
 )
@@ -30,15 +32,22 @@ _NOT_LABELLED: Final = "People have not labelled its pairs."
 _SIDE_LOG_E: Final = log(1_000)
 
 
+class Population(StrEnum):
+    """What the pairs of a suite stand for."""
+
+    TRAFFIC = "traffic"  # callers were drawn from a log at random
+    KIND = "kind"  # the suite's items are examples of their kind
+    THESE = "these"  # the policy's claim is about the suite's own items
+
+
 @dataclass(frozen=True, slots=True)
 class SuiteLabels:
     """The labels of one suite, in the order of the draws. A verdict's inputs contain them.
 
-    requests: the weights of the pairs by requests; None if the log has no counts. by_requests:
-    the drawn pairs' shares of it. labellers: how many people gave a label. cannot_tell: the
-    labels that say so. sides: for each person in the order of `people`, the labels that prefer
-    the answer shown as A, and as B. units: drawn callers or conversations; 0 for a claim about
-    these items alone.
+    blocks: the drawn callers in random order. requests: the weights of the pairs by requests;
+    None if the log has no counts. by_requests: the drawn pairs' shares of it. labellers: how
+    many people gave a label. cannot_tell: the labels that say so. sides: for each person in the
+    order of `people`, the labels that prefer the answer shown as A, and as B.
     """
 
     labelling: str  # id
@@ -46,13 +55,13 @@ class SuiteLabels:
     labels: int
     labellers: int
     design: LabelDesign
-    weights: PairWeights
+    blocks: tuple[PairBlock, ...]
     drawn: tuple[DrawnPair, ...]
     requests: PairWeights | None = None
     by_requests: tuple[float, ...] = ()
     cannot_tell: int = 0
     sides: tuple[tuple[int, int], ...] = ()
-    units: int = 0
+    population: Population = Population.TRAFFIC
 
     @property
     def by(self) -> str:
@@ -69,7 +78,7 @@ class SuiteLabels:
 
     @property
     def evidence(self) -> LabelEvidence:
-        return judge_labels(self.weights, self.drawn, self.design)
+        return judge_labels(self.blocks, self.drawn, self.design)
 
     def weigh_by_requests(self, evidence: LabelEvidence) -> float | None:
         """Estimates the win share that is weighted by requests; None without their counts.
@@ -117,9 +126,9 @@ def judge_preference(labels: SuiteLabels) -> PeopleVerdict:
         return PeopleVerdict("inconclusive", sentence, evidence)
     outcome = _OUTCOMES[evidence.outcome]
     weighted = labels.weigh_by_requests(evidence)
-    share = f"the candidate wins a share of {evidence.estimate:.2f} of {_name_subject(design)}"
+    share = f"the candidate wins a share of {evidence.estimate:.2f} of these pairs"
     if weighted is not None:
-        sides = [value > design.claimed for value in (evidence.estimate, weighted)]
+        sides = [value > design.theta0 for value in (evidence.estimate, weighted)]
         shown = outcome == "passed"
         # An estimate against its own e-values says nothing about callers and requests.
         if outcome != "inconclusive" and sides == [shown, not shown]:
@@ -130,29 +139,9 @@ def judge_preference(labels: SuiteLabels) -> PeopleVerdict:
             )
             return PeopleVerdict("inconclusive", sentence, evidence)
         share += f", and {weighted:.2f} weighted by requests"
-    needed = draw_threshold(labels)
-    if outcome == "passed" and evidence.estimate <= needed:
-        sentence = (
-            f"{labels.by}: NOT ENOUGH EVIDENCE, {share}. That may be chance of the draw: with "
-            f"{labels.units} callers, a pass needs more than {needed:.2f}. Draw more callers."
-        )
-        return PeopleVerdict("inconclusive", sentence, evidence)
     return PeopleVerdict(
-        outcome, f"{labels.by}: {_describe(outcome, design)}; {share}.", evidence
+        outcome, f"{labels.by}: {_describe(outcome, labels)}; {share}.", evidence
     )
-
-
-def draw_threshold(labels: SuiteLabels) -> float:
-    """Computes the win share that a pass must exceed: the pairs are a draw of n callers.
-
-    The win share of drawn pairs has a standard error of at most √(s/(4n)), with s the weight of
-    the pairs that are not mechanically equal. A claim about traffic has its own error.
-    """
-    design = labels.design
-    if design.draw_error is not None or not labels.units:
-        return design.claimed
-    spread = sqrt((1.0 - labels.weights.ties) / (4.0 * labels.units))
-    return design.claimed + NormalDist().inv_cdf(1.0 - design.alpha) * spread
 
 
 def _find_doubt(labels: SuiteLabels) -> str:
@@ -185,23 +174,28 @@ def side_log_e(first: int, second: int) -> float:
 _OUTCOMES: Final = {"promote": "passed", "reject": "failed", "inconclusive": "inconclusive"}
 
 
-def _name_subject(design: LabelDesign) -> str:
-    return "these pairs" if design.draw_error is None else "the traffic"
+_SUBJECTS: Final = {
+    Population.TRAFFIC: "for the traffic behind the draw",
+    Population.KIND: "for requests of this kind",
+    Population.THESE: "for these pairs",
+}
 
 
-def _describe(outcome: str, design: LabelDesign) -> str:
+def _describe(outcome: str, labels: SuiteLabels) -> str:
+    design = labels.design
     allowed = f"at most {format_score(design.margin, None)} points worse"
+    subject = _SUBJECTS[labels.population]
     match outcome, design.claim:
         case "passed", Claim.SUPERIOR:
-            return "PASSED, the candidate is preferred"
+            return f"PASSED, the candidate is preferred {subject}"
         case "passed", _:
-            return f"PASSED, the candidate is {allowed}"
+            return f"PASSED, the candidate is {allowed} {subject}"
         case "failed", Claim.SUPERIOR:
-            return "FAILED, the incumbent is preferred"
+            return f"FAILED, the incumbent is preferred {subject}"
         case "failed", _:
-            return f"FAILED, the candidate is not {allowed}"
+            return f"FAILED, the candidate is not {allowed} {subject}"
         case _:
-            return "NOT ENOUGH EVIDENCE, all pairs have labels"
+            return "NOT ENOUGH EVIDENCE, the labels are complete"
 
 
 def label_alpha(plan: SuitePlan, plans: Sequence[SuitePlan]) -> float:
@@ -272,7 +266,7 @@ def _add_labels(
     given = [pair.low for pair in labels.drawn if pair.is_labelled]
     judged = _judge_share(plan, paired)
     figures = SuiteFigures(
-        alpha=labels.design.level,
+        alpha=labels.design.alpha,
         look=plan.look if plan.spend else None,
         spend=plan.spend or None,
         incumbent_mean=TIE,
@@ -296,7 +290,7 @@ def _add_labels(
         n_used=plan.units_in(len(paired.items)),
         delta=evidence.estimate - TIE,
         log_e_bad=evidence.log_e_failing,
-        p_final=min(1.0, exp(-evidence.log_e_passing)),
+        p_final=evidence.p_passing,
         wins=sum(label > TIE for label in given),
         ties=sum(label == TIE for label in given),
         losses=sum(label < TIE for label in given),

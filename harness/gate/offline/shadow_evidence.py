@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.gate.arrays import Bools, Floats, np
+from harness.gate.offline.design import REJECT_LOG_E
 from harness.gate.offline.label_plan import LabelDesign
 from harness.gate.offline.sequential import log_e_below
 
@@ -51,12 +52,12 @@ def trace_shares(low: Floats, high: Floats, design: LabelDesign) -> SharePaths:
     difference of scores is twice the win share less 1. Source: Waudby-Smith & Ramdas 2024.
     """
     passing = log_e_below(1.0 - 2.0 * low, 1.0 - 2.0 * design.theta0)
-    failing = log_e_below(2.0 * high - 1.0, 2.0 * design.rejected_below - 1.0)
+    failing = log_e_below(2.0 * high - 1.0, 2.0 * design.theta0 - 1.0)
     return SharePaths(
         passing,
         failing,
-        passing >= design.enough_log_e,
-        failing >= design.reject_log_e,
+        passing >= -math.log(design.alpha),
+        failing >= REJECT_LOG_E,
     )
 
 

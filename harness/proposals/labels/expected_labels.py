@@ -5,17 +5,15 @@ alike, so that the forecast tells a labeller nothing about them: if both models 
 the correlation stays the same.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import correlation
 from typing import Final
 
 from harness.frame.formatting import format_number, format_quantity
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.label_forecast import LabelForecast, forecast_labels
-from harness.gate.offline.label_plan import JUDGE_LEVELS, TIE, USUAL_CORRELATION
-from harness.gate.offline.people_claims import draw_threshold
-from harness.gate.suite_plan import Claim
+from harness.gate.offline.label_plan import JUDGE_LEVELS, USUAL_CORRELATION
 from harness.proposals.labels.label_progress import LabellingState, load_state
 from harness.proposals.labels.labelling import build_drawn_pairs
 from harness.proposals.labels.records import Labellings
@@ -80,23 +78,15 @@ def describe_forecast(tx: Transaction, state: LabellingState) -> str:
     forecast = forecast_labels(
         len(labelling.items), ties, labelling.design, correlation=expected.value
     )
-    return f"{_format_forecast(forecast)}; {expected.text}{_describe_draw(proposal, state)}"
-
-
-def _describe_draw(proposal: Proposal, state: LabellingState) -> str:
-    """Describes the share that a small draw needs, if equal models do not have it."""
-    plan = next(plan for plan in proposal.plans if plan.suite == state.labelling.suite)
-    labels = state.build_labels(plan, ())
-    needed = draw_threshold(labels)
-    if needed < TIE or state.labelling.design.claim is Claim.SUPERIOR:
-        return ""
-    callers = format_quantity(labels.units, "caller")
-    return f"; with {callers}, equal models pass in fewer than half of the draws: draw more"
+    return f"{_format_forecast(forecast)}; {expected.text}"
 
 
 def _format_forecast(forecast: LabelForecast) -> str:
     if forecast.median is None:
-        return "equal models would hardly pass with these pairs: draw more, or allow more loss"
+        return (
+            f"a good model passes in only {100 * forecast.passed:.0f} % of labellings of "
+            "so few callers: draw more, or allow more loss"
+        )
     if forecast.quantile_80 is None:
         late = "many more in a fifth of labellings"
     else:
@@ -128,9 +118,6 @@ def _find_judge(proposal: Proposal, suite: str) -> str:
 def estimate_correlation(state: LabellingState, step: int = 1) -> ExpectedCorrelation | None:
     """Estimates the correlation from the complete labels, shrunk towards the usual one; None
     with fewer than FEWEST_LABELS. step: uses the first labels, a multiple of this number.
-
-    Each label counts by the inverse of its pair's rate, because pairs with uncertain labels are
-    drawn more often.
     """
     labelled = [
         pair
@@ -144,27 +131,13 @@ def estimate_correlation(state: LabellingState, step: int = 1) -> ExpectedCorrel
     found = _correlate(
         [JUDGE_LEVELS[pair.judged] for pair in chosen],
         [pair.low for pair in chosen],
-        [1.0 / float(pair.step.rates[pair.judged]) for pair in chosen],
     )
     shrunk = (count * found + _PRIOR_LABELS * USUAL_CORRELATION) / (count + _PRIOR_LABELS)
     return ExpectedCorrelation(min(max(shrunk, 0.0), _LARGEST), count)
 
 
-def _correlate(
-    ones: Sequence[float], others: Sequence[float], weights: Sequence[float]
-) -> float:
-    """Computes Pearson's weighted correlation; 0 if one side has one value only."""
-    total = math.fsum(weights)
-
-    def mean(values: Sequence[float]) -> float:
-        return math.fsum(w * value for w, value in zip(weights, values, strict=True)) / total
-
-    one_mean = mean(ones)
-    other_mean = mean(others)
-    one_gaps = [one - one_mean for one in ones]
-    other_gaps = [other - other_mean for other in others]
-    spread = mean([gap**2 for gap in one_gaps]) * mean([gap**2 for gap in other_gaps])
-    if spread <= 0.0:
+def _correlate(ones: Sequence[float], others: Sequence[float]) -> float:
+    """Computes Pearson's correlation; 0 if one side has one value only."""
+    if len(set(ones)) < 2 or len(set(others)) < 2:
         return 0.0
-    shared = mean([a * b for a, b in zip(one_gaps, other_gaps, strict=True)])
-    return shared / math.sqrt(spread)
+    return correlation(ones, others)

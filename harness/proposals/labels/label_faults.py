@@ -14,7 +14,7 @@ from harness.frame.errors import NotFound
 from harness.frame.plain_data import to_plain
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.label_evidence import DrawnPair, replan_labels
-from harness.gate.offline.label_plan import LabelStep, draw_error
+from harness.gate.offline.label_plan import LabelStep
 from harness.gate.offline.people_claims import label_alpha
 from harness.gate.offline.suite_claims import SuiteClaim
 from harness.gate.run import Sample
@@ -119,12 +119,6 @@ def _find_registration_faults(
     terms = (plan.claim.quality, plan.margin, label_alpha(plan, proposal.plans))
     if (design.claim, design.margin, design.alpha) != terms:
         yield f"its claim differs from the registration of {proposal.id}"
-    if design.draw_error is not None:
-        units = len(plan.cluster_sizes) or len(labelling.items)
-        open_share = sum(item.weight for item in labelling.items if item.judged is not None)
-        error = draw_error(units, min(1.0, open_share), design.alpha)
-        if not math.isclose(design.draw_error, error, rel_tol=_TOLERANCE):
-            yield "the error of its draw does not follow from its pairs"
 
 
 def _find_item_faults(
@@ -137,8 +131,8 @@ def _find_item_faults(
     ties = {item.item for item in labelling.items if item.judged is None}
     firsts = first_answers(answer for answer in answers if answer.position < plan.planned_items)
     expected = build_items(plan, firsts.values(), lambda sample: sample.item in ties)
-    weights = [(item.item, item.weight) for item in labelling.items]
-    if weights != [(item.item, item.weight) for item in expected]:
+    weights = [(item.item, item.weight, item.unit) for item in labelling.items]
+    if weights != [(item.item, item.weight, item.unit) for item in expected]:
         yield "its pairs do not follow from the stored answers"
         return
     for item in labelling.items:
@@ -184,8 +178,13 @@ def _find_label_faults(state: LabellingState) -> Iterator[str]:
 def _find_draw_faults(state: LabellingState) -> Iterator[str]:
     """Yields a fault for each draw that does not follow from the seed and the labels before."""
     labelling = state.labelling
-    steps = replan_labels(labelling.weights, _list_histories(state), labelling.design)
-    drawn: list[str] = []
+    blocks = labelling.list_blocks()
+    is_open = [block for block in blocks if block.open]
+    if len(state.draws) > len(is_open):
+        yield "it has more draws than blocks of pairs"
+        return
+    pairs = [block.pairs for block in blocks]
+    steps = replan_labels(pairs, _list_completed(state), labelling.design)
     for number, (draw, step) in enumerate(zip(state.draws, steps, strict=True), start=1):
         if draw.number != number:
             yield f"draw {number} is missing"
@@ -195,28 +194,19 @@ def _find_draw_faults(state: LabellingState) -> Iterator[str]:
         if not _is_close(LabelStep.from_json(draw.step), step):
             yield f"draw {number} has another plan than the labels before it give"
             return
-        stored = LabelStep.from_json(draw.step)
-        if draw_item(labelling, drawn, stored, number).item != draw.item:
+        if draw_item(labelling, is_open[number - 1], number).item != draw.item:
             yield f"draw {number} is of another pair than its seed gives"
             return
-        drawn.append(draw.item)
 
 
-def _list_histories(
-    state: LabellingState,
-) -> Iterator[tuple[Sequence[DrawnPair], Sequence[DrawnPair]]]:
-    """Yields for each draw the earlier pairs whose labels are complete since the draw before,
-    and the pairs that still miss a label.
-    """
+def _list_completed(state: LabellingState) -> Iterator[Sequence[DrawnPair]]:
+    """Yields for each draw the earlier pairs that are complete since the draw before."""
     open_draws: list[LabelDraw] = []
     for draw in state.draws:
         before = [label for label in state.labels if label.at < draw.at]
         pairs = build_drawn_pairs(state.labelling, open_draws, before)
         done = [pair.unacceptable is not None for pair in pairs]
-        yield (
-            [pair for pair, is_done in zip(pairs, done, strict=True) if is_done],
-            [pair for pair, is_done in zip(pairs, done, strict=True) if not is_done],
-        )
+        yield [pair for pair, is_done in zip(pairs, done, strict=True) if is_done]
         open_draws = [one for one, is_done in zip(open_draws, done, strict=True) if not is_done]
         open_draws.append(draw)
 

@@ -3,8 +3,9 @@ weights and the judge's preferences.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from harness.frame.errors import InputError, SwapgateError
@@ -57,18 +58,26 @@ def build_items(
     answers: Iterable[Sample],
     is_tie: Callable[[Sample], bool],
 ) -> tuple[LabelledItem, ...]:
-    """Builds the pairs from the candidate's first answers, in the registered order. is_tie:
-    whether an answer is mechanically equal to the incumbent's.
+    """Builds the pairs from the candidate's first answers, in the registered order. All callers
+    have equal weight, and a caller's pairs have equal shares of it. is_tie: whether an answer
+    is mechanically equal to the incumbent's.
     """
     ordered = sorted(answers, key=lambda sample: sample.position)
-    weights = _weigh(plan, len(ordered))
-    items = [
-        LabelledItem(sample.item, weight, None if is_tie(sample) else _read_preference(sample))
-        for sample, weight in zip(ordered, weights, strict=False)
+    asked = [
+        (unit, sample)
+        for unit, sample in zip(_list_units(plan, len(ordered)), ordered, strict=False)
         if sample.error is not SampleError.UNLABELLED  # no model was asked
     ]
-    total = sum(item.weight for item in items)
-    return tuple(replace(item, weight=item.weight / total) for item in items)
+    sizes = Counter(unit for unit, _ in asked)
+    return tuple(
+        LabelledItem(
+            sample.item,
+            1.0 / (len(sizes) * sizes[unit]),
+            None if is_tie(sample) else _read_preference(sample),
+            unit,
+        )
+        for unit, sample in asked
+    )
 
 
 def _check_texts(
@@ -125,12 +134,10 @@ def is_equal(one: str, other: str) -> bool:
         return False
 
 
-def _weigh(plan: SuitePlan, items: int) -> list[float]:
-    """Gives all callers of a plan equal weight, and a caller's items equal shares of it."""
+def _list_units(plan: SuitePlan, items: int) -> list[int]:
+    """Lists the caller of each item, as a number in the registered order."""
     sizes: Sequence[int] = plan.cluster_sizes or (1,) * items
-    raw = [1.0 / size for size in sizes for _ in range(size)][:items]
-    total = sum(raw)
-    return [weight / total for weight in raw]
+    return [unit for unit, size in enumerate(sizes) for _ in range(size)][:items]
 
 
 @dataclass(frozen=True, slots=True)

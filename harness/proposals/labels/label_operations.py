@@ -20,9 +20,6 @@ _START: Final = {
         meaning="Names of the people who label; empty for the caller alone.",
         kind=tuple[str, ...],
     ),
-    "traffic": Parameter(
-        meaning="Whether the claim is about the traffic of the draw, instead of these pairs."
-    ),
 }
 
 

@@ -17,12 +17,7 @@ from harness.frame.people.records import PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.offline.label_evidence import plan_next_label
-from harness.gate.offline.label_plan import (
-    USUAL_CORRELATION,
-    LabelDesign,
-    check_drawn_pairs,
-    draw_error,
-)
+from harness.gate.offline.label_plan import LabelDesign
 from harness.gate.offline.people_claims import label_alpha
 from harness.gate.suite_plan import SuitePlan
 from harness.proposals.context import ProposalsContext, dry_run_context
@@ -38,7 +33,6 @@ from harness.proposals.labels.label_progress import (
 from harness.proposals.labels.labelling import (
     LabelChoice,
     LabelDraw,
-    LabelledItem,
     Labelling,
     PairLabel,
     ShownAnswer,
@@ -82,13 +76,11 @@ def start_labelling(
     *,
     suite: str | None = None,
     people: Sequence[str] = (),
-    traffic: bool = False,
 ) -> LabelProgress:
     """Fixes pairs, people and claim of a labelling. Needs a proposer.
 
     suite: None for the first suite that people still have to label. people: names, among
-    whom the pairs are drawn at random; empty for the actor alone. traffic: whether the claim is
-    about the traffic from which the pairs were drawn, instead of these pairs.
+    whom the pairs are drawn at random; empty for the actor alone.
     Raises InputError for runs that have not ended, too few pairs or an unknown suite, NotFound,
     and Conflict for a labelling that exists or a decided proposal.
     """
@@ -114,7 +106,7 @@ def start_labelling(
             candidate=stored.candidate,
             run=stored.runs[plan.suite].candidate,
             people=principals,
-            design=_build_design(stored, plan, items, traffic=traffic),
+            design=_build_design(stored, plan),
             items=items,
             seed=ctx.chance.secret(),
             author=actor.principal,
@@ -137,14 +129,11 @@ def plan_labelling(
     *,
     suite: str | None = None,
     people: Sequence[str] = (),
-    traffic: bool = False,
 ) -> LabelProgress:
     """Shows the labelling that `start_labelling` would start, with its forecast, and starts
     nothing. Raises as `start_labelling`.
     """
-    return start_labelling(
-        dry_run_context(ctx), actor, proposal, suite=suite, people=people, traffic=traffic
-    )
+    return start_labelling(dry_run_context(ctx), actor, proposal, suite=suite, people=people)
 
 
 def find_labelling(ctx: ProposalsContext, name: str, suite: str | None = None) -> str:
@@ -382,27 +371,9 @@ def _find_people(tx: Transaction, names: Sequence[str], actor: Actor) -> tuple[s
     return tuple(found)
 
 
-def _build_design(
-    proposal: Proposal,
-    plan: SuitePlan,
-    items: Sequence[LabelledItem],
-    *,
-    traffic: bool,
-) -> LabelDesign:
-    units = len(plan.cluster_sizes) or len(items)
-    error = None
+def _build_design(proposal: Proposal, plan: SuitePlan) -> LabelDesign:
     alpha = label_alpha(plan, proposal.plans)
-    if traffic:
-        if len(items) < plan.planned_items:
-            raise InputError(
-                f"suite {plan.suite!r}: the comparison ended after {len(items)} of "
-                f"{plan.planned_items} pairs, so its pairs are no random draw of the traffic; "
-                "make the claim about these pairs"
-            )
-        check_drawn_pairs(units, plan.margin)
-        open_share = sum(item.weight for item in items if item.judged is not None)
-        error = draw_error(units, min(1.0, open_share), alpha)
-    return LabelDesign(plan.claim.quality, plan.margin, alpha, error, USUAL_CORRELATION)
+    return LabelDesign(plan.claim.quality, plan.margin, alpha)
 
 
 def _check_person(labelling: Labelling, actor: Actor) -> None:
@@ -427,18 +398,19 @@ def _find_open_draw(state: LabellingState, person: str, *, skipped: bool) -> Lab
 
 
 def _draw(ctx: ProposalsContext, state: LabellingState) -> LabelDraw | None:
-    """Plans and draws the next pair; None if every pair is drawn."""
+    """Plans and draws the next pair; None if each block has its pair."""
     labelling = state.labelling
     number = len(state.draws) + 1
-    pairs = build_drawn_pairs(labelling, state.draws, state.labels)
-    if len(pairs) >= sum(item.judged is not None for item in labelling.items):
+    blocks = labelling.list_blocks()
+    is_open = [block for block in blocks if block.open]
+    if number > len(is_open):
         return None
-    step = plan_next_label(labelling.weights, pairs, labelling.design)
-    item = draw_item(labelling, (draw.item for draw in state.draws), step, number)
+    pairs = build_drawn_pairs(labelling, state.draws, state.labels)
+    step = plan_next_label([block.pairs for block in blocks], pairs, labelling.design)
     return LabelDraw(
         labelling.id,
         number,
-        item.item,
+        draw_item(labelling, is_open[number - 1], number).item,
         labelling.choose_people(number),
         step.as_json(),
         state.next_time(ctx.clock.now()),

@@ -76,7 +76,8 @@ class LabellingState:
     @property
     def evidence(self) -> LabelEvidence:
         pairs = build_drawn_pairs(self.labelling, self.draws, self.labels)
-        return judge_labels(self.labelling.weights, pairs, self.labelling.design)
+        blocks = [block.pairs for block in self.labelling.list_blocks()]
+        return judge_labels(blocks, pairs, self.labelling.design)
 
     def build_labels(self, plan: SuitePlan, names: Sequence[str]) -> SuiteLabels:
         """Builds what the gate reads. plan: of the suite. names: of the people, in order."""

@@ -15,9 +15,9 @@ from hashlib import sha256
 from itertools import accumulate
 from typing import Any, Final
 
-from harness.gate.offline.label_evidence import DrawnPair, PairWeights
-from harness.gate.offline.label_plan import LabelDesign, LabelStep, judge_level
-from harness.gate.offline.people_claims import SuiteLabels
+from harness.gate.offline.label_evidence import DrawnPair, PairBlock, PairWeights
+from harness.gate.offline.label_plan import LabelDesign, LabelStep, judge_level, size_blocks
+from harness.gate.offline.people_claims import Population, SuiteLabels
 from harness.gate.suite_plan import SuitePlan
 
 # The share of the draws that go to two people, if a labelling has several.
@@ -42,12 +42,24 @@ class ShownAnswer(StrEnum):
 @dataclass(frozen=True, slots=True)
 class LabelledItem:
     """A pair of a labelling. weight: a share of 1. judged: the judge's preference for the
-    candidate, from 0 to 1; None if both answers are mechanically equal.
+    candidate, from 0 to 1; None if both answers are mechanically equal. unit: which caller,
+    conversation or run of the draw it belongs to. All units have equal weight.
     """
 
     item: str
     weight: float
     judged: float | None
+    unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBlock:
+    """A block of units, in the random order of the draws. open: its pairs that are not
+    mechanically equal.
+    """
+
+    pairs: PairBlock
+    open: Sequence[LabelledItem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +82,24 @@ class Labelling:
     author: str  # principal
     created_at: datetime
 
-    @property
-    def weights(self) -> PairWeights:
-        return self.sum_weights([item.weight for item in self.items])
-
-    def sum_weights(self, weights: Sequence[float]) -> PairWeights:
-        """Sums weights of the items, in their order, by the judge's preference."""
-        sums = [0.0, 0.0, 0.0]
-        ties = 0.0
-        for item, weight in zip(self.items, weights, strict=True):
-            if item.judged is None:
-                ties += weight
-            else:
-                sums[judge_level(item.judged)] += weight
-        total = ties + sum(sums)
-        return PairWeights(ties / total, (sums[0] / total, sums[1] / total, sums[2] / total))
+    def list_blocks(self) -> Sequence[LabelledBlock]:
+        """Lists the blocks of units. The seed orders the units, so the blocks are random, and
+        depend on no answer.
+        """
+        units: dict[int, list[LabelledItem]] = {}
+        for item in self.items:
+            units.setdefault(item.unit, []).append(item)
+        ordered = sorted(units, key=lambda unit: self.chance("unit", unit))
+        blocks = []
+        start = 0
+        for size in size_blocks(len(ordered), self.design):
+            chosen = ordered[start : start + size]
+            start += size
+            items = [item for unit in chosen for item in units[unit]]
+            weights = sum_weights(items, [item.weight for item in items])
+            is_open = [item for item in items if item.judged is not None]
+            blocks.append(LabelledBlock(PairBlock(size, weights), is_open))
+        return blocks
 
     def chance(self, *parts: object) -> float:
         """Computes a number from 0 to below 1 from the random seed."""
@@ -105,9 +120,24 @@ class Labelling:
         return (self.people[first], second)
 
 
+def sum_weights(items: Sequence[LabelledItem], weights: Sequence[float]) -> PairWeights:
+    """Sums weights of pairs by the judge's preference, and divides them by their sum."""
+    sums = [0.0, 0.0, 0.0]
+    ties = 0.0
+    for item, weight in zip(items, weights, strict=True):
+        if item.judged is None:
+            ties += weight
+        else:
+            sums[judge_level(item.judged)] += weight
+    total = ties + sum(sums)
+    return PairWeights(ties / total, (sums[0] / total, sums[1] / total, sums[2] / total))
+
+
 @dataclass(frozen=True, slots=True)
 class LabelDraw:
-    """A drawn pair, stored before its label. number: from 1. people: who label it."""
+    """A drawn pair, stored before its label. number: from 1, of the block among those with
+    open pairs. people: who label it.
+    """
 
     labelling: str
     number: int
@@ -135,25 +165,13 @@ class PairLabel:
     at: datetime
 
 
-def draw_item(
-    labelling: Labelling,
-    drawn: Iterable[str],
-    step: LabelStep,
-    number: int,
-) -> LabelledItem:
-    """Draws the pair of this number by the step's probabilities. A pair must be open."""
-    taken = set(drawn)
-    candidates = [
-        item for item in labelling.items if item.judged is not None and item.item not in taken
-    ]
-    sums = [
-        *accumulate(
-            item.weight * float(step.rates[judge_level(item.judged or 0.0)])
-            for item in candidates
-        )
-    ]
+def draw_item(labelling: Labelling, block: LabelledBlock, number: int) -> LabelledItem:
+    """Draws one of a block's open pairs, in proportion to their weights. number: of the draw.
+    The draw depends on the seed alone, not on judge or labels.
+    """
+    sums = [*accumulate(item.weight for item in block.open)]
     point = labelling.chance("draw", number) * sums[-1]
-    return next(item for item, upto in zip(candidates, sums, strict=True) if point < upto)
+    return next(item for item, upto in zip(block.open, sums, strict=True) if point < upto)
 
 
 def read_label(
@@ -229,14 +247,20 @@ def build_suite_labels(
         labels=len(given),
         labellers=len({label.person for label in given}),
         design=labelling.design,
-        weights=labelling.weights,
+        blocks=tuple(block.pairs for block in labelling.list_blocks()),
         drawn=tuple(build_drawn_pairs(labelling, draws, labels)),
-        requests=labelling.sum_weights(shares) if shares else None,
+        requests=sum_weights(labelling.items, shares) if shares else None,
         by_requests=tuple(by_item[draw.item] for draw in draws) if shares else (),
         cannot_tell=sum(label.choice is LabelChoice.CANNOT_TELL for label in given),
         sides=tuple(_count_sides(given, person) for person in labelling.people),
-        units=0 if plan.about_these else plan.units_in(len(labelling.items)),
+        population=_find_population(plan),
     )
+
+
+def _find_population(plan: SuitePlan) -> Population:
+    if plan.about_these:
+        return Population.THESE
+    return Population.TRAFFIC if plan.unit_requests else Population.KIND
 
 
 def _count_sides(labels: Iterable[PairLabel], person: str) -> tuple[int, int]:

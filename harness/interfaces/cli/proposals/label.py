@@ -56,7 +56,6 @@ def label(
         "--person",
         metavar="NAME",
     ),
-    traffic: bool = opt("At the start: make the claim about the traffic, not these pairs."),
     plan: bool = opt("At the start: show the plan, and start nothing."),
     yes: bool = opt("At the start: do not ask.", "--yes", "-y"),
     skipped: bool = opt("Show the pairs again that you skipped."),
@@ -77,10 +76,10 @@ def label(
     Exit code: 0 passed or stopped, 3 failed, 4 inconclusive.
     """
     labelling = label_pairs.find_labelling(session.context, name, suite)
-    if labelling and (people or traffic or plan):
+    if labelling and (people or plan):
         raise InputError(
             f"{labelling} has begun: its people and its claim were fixed then; leave out "
-            "--person, --traffic and --plan"
+            "--person and --plan"
         )
     if not labelling and (status or skipped or close is not None):
         raise NotFound(
@@ -89,9 +88,7 @@ def label(
     if close is not None:
         return _close(session, labelling, close)
     if not labelling:
-        started = _start(
-            session, name, people, suite=suite, traffic=traffic, plan=plan, yes=yes
-        )
+        started = _start(session, name, people, suite=suite, plan=plan, yes=yes)
         if started is None:
             return 0
         labelling = started.id
@@ -108,16 +105,13 @@ def _start(
     people: Sequence[str],
     *,
     suite: str | None,
-    traffic: bool,
     plan: bool,
     yes: bool,
 ) -> LabelProgress | None:
     """Shows the plan, asks, and starts the labelling; None if it was not started."""
     proposal, named_suite = label_pairs.find_proposal(session.context, name)
     suite = suite or named_suite
-    planned = session.decide(
-        label_pairs.plan_labelling, proposal, suite=suite, people=people, traffic=traffic
-    )
+    planned = session.decide(label_pairs.plan_labelling, proposal, suite=suite, people=people)
     if (plan or not yes) and output.wants_document():
         output.document(planned)
         return None
@@ -131,9 +125,7 @@ def _start(
     if not yes and _read_key("start it? y, n: ") != "y":
         output.note("nothing was started")
         return None
-    started = session.decide(
-        label_pairs.start_labelling, proposal, suite=suite, people=people, traffic=traffic
-    )
+    started = session.decide(label_pairs.start_labelling, proposal, suite=suite, people=people)
     output.note(f"{started.id} has begun")
     return started
 
