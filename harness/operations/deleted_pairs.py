@@ -22,7 +22,9 @@ def count_deleted(tx: Transaction, deleted: Iterable[DeletedCapture]) -> int:
     """Stores unknown scores for deleted pairs without a score, one for each caller of a series
     without a verdict. Returns their number. deleted: may contain sampled requests.
     """
-    pairs = sorted((pair for pair in deleted if pair.shadow), key=lambda pair: pair[:2])
+    pairs = sorted(
+        (pair for pair in deleted if pair.shadow), key=lambda pair: (pair.at, pair.id)
+    )
     if not pairs:
         return 0
     tx.serialize()  # before the series are read, because a judge adds scores to them
@@ -32,7 +34,9 @@ def count_deleted(tx: Transaction, deleted: Iterable[DeletedCapture]) -> int:
     for pair in pairs:
         if (terms := terms_of[pair.shadow or ""]) is not None:
             by_series.setdefault(terms.series, (terms, []))[1].append(pair)
-    return sum(_count_in_series(tx, terms, found) for terms, found in by_series.values())
+    return sum(
+        _count_in_series(tx, terms, series_pairs) for terms, series_pairs in by_series.values()
+    )
 
 
 def _find_terms(tx: Transaction, shadow: str) -> ShadowTerms | None:
