@@ -122,9 +122,6 @@ def start_labelling(form: Form, waiting: WaitingSuite) -> None:
         need="Name at least one person.",
     )
     people = [name.strip() for name in names.split(",") if name.strip()]
-    traffic = st.checkbox(
-        "The claim is about the traffic, instead of these pairs", key=form.key("traffic")
-    )
     if actor is not None and people:
         try:
             plan = label_pairs.plan_labelling(
@@ -133,7 +130,6 @@ def start_labelling(form: Form, waiting: WaitingSuite) -> None:
                 waiting.proposal,
                 suite=waiting.suite,
                 people=people,
-                traffic=traffic,
             )
         except SwapgateError as error:
             form.need(condition=False, words=f"{error}.")
@@ -146,7 +142,6 @@ def start_labelling(form: Form, waiting: WaitingSuite) -> None:
         waiting.proposal,
         suite=waiting.suite,
         people=people,
-        traffic=traffic,
     )
 
 
