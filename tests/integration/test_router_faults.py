@@ -339,7 +339,13 @@ def stream_pieces(
     pause_s: float,
 ) -> ScriptedTurn:
     deltas = [event({"content": piece}) for piece in pieces]
-    steps = (ROLE, pause_s, *deltas, event(finish=finish), DONE)
+    steps: tuple[bytes | float, ...] = (
+        ROLE,
+        pause_s,
+        *deltas,
+        event(finish=finish),
+        DONE,
+    )
     return ScriptedTurn(headers=EVENTS, steps=steps)
 
 
