@@ -123,7 +123,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Workers come and go; the process that started them ends the server."""
     if commands := sys.modules.get("tests.support.site.forked_commands"):
-        commands.end_template()
+        commands.end_templates()
     if postgres_folder().exists() and not hasattr(config, "workerinput"):
         from tests.support.store.postgres import stop_server  # noqa: PLC0415 - the package is for Linux only
 

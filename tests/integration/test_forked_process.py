@@ -1,8 +1,12 @@
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.site.forked_commands import ForkedCommand
+from tests.support.site.processes import site
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="no other system forks")
@@ -75,3 +79,20 @@ print(can_fork())
 over.set()
 """
     assert run(code) == ["False"]
+
+
+def test_a_command_that_a_test_forks_ends_as_in_a_process_of_its_own(tmp_path: Path) -> None:
+    with site(tmp_path, {}) as place:
+        for words, code in ((("--version",), 0), (("route", "list", "--unknown"), 2)):
+            place.run(*words, expect=None)  # so that there is a template
+            forked = place.run(*words, expect=code)
+            alone = subprocess.run(  # noqa: S603 - our own command
+                place.command(*words), capture_output=True, check=False, text=True
+            )
+            ended = (alone.returncode, alone.stdout, alone.stderr)
+            assert (forked.returncode, forked.stdout, forked.stderr) == ended
+
+        place.start("sim", "sim", "--port", str(place.ports["router"]))
+        assert isinstance(place.children["sim"], ForkedCommand)
+        place.kill("sim")
+        assert place.children["sim"].returncode == -signal.SIGKILL

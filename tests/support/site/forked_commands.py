@@ -20,7 +20,8 @@ TEMPLATE: Final = "tests.support.site.command_template"
 MESSAGE_BYTES: Final = 4096
 ROOT: Final = Path(__file__).parents[3]
 CHECK_EVERY_S: Final = 0.1
-# A process reads the others when it imports its modules: a fork would not see a change.
+# Variables that modules read late. A process may read the others while it imports its modules,
+# and a fork would not see a change.
 READ_LATE: Final = ("SWAPGATE", "PYTEST_")
 READ_LATE_ENDS: Final = ("_KEY", "_SECRET", "_TOKEN")
 
@@ -60,24 +61,20 @@ class ForkedCommand:
 class Template:
     """The process that forks. Its own surroundings hold for all of its forks."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
-        self._surroundings = surroundings(os.environ)
         self._codes: dict[int, int] = {}
         self._lock = threading.Lock()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", TEMPLATE, str(theirs.fileno())],
                 cwd=ROOT,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )
-
-    def suits(self, environment: Mapping[str, str]) -> bool:
-        """Whether a fork with this environment does what a process of its own would do."""
-        return self._surroundings == surroundings(environment)
 
     def fork(
         self,
@@ -102,14 +99,17 @@ class Template:
     def code_of(self, pid: int) -> int | None:
         """Returns a fork's exit code, once; None while it runs."""
         with self._lock:
-            while select.select([self._socket], [], [], 0)[0]:
+            while self.await_news(0.0):
                 ended, code = self._receive()
                 assert code is not None
                 self._codes[ended] = code
             return self._codes.pop(pid, None)
 
-    def await_news(self, timeout_s: float) -> None:
-        select.select([self._socket], [], [], timeout_s)
+    def await_news(self, timeout_s: float) -> bool:
+        """Waits for a message about any fork. Returns whether there is one."""
+        poll = select.poll()  # not select(), which takes no descriptor above 1023
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
 
     def close(self) -> None:
         self._socket.close()
@@ -122,22 +122,23 @@ class Template:
         return pid, code
 
 
-def surroundings(environment: Mapping[str, str]) -> tuple[object, ...]:
-    """What a process has from its parent, and a fork from its template."""
-    limits = [
-        resource.getrlimit(getattr(resource, name))
+def surroundings(environment: Mapping[str, str]) -> str:
+    """What a process has from its parent, and a fork from its template, as one text."""
+    limits = {
+        name: resource.getrlimit(getattr(resource, name))
         for name in dir(resource)
         if name.startswith("RLIMIT_")
-    ]
+    }
     variables = {
         name: value
         for name, value in environment.items()
         if not name.startswith(READ_LATE) and not name.endswith(READ_LATE_ENDS)
     }
-    return limits, variables
+    return json.dumps([limits, variables], sort_keys=True)
 
 
-_templates: Final[list[Template]] = []
+_templates: Final[dict[str, Template | None]] = {}
+_choosing: Final = threading.Lock()
 
 
 def fork_command(
@@ -145,16 +146,25 @@ def fork_command(
     environment: Mapping[str, str],
     streams: Sequence[int],
 ) -> ForkedCommand | None:
-    """Runs `swapgate WORDS` as a fork; None if a process of its own would differ from it."""
+    """Runs `swapgate WORDS` as a fork; None where the caller must start a process of its own:
+    on systems that do not fork, and for the first command in these surroundings, which may
+    be those of one test alone.
+    """
     if sys.platform != "linux":
         return None
-    if not _templates:
-        _templates.append(Template())
-    (template,) = _templates
-    return template.fork(words, environment, streams) if template.suits(environment) else None
+    key = surroundings(environment)
+    with _choosing:
+        if key not in _templates:
+            _templates[key] = None
+            return None
+        template = _templates[key] or Template(environment)
+        _templates[key] = template
+    return template.fork(words, environment, streams)
 
 
-def end_template() -> None:
-    """Ends this process's template, if it has one, once all tests have run."""
+def end_templates() -> None:
+    """Ends this process's templates once all tests have run."""
     while _templates:
-        _templates.pop().close()
+        _, template = _templates.popitem()
+        if template is not None:
+            template.close()
