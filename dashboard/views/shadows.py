@@ -149,7 +149,8 @@ def _render_card(view: ShadowsView, status: ShadowStatus) -> Sequence[str]:
         f"<p>{markup.state(WORSE if status.harm else MIRRORING)} "
         f"{faint(labels.left(shadow.expires_at, view.now))}</p>"
     )
-    pairs = markup.table(map(_build_check_row, status.checks)) or markup.note(NO_PAIR)
+    rows = map(_build_check_row, status.checks)
+    pairs = markup.table(rows, stacked=True) or markup.note(NO_PAIR)
     return [markup.block(heading), markup.facts(_list_facts(status)), pairs]
 
 
