@@ -149,8 +149,8 @@ def _render_card(view: ShadowsView, status: ShadowStatus) -> Sequence[str]:
         f"<p>{markup.state(WORSE if status.harm else MIRRORING)} "
         f"{faint(labels.left(shadow.expires_at, view.now))}</p>"
     )
-    without_checks = status.hidden or NO_PAIR
-    pairs = markup.table(map(_build_check_row, status.checks)) or markup.note(without_checks)
+    rows = map(_build_check_row, status.checks)
+    pairs = markup.table(rows, stacked=True) or markup.note(status.hidden or NO_PAIR)
     return [markup.block(heading), markup.facts(_list_facts(status)), pairs]
 
 

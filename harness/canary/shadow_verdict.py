@@ -16,8 +16,8 @@ from harness.frame.errors import InputError, SignatureInvalid
 from harness.frame.formatting import (
     format_number,
     format_percent,
-    format_points,
     format_quantity,
+    format_score,
     format_usd,
 )
 from harness.frame.records.transaction import Transaction
@@ -237,7 +237,7 @@ def list_verdict_figures(
     claim = (
         "wins more than half"
         if terms.claim is Claim.SUPERIOR
-        else f"at most {format_points(terms.margin)} worse"
+        else f"at most {format_score(terms.margin, None)} points worse"
     )
     unknown = f", {verdict.unknown:,} without a score" if verdict.unknown else ""
     if verdict.deleted:

@@ -143,6 +143,22 @@ def test_the_suites_of_a_proposal_are_labelled_in_turn_and_hidden_until_the_last
         assert report.wins + report.ties + report.losses == report.figures.labels.labels
 
 
+def test_a_comparison_is_shown_after_its_suites_file_is_gone(
+    world: SmallInstallation, ada: Actor
+) -> None:
+    proposal = measured(world)
+    label(world, ada, proposal, candidate, most=2)
+    path = world.suites["traffic"].path
+    assert path is not None
+    path.unlink()
+    world.run_once()
+
+    comparison = load_comparison(world.context(), proposal.id)
+    assert "can no longer be loaded" in comparison.proposal.closed_because
+    assert "cannot be read" in comparison.left_out["traffic"]
+    assert render_html(describe_comparison(comparison))
+
+
 def test_another_name_of_the_model_or_of_the_suite_does_not_show_the_evidence(
     world: SmallInstallation,
 ) -> None:

@@ -96,7 +96,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "proposal.passed_needs_approval": "passed {}, which waits for an approval",
     "proposal.refused": "rejected {}",
     "proposal.retry": "measures {} again",
-    "proposal.stale": "ended {}: its verdict is no longer proof",
+    "proposal.stale": "ended {}: its evidence is no longer proof",
     "proposal.start": "started the evals of {}",
     "provider.discover": "read the models of {}",
     "provider.price": "set a price of {}",

@@ -16,6 +16,7 @@ from typing import Final
 from harness.evals import proof_validity
 from harness.evals.proof_validity import ProofValidity
 from harness.evals.spending import JudgingCost, sum_judging_cost
+from harness.frame.errors import SwapgateError
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.canary_sentences import end_reason
@@ -275,10 +276,19 @@ def _describe_recorded_runs(
 
 
 def _describe_excluded_requests(ctx: ProposalsContext, proposal: Proposal) -> Mapping[str, str]:
-    """Describes, by suite, the requests that the suite's sample excludes now."""
+    """Describes, by suite, the requests that the suite's sample excludes now, or why its data
+    cannot be read now.
+    """
     known_suites = set(ctx.suites.names())
-    suites = [plan.suite for plan in proposal.plans if plan.suite in known_suites]
-    sentences = {suite: ctx.suites.describe_sample(suite).rstrip(".") for suite in suites}
+    sentences = {}
+    for plan in proposal.plans:
+        if plan.suite not in known_suites:
+            continue
+        try:
+            sentence = ctx.suites.describe_sample(plan.suite)
+        except SwapgateError as error:  # a past comparison does not need the file
+            sentence = str(error)
+        sentences[plan.suite] = sentence.rstrip(".")
     return {suite: sentence for suite, sentence in sentences.items() if sentence}
 
 
