@@ -65,8 +65,10 @@ class EmbeddingsDialect(ChatDialect):
     def irregularity(self, members: ParsedObject) -> Irregularity | None:  # noqa: ARG002 - a Dialect
         return None
 
-    def check_vectors(self, request: ClientRequest, members: ParsedObject) -> None:
+    def check_vectors(self, request: ClientRequest, members: ParsedObject) -> bool:
         """Checks vectors, because an index may accept wrong vectors. Raises UpstreamFailed.
+
+        Returns whether the vectors are base64, and not numbers.
 
         There must be one finite vector for each input. All vectors must have one encoding,
         and the dimension that the request asks for. If the input consists of token numbers
@@ -102,6 +104,7 @@ class EmbeddingsDialect(ChatDialect):
             raise _malformed_failure(
                 f"vectors of {dimension} dimensions; the request asked for {required}"
             )
+        return str in kinds
 
 
 def _no_vectors_failure(value: object) -> UpstreamFailed:

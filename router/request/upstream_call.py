@@ -33,7 +33,7 @@ from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS, EMBEDDINGS
 from router.protocols.event_stream import StreamFilter
 from router.protocols.provider_refusals import GOOD_STATUSES
-from router.protocols.vector_encoding import encode_vectors
+from router.protocols.vector_encoding import BASE64, encode_vectors
 from router.request.needs import (
     PROVIDER_PATHS,
     build_count_body,
@@ -381,10 +381,12 @@ def _build_request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:
 
 def _check_vectors(request: ClientRequest, answer: UpstreamAnswer) -> UpstreamAnswer:
     """Checks the vectors, and writes them in the encoding that the client asked for."""
-    EMBEDDINGS.check_vectors(request, answer.members)
-    vectors = encode_vectors(
-        list_objects(answer.members.get("data")), request.value("encoding_format")
-    )
+    is_base64 = EMBEDDINGS.check_vectors(request, answer.members)
+    encoding = request.members.found.get("encoding_format")
+    # Most servers honour the field, so most answers need no further call.
+    if is_base64 == (encoding == BASE64):
+        return answer
+    vectors = encode_vectors(list_objects(answer.members.get("data")), encoding)
     if vectors is not None:
         members = parse_object(answer.body)
         edit = member_edit(members, "data", to_json(vectors))
