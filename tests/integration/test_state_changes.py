@@ -274,7 +274,7 @@ def add_label(tx: Transaction, proposal: Proposal) -> None:
         run=next(iter(EvalRuns(tx).of_targets({proposal.candidate}))).id,
         people=("ben",),
         design=LabelDesign(Claim.NON_INFERIOR, margin=0.1),
-        items=(LabelledItem("red", 1.0, 0.5),),
+        items=(LabelledItem("red", 1.0, 0.5, 0),),
         seed="5eed",
         author="ben",
         created_at=proposal.updated_at,
