@@ -155,7 +155,7 @@ def test_labels_of_all_pairs_without_a_result_are_not_enough_evidence(
 
     assert isinstance(verdict, Inconclusive)
     assert proposal.phase is ProposalPhase.REJECTED
-    assert "NOT ENOUGH EVIDENCE, the labels are complete" in verdict.reason
+    assert "NOT ENOUGH EVIDENCE, because ada preferred no answer in any of 60" in verdict.reason
 
 
 def test_a_guard_that_fails_ends_the_proposal_without_labels(world: SmallInstallation) -> None:

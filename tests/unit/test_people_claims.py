@@ -146,6 +146,26 @@ def test_labels_that_follow_the_side_of_an_answer_decide_nothing(
     )
 
 
+def test_a_person_who_never_prefers_an_answer_decides_nothing() -> None:
+    ties = labelled(0.5, plan(claim=Claim.NON_INFERIOR))
+    people = replace(ties, people=("ada", "ben"), sides=((3, 4), (0, 0)))
+    few = replace(people, ties=(40, 9))
+    many = replace(people, ties=(40, 10))
+    careful = replace(people, sides=((3, 4), (0, 1)), ties=(40, 60))
+
+    assert judge_preference(few).outcome == "passed"
+    assert judge_preference(careful).outcome == "passed"
+    assert judge_preference(many).outcome == "inconclusive"
+    assert "ben preferred no answer in any of 10 pairs" in judge_preference(many).sentence
+
+
+def test_a_verdict_says_that_the_proposer_alone_labelled() -> None:
+    alone = replace(labelled(1.0, plan()), by_proposer=True)
+
+    assert "labels, all by the proposer of the candidate)" in judge_preference(alone).sentence
+    assert "proposer" not in judge_preference(replace(alone, by_proposer=False)).sentence
+
+
 def test_a_careful_person_is_hardly_ever_said_to_follow_a_side() -> None:
     random = np.random.default_rng(7)
     firsts = np.cumsum(random.integers(0, 2, size=(4_000, 300)), axis=1)

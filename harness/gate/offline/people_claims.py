@@ -30,6 +30,9 @@ from harness.gate.verdict import LabelFigures, SuiteFigures, SuiteReport
 _NOT_LABELLED: Final = "People have not labelled its pairs."
 # A careful person reaches this e-value for a side with a probability of .001 at most.
 _SIDE_LOG_E: Final = log(1_000)
+# A person who prefers an answer in a third of the pairs gives so many ties in a row with a
+# probability of .02.
+_FEWEST_TIES: Final = 10
 
 
 class Population(StrEnum):
@@ -47,7 +50,9 @@ class SuiteLabels:
     blocks: the drawn callers in random order. requests: the weights of the pairs by requests;
     None if the log has no counts. by_requests: the drawn pairs' shares of it. labellers: how
     many people gave a label. cannot_tell: the labels that say so. sides: for each person in the
-    order of `people`, the labels that prefer the answer shown as A, and as B.
+    order of `people`, the labels that prefer the answer shown as A, and as B. ties: for each
+    person, the labels that prefer neither. by_proposer: whether nobody but the person who
+    proposed the candidate gave a label.
     """
 
     labelling: str  # id
@@ -61,6 +66,8 @@ class SuiteLabels:
     by_requests: tuple[float, ...] = ()
     cannot_tell: int = 0
     sides: tuple[tuple[int, int], ...] = ()
+    ties: tuple[int, ...] = ()
+    by_proposer: bool = False
     population: Population = Population.TRAFFIC
 
     @property
@@ -69,6 +76,8 @@ class SuiteLabels:
         count = format_quantity(self.labels, "label")
         if self.cannot_tell:
             count += f", {self.cannot_tell} of them “can't tell”"
+        if self.by_proposer:
+            count += ", all by the proposer of the candidate"
         if len(self.people) == 1:
             return f"By {self.people[0]}'s preference ({count})"
         return (
@@ -151,6 +160,12 @@ def _find_doubt(labels: SuiteLabels) -> str:
     """
     if 2 * labels.cannot_tell > labels.labels:
         return "people could not tell more often than they could"
+    for person, sides, ties in zip(labels.people, labels.sides, labels.ties, strict=False):
+        if not sum(sides) and ties >= _FEWEST_TIES:
+            return (
+                f"{person} preferred no answer in any of {ties} pairs, so nothing shows that "
+                "these labels follow the answers"
+            )
     for person, (first, second) in zip(labels.people, labels.sides, strict=False):
         if side_log_e(first, second) >= _SIDE_LOG_E:
             side = "A" if first > second else "B"

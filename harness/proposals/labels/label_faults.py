@@ -53,7 +53,7 @@ def remeasure_labels(
     if state is None:
         return case, [f"{suite}: the labelling {used.labelling} is missing"]
     differences = list_label_faults(state, proposal, case.plan, answers)
-    labels = state.build_labels(case.plan, used.people)
+    labels = state.build_labels(case.plan, used.people, proposal)
     if len(used.people) != len(state.labelling.people) or to_plain(labels) != to_plain(used):
         differences.append("the stored labels differ from the labels of the verdict")
     return replace(case, labels=labels), [f"{suite}: {fault}" for fault in differences]

@@ -79,9 +79,18 @@ class LabellingState:
         blocks = [block.pairs for block in self.labelling.list_blocks()]
         return judge_labels(blocks, pairs, self.labelling.design)
 
-    def build_labels(self, plan: SuitePlan, names: Sequence[str]) -> SuiteLabels:
+    def build_labels(
+        self, plan: SuitePlan, names: Sequence[str], proposal: Proposal
+    ) -> SuiteLabels:
         """Builds what the gate reads. plan: of the suite. names: of the people, in order."""
-        return build_suite_labels(self.labelling, self.draws, self.labels, plan, names)
+        return build_suite_labels(
+            self.labelling,
+            self.draws,
+            self.labels,
+            plan,
+            names,
+            proposal.proposer_principal,
+        )
 
     def next_time(self, now: datetime) -> datetime:
         """Returns the time of the next draw or label. Each is later than all before it, even if
@@ -128,7 +137,7 @@ def build_progress(tx: Transaction, state: LabellingState) -> LabelProgress:
     names = load_names(tx, labelling.people)
     people = [names[person] for person in labelling.people]
     plan = next(plan for plan in proposal.plans if plan.suite == labelling.suite)
-    verdict = judge_preference(state.build_labels(plan, people))
+    verdict = judge_preference(state.build_labels(plan, people, proposal))
     sentence = f"{verdict.sentence}{describe_history(plan)}"
     given = state.given
     missing = Counter(

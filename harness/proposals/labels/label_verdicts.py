@@ -104,14 +104,17 @@ def load_suite_labels(tx: Transaction, proposal: Proposal) -> Mapping[str, Suite
     """
     states = load_states(tx, proposal)
     return {
-        plan.suite: _read_ended(tx, states[plan.suite], plan) if plan.suite in states else None
+        plan.suite: _read_ended(tx, states.get(plan.suite), plan, proposal)
         for plan in proposal.plans
         if plan.suite in list_labelled_suites(proposal)
     }
 
 
-def _read_ended(tx: Transaction, state: LabellingState, plan: SuitePlan) -> SuiteLabels | None:
-    if not state.evidence.is_decided:
+def _read_ended(
+    tx: Transaction, state: LabellingState | None, plan: SuitePlan, proposal: Proposal
+) -> SuiteLabels | None:
+    if state is None or not state.evidence.is_decided:
         return None
     names = load_names(tx, state.labelling.people)
-    return state.build_labels(plan, [names[person] for person in state.labelling.people])
+    people = [names[person] for person in state.labelling.people]
+    return state.build_labels(plan, people, proposal)

@@ -236,8 +236,11 @@ def build_suite_labels(
     labels: Sequence[PairLabel],
     plan: SuitePlan,
     names: Sequence[str],
+    proposer: str,
 ) -> SuiteLabels:
-    """Builds what the gate reads of a labelling. names: of its people, in their order."""
+    """Builds what the gate reads of a labelling. names: of its people, in their order.
+    proposer: the principal who proposed the candidate.
+    """
     given = [label for label in labels if label.preference is not None]
     shares = _weigh_by_requests(plan, len(labelling.items))
     by_item = dict(zip((item.item for item in labelling.items), shares, strict=bool(shares)))
@@ -253,6 +256,8 @@ def build_suite_labels(
         by_requests=tuple(by_item[draw.item] for draw in draws) if shares else (),
         cannot_tell=sum(label.choice is LabelChoice.CANNOT_TELL for label in given),
         sides=tuple(_count_sides(given, person) for person in labelling.people),
+        ties=tuple(_count_ties(given, person) for person in labelling.people),
+        by_proposer={label.person for label in given} == {proposer},
         population=_find_population(plan),
     )
 
@@ -267,6 +272,12 @@ def _count_sides(labels: Iterable[PairLabel], person: str) -> tuple[int, int]:
     """Counts a person's labels that prefer A, and those that prefer B."""
     counts = Counter(label.choice for label in labels if label.person == person)
     return counts[LabelChoice.A], counts[LabelChoice.B]
+
+
+def _count_ties(labels: Iterable[PairLabel], person: str) -> int:
+    """Counts a person's labels that prefer neither answer."""
+    equal = (LabelChoice.TIE, LabelChoice.CANNOT_TELL)
+    return sum(label.person == person and label.choice in equal for label in labels)
 
 
 def _weigh_by_requests(plan: SuitePlan, items: int) -> list[float]:
