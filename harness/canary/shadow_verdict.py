@@ -40,6 +40,7 @@ from harness.routing.table import Route
 
 # Stands for every suite of traffic of a route, to count the looks at its traffic.
 ANY_TRAFFIC: Final = SuitePin("", "", "", f"{TRAFFIC_SCORER}@", "", 0)
+NAMED_BY: Final = 6  # characters of a shadow's id in the name of the suite that it proposes
 RUNNING: Final = "running"
 HIDDEN: Final = "hidden"
 ENDED_BY_VERDICT: Final = "its judge reached a verdict"
@@ -204,14 +205,15 @@ def name_next_step(shadow: Shadow, terms: ShadowTerms, evidence: ShareEvidence) 
     """Names the next commands. The shadow has stopped at these callers because of their scores,
     so they prove nothing more: a proposal asks again, with other requests.
     """
-    route = shadow.route
-    candidate = shadow.candidate.name
+    route = shlex.quote(shadow.route)
+    candidate = shlex.quote(shadow.candidate.name)
     if evidence.outcome == "failed":
         return f"`swapgate route candidates {route}` shows other candidates"
     if shadow.proposal:
         return f"`swapgate proposal show {shadow.proposal}`: its suites decide"
-    suite = f"{route}-traffic"
-    judge = f"--judge {terms.judge}"
+    # A name of its own, because an earlier draw of this route may have the plain name.
+    suite = shlex.quote(f"{shadow.route}-traffic-{shadow.id[-NAMED_BY:]}")
+    judge = f"--judge {shlex.quote(terms.judge)}"
     if terms.judge_anyway:
         judge += f" --judge-anyway {shlex.quote(terms.judge_anyway)}"
     return (

@@ -174,8 +174,8 @@ def test_a_shadow_passes_at_its_first_evidence_ends_and_names_the_next_step(
     assert status.shadow.ended_by == SYSTEM.name
     assert status.shadow.ended_because == ENDED_BY_VERDICT
     assert (
-        "swapgate suite draw chat-traffic --route chat --from captures --judge ref/judge "
-        "--judge-anyway 'it is ours'"
+        "swapgate suite draw chat-traffic-000001 --route chat --from captures "
+        "--judge ref/judge --judge-anyway 'it is ours'"
     ) in verdict.next_step
     assert verdict.evidence.units <= verdict.callers < 40
     assert status.judge_usd == pytest.approx(0.001 * verdict.callers)
