@@ -35,7 +35,7 @@ from harness.routing.records.interventions import Shadows
 from harness.routing.records.shadow_scores import ShadowScores
 from harness.routing.route_settings import RouteSettings
 from harness.routing.shadow import Shadow, ShadowTerms
-from harness.routing.shadow_score import ShadowScore
+from harness.routing.shadow_score import ScoreReason, ShadowScore
 from harness.routing.table import Route
 
 # Stands for every suite of traffic of a route, to count the looks at its traffic.
@@ -66,7 +66,8 @@ class ShadowVerdict:
     outcome: passed | failed | running, or hidden while people label. callers: with a score.
     unknown: those among them whose score is unknown. earlier: those of earlier shadows of the
     series. evidence: None before the verdict, so that people who decide meanwhile cannot see
-    it. next_step: empty before the verdict.
+    it. next_step: empty before the verdict. deleted: those among `unknown` whose pair was
+    deleted before the judge had compared it.
     """
 
     outcome: str
@@ -76,6 +77,7 @@ class ShadowVerdict:
     evidence: ShareEvidence | None
     words: str
     next_step: str
+    deleted: int = 0
 
 
 def fix_terms(
@@ -179,6 +181,7 @@ def load_verdict(tx: Transaction, shadow: Shadow) -> ShadowVerdict | None:
         evidence=evidence if is_decided else None,
         words=describe_verdict(shadow, shadow.terms, evidence) if is_decided else "",
         next_step=name_next_step(shadow, shadow.terms, evidence) if is_decided else "",
+        deleted=sum(score.reason is ScoreReason.DELETED for score in scores),
     )
 
 
@@ -237,6 +240,8 @@ def list_verdict_figures(
         else f"at most {format_points(terms.margin)} worse"
     )
     unknown = f", {verdict.unknown:,} without a score" if verdict.unknown else ""
+    if verdict.deleted:
+        unknown += f" ({verdict.deleted:,} deleted before the judge read them)"
     earlier = f", {verdict.earlier:,} of earlier shadows" if verdict.earlier else ""
     rows = [
         ("judge", f"{terms.judge}, {format_usd(judge_usd)}"),

@@ -259,7 +259,7 @@ def purge_captures(
         raise InputError("name what to delete: a capture, a route, a user, or everything")
     users = user_hashes(user, secret) if user else ()
     with ctx.store.write() as tx:
-        deleted = Captures(tx).purge(id_=id_, route=route, users=users)
+        deleted = _purge(tx, id_=id_, route=route, users=users)
         # Omits the user's id, because the log is kept for ever.
         details = {
             "count": deleted,
@@ -270,6 +270,17 @@ def purge_captures(
         AuditLog(tx).append(actor, "capture.purge", subject, details)
     ctx.store.drop_deleted()
     return deleted
+
+
+def _purge(tx: Transaction, **filters: Any) -> int:
+    """Deletes captures, and counts deleted pairs of shadows. Returns the number of captures.
+    filters: those of `Captures.purge`.
+    """
+    from harness.operations.deleted_pairs import count_deleted  # noqa: PLC0415 - imports numpy
+
+    deleted = Captures(tx).purge(**filters)
+    count_deleted(tx, deleted)
+    return len(deleted)
 
 
 def summarize_capture(request: CapturedRequest) -> CaptureSummary:
@@ -329,7 +340,7 @@ def delete_user(
         # session is deleted.
         session_hashes = (hash_user(f"header:{session}", secret) for session in ids)
         hashes = [*user_hashes(user, secret), *session_hashes]
-        captures = Captures(tx).purge(users=hashes)
+        captures = _purge(tx, users=hashes)
         failovers = Failovers(tx).blank_users(hashes)
         kept_pieces = KeptPieces(tx).purge(hashes)
         sessions = purge_sessions(ctx, tx, ids)

@@ -33,7 +33,7 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.people.records import DashboardSessions
 from harness.gate.online.rollout import name_first_callers
 from harness.gate.run import RUNNABLE_STATES, EvalRun
-from harness.operations import integrity
+from harness.operations import deleted_pairs, integrity
 from harness.operations.context import Context
 from harness.operations.records import Captures, JobTimes
 from harness.proposals import break_glass, eval_queue
@@ -338,7 +338,9 @@ def purge_expired(
         RouterReports(tx).forget_ended(now)
         DashboardSessions(tx).forget(now - SIGN_INS_KEPT_FOR)
         IdempotentRequests(tx).forget(now - IDEMPOTENT_REQUESTS_KEPT)
-        expired = Captures(tx).forget(now) + KeptPieces(tx).forget(now)
+        expired_captures = Captures(tx).forget(now)
+        deleted_pairs.count_deleted(tx, expired_captures)
+        expired = len(expired_captures) + KeptPieces(tx).forget(now)
         live = (*Rollouts(tx).live(), *Rollouts(tx).baking())
         ledgers = {rollout.id for rollout in live}
         Observations(tx).forget_keys(ledgers | set(map(name_first_callers, ledgers)))

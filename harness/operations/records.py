@@ -8,7 +8,7 @@ requests and the pairs of shadows. Only the router writes captures; deletion is 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -46,6 +46,19 @@ class JobTimes(Records[JobTime]):
 
     def forget(self, job: str) -> int:
         return self._delete(self._is(job))
+
+
+class DeletedCapture(NamedTuple):
+    """What remains of a captured request until its deletion is counted: no content.
+
+    shadow: whose pair it was; None for a sampled request.
+    """
+
+    id: str
+    at: datetime
+    shadow: str | None
+    caller: str
+    conversation: str
 
 
 _IS_PAIR: Final = sa.text("shadow IS NOT NULL")
@@ -193,9 +206,16 @@ class Captures(Records[CapturedRequest]):
         rows = self._tx.read(query)
         return [(row.body_bytes, row.too_large, row.seen) for row in rows]
 
-    def forget(self, now: datetime) -> int:
-        """Deletes the expired requests. Returns their number."""
-        return self._delete(captured.c.expires_at <= now)
+    def forget(self, now: datetime) -> Sequence[DeletedCapture]:
+        """Deletes the expired requests, and returns what must be counted of them."""
+        return self._take(sa.delete(captured).where(captured.c.expires_at <= now))
+
+    def _take(self, statement: sa.Delete) -> Sequence[DeletedCapture]:
+        columns = [captured.c[name] for name in DeletedCapture._fields]
+        return [
+            DeletedCapture(row.id, row.at, row.shadow, row.caller, row.conversation)
+            for row in self._tx.delete(statement, *columns)
+        ]
 
     def purge(
         self,
@@ -203,9 +223,9 @@ class Captures(Records[CapturedRequest]):
         id_: str | None = None,
         route: str | None = None,
         users: Sequence[str] = (),
-    ) -> int:
-        """Deletes requests that match all given filters. users: hashes of user ids; a request
-        matches if it has any of them.
+    ) -> Sequence[DeletedCapture]:
+        """Deletes requests that match all given filters, and returns what must be counted of
+        them. users: hashes of user ids; a request matches if it has any of them.
         """
         query = sa.delete(captured)
         if id_ is not None:
@@ -213,8 +233,9 @@ class Captures(Records[CapturedRequest]):
         if route is not None:
             query = query.where(captured.c.route == route)
         if not users:
-            return self._tx.write(query)
-        return sum(
-            self._tx.write(query.where(captured.c.user_hash.in_(batch)))
+            return self._take(query)
+        return [
+            deleted
             for batch in batch_user_hashes(self._tx, captured.c.user_hash, users)
-        )
+            for deleted in self._take(query.where(captured.c.user_hash.in_(batch)))
+        ]

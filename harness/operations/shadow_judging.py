@@ -2,7 +2,8 @@
 
 Pairs are scored in the order in which they began, each caller once in a series of shadows. A
 pair that the judge fails on is tried again, and holds up the pairs behind it, so that no score
-decides which pairs count. After GIVE_UP_AFTER its score is unknown. A stop loses at most the
+decides which pairs count. After GIVE_UP_AFTER its score is unknown; so is that of a pair that
+is deleted before (`deleted_pairs`). A stop loses at most the
 judgements that wait for such a pair; then the judge compares them again. Pairs that a shadow
 leaves at its end come first after a restart, so that a person who has read them cannot drop
 them.
@@ -11,7 +12,7 @@ A shadow whose scores or pairs cannot be read gets no score and no verdict. An a
 and the other shadows continue.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -24,7 +25,6 @@ from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.alerts import AlertNotice
 from harness.frame.errors import StoreUnavailable
-from harness.frame.plain_data import hash_content
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.shadow_evidence import UNSCORED
 from harness.operations.context import Context
@@ -34,7 +34,7 @@ from harness.routing.records.interventions import Shadows
 from harness.routing.records.shadow_scores import ShadowScores
 from harness.routing.shadow import JUDGE_USD, Shadow, ShadowTally, ShadowTerms, sum_usage
 from harness.routing.shadow_pair import CandidateOutcome
-from harness.routing.shadow_score import ScoreReason, ShadowScore
+from harness.routing.shadow_score import ScoreReason, ShadowScore, name_caller
 
 log = structlog.get_logger("swapgate.shadows")
 
@@ -79,11 +79,14 @@ class PairJudge(Protocol):
 class ShadowJudging:
     """Judges a batch of each live shadow's pairs in a turn, within the shadow's daily budget.
 
-    Remembers judgements that wait for an earlier pair, and the failures.
+    Remembers judgements that wait for an earlier pair, and the failures. leads: tells whether
+    this process still leads. A process that was stopped in the middle of a turn must not pay
+    for pairs that another process compares now.
     """
 
-    def __init__(self, judge: PairJudge) -> None:
+    def __init__(self, judge: PairJudge, leads: Callable[[], bool] = lambda: True) -> None:
         self._judge = judge
+        self._leads = leads
         self._waiting: dict[str, PairJudgement] = {}  # by pair
         self._failing_since: dict[str, datetime] = {}  # by pair
         self._rests_until: dict[str, datetime] = {}  # by shadow
@@ -136,6 +139,7 @@ class ShadowJudging:
                 self._ask(ctx, shadow, terms, pairs)
             self._store(ctx, shadow, terms, pairs, len(scores))
         with ctx.store.write() as tx:
+            tx.serialize()  # so that only one process finds the shadow live, and ends it
             return shadows.end_decided(tx, shadow) if _is_live(tx, shadow) else ""
 
     def _list_new_pairs(
@@ -152,7 +156,7 @@ class ShadowJudging:
         series = Shadows(tx).of_series(shadow.route, terms.series)
         found: list[CapturedRequest] = []
         for pair in Captures(tx).pairs(series, judged=judged, limit=_READ):
-            caller = name_caller(terms, pair)
+            caller = _name_caller_of(terms, pair)
             if caller in callers:
                 repeated.add(pair.id)
             elif len(found) < BATCH:
@@ -170,7 +174,7 @@ class ShadowJudging:
             for pair in pairs
             if pair.id not in self._waiting and settle_pair(shadow, terms, pair) is None
         ]
-        if not open_ or now < self._rests_until.get(shadow.id, now):
+        if not open_ or now < self._rests_until.get(shadow.id, now) or not self._leads():
             return
         judgements = self._judge.compare(terms, open_)
         for pair, judgement in zip(open_, judgements, strict=True):
@@ -199,7 +203,8 @@ class ShadowJudging:
         stored: int,
     ) -> None:
         """Stores the scores up to the first pair without a judgement; none if the shadow has
-        ended meanwhile.
+        ended, or its series has further scores, meanwhile. stored: the scores that this turn
+        has read.
         """
         judged = []
         for pair in pairs:
@@ -208,7 +213,11 @@ class ShadowJudging:
                 break
             judged.append((pair, judgement))
         with ctx.store.write() as tx:
-            if not _is_live(tx, shadow):
+            # A deletion of a pair, or a process that led meanwhile, may have added scores. Then
+            # the next turn numbers these anew.
+            tx.serialize()
+            scores = ShadowScores(tx).of_series(terms.series)
+            if not _is_live(tx, shadow) or len(scores) != stored:
                 return
             for number, (pair, judgement) in enumerate(judged, start=stored + 1):
                 score = _build_score(terms, number, pair, judgement, ctx.clock.now())
@@ -261,7 +270,7 @@ def _build_score(
         number=number,
         shadow=pair.shadow or terms.series,
         pair=pair.id,
-        caller=name_caller(terms, pair),
+        caller=_name_caller_of(terms, pair),
         reason=ScoreReason.NOT_JUDGED if share is None else judgement.reason,
         low=low,
         high=high,
@@ -269,6 +278,10 @@ def _build_score(
         cost_usd=judgement.cost_usd,
         at=now,
     )
+
+
+def _name_caller_of(terms: ShadowTerms, pair: CapturedRequest) -> str:
+    return name_caller(terms.series, pair.caller, pair.conversation, pair.id)
 
 
 def settle_pair(
@@ -291,11 +304,3 @@ def settle_pair(
     if outcome in _SILENT:
         return PairJudgement(0.0, ScoreReason.CANDIDATE_SILENT)
     return None
-
-
-def name_caller(terms: ShadowTerms, pair: CapturedRequest) -> str:
-    """Returns the caller's pseudonym in a series: of the caller, else of the conversation, else
-    of the pair.
-    """
-    name = pair.caller or pair.conversation or pair.id
-    return hash_content(f"{terms.series}:{name}")[:24]

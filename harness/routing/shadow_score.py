@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from harness.frame.errors import InputError
+from harness.frame.plain_data import hash_content
 
 
 class ScoreReason(StrEnum):
@@ -18,7 +19,8 @@ class ScoreReason(StrEnum):
     JUDGED: by the judge's preference. EQUAL: equal by content, so a tie. ORDERS_DISAGREE: the
     judge prefers another answer in the other order. CANDIDATE_SILENT, INCUMBENT_SILENT: that
     model gave no answer. NOT_SHOWN: the pair lacks a picture, audio or file. NOT_JUDGED: the
-    judge, the router or the store failed, so the score is unknown.
+    judge, the router or the store failed, so the score is unknown. DELETED: the pair was
+    deleted before a judge had compared it, so the score is unknown.
     """
 
     JUDGED = "judged"
@@ -28,6 +30,7 @@ class ScoreReason(StrEnum):
     INCUMBENT_SILENT = "incumbent_silent"
     NOT_SHOWN = "not_shown"
     NOT_JUDGED = "not_judged"
+    DELETED = "deleted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +60,10 @@ class ShadowScore:
     @property
     def is_known(self) -> bool:
         return self.low == self.high
+
+
+def name_caller(series: str, caller: str, conversation: str, pair: str) -> str:
+    """Returns the caller's pseudonym in a series: of the caller, else of the conversation, else
+    of the pair. caller, conversation: as the pair has them; empty if it has none.
+    """
+    return hash_content(f"{series}:{caller or conversation or pair}")[:24]

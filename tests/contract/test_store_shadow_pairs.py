@@ -132,7 +132,7 @@ def test_each_caller_has_one_pair_and_each_conversation_without_a_caller(store: 
 def test_a_deleted_pair_stays_deleted_when_its_answer_comes(store: Store) -> None:
     put(store, pair(1, user_hash="b" * 32))
     with store.write() as tx:
-        assert Captures(tx).purge(users=["b" * 32]) == 1
+        assert len(Captures(tx).purge(users=["b" * 32])) == 1
 
     assert put(store, answered(pair(1))) == [CaptureResult.LATE]
     assert unjudged(store) == []
@@ -142,7 +142,7 @@ def test_pairs_expire_as_captures_do(store: Store, clock: ManualClock) -> None:
     put(store, pair(1, expires_at=NOW + timedelta(days=1)), pair(2))
     clock.advance(2 * 24 * 3600)
     with store.write() as tx:
-        assert Captures(tx).forget(clock.now()) == 1
+        assert len(Captures(tx).forget(clock.now())) == 1
     assert [each.id for each in unjudged(store)] == ["pair_2"]
 
 

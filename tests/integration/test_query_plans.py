@@ -260,8 +260,8 @@ EXCEPTIONS: Final = {
         BOTH,
         "an export writes all sampled requests",
     ),
-    r"DELETE FROM captured$": (
-        ("postgresql",),
+    r"DELETE FROM captured RETURNING": (
+        BOTH,
         "all captured requests are deleted",
     ),
     r"SELECT api_key\.id, api_key\.name FROM api_key": (

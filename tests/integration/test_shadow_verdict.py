@@ -10,16 +10,18 @@ import pytest
 import sqlalchemy as sa
 
 from harness.canary import shadows
-from harness.canary.shadow_verdict import ANY_TRAFFIC, ENDED_BY_VERDICT, ShadowJudge
+from harness.canary.shadow_verdict import ANY_TRAFFIC, ENDED_BY_VERDICT, ShadowJudge, design_of
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.alert_record import AlertRecord
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import InputError, NotAllowed, NotFound
-from harness.frame.people.access import SYSTEM
+from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.budget import spend_alpha
+from harness.gate.offline.shadow_evidence import UNSCORED, judge_shares
 from harness.gate.policy import GatePolicy
 from harness.gate.suite_plan import Claim
+from harness.operations import captures, control_jobs
 from harness.operations.records import Captures
 from harness.operations.shadow_judging import (
     GIVE_UP_AFTER,
@@ -32,16 +34,19 @@ from harness.providers.registry import targets
 from harness.providers.target import Price, Provider
 from harness.routing.capture import CapturedRequest
 from harness.routing.control import routes
+from harness.routing.records.interventions import Shadows
 from harness.routing.records.shadow_scores import ShadowScores, list_shadow_looks, shadow_score
+from harness.routing.reliability.failover import hash_user
 from harness.routing.shadow import Shadow, ShadowLimits, ShadowTerms
 from harness.routing.shadow_pair import STORING_TIME, CandidateAnswer, CandidateOutcome
 from harness.routing.shadow_score import ScoreReason, ShadowScore
 from tests.contract import test_store_observations as observations
-from tests.support.control.control_plane import BEN, SmallInstallation
+from tests.support.control.control_plane import BEN, SECRET, SmallInstallation
 from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F8")
 
+ADMIN = Actor("root", Role.ADMIN, "pr_root")
 JUDGE = ShadowJudge("ref/judge", "Better is better.", anyway="it is ours")
 LIMITS = ShadowLimits(usd_per_day=5.0)
 ANSWERS = {"answer": {"content": "yes"}, "candidate": {"content": "no"}}
@@ -106,6 +111,8 @@ def enter(
     outcome: CandidateOutcome = CandidateOutcome.ANSWERED,
     incumbent: bool = True,
     shift: int = 0,
+    user: str = "",
+    keep_days: int = 30,
 ) -> None:
     """Stores a pair of each caller, in the order of the numbers."""
     for number in numbers:
@@ -115,7 +122,8 @@ def enter(
             observations.ONE,
             id=f"{shadow.id}-{number + shift}",
             at=at,
-            expires_at=at + timedelta(days=30),
+            expires_at=at + timedelta(days=keep_days),
+            user_hash=hash_user(f"header:{user}", SECRET),
             route="chat",
             data_class=shadow.data_class,
             caller=f"caller-{number}",
@@ -457,6 +465,90 @@ def test_a_judge_that_loses_its_clearance_gets_no_pair_and_ends_the_shadow(
     assert judge.asked == []
     [line] = shadows.end_finished(closed)
     assert "ref/judge" in line
+
+
+def delete_by_person(world: SmallInstallation, pairs: Sequence[str]) -> None:
+    for pair in pairs:
+        captures.purge_captures(world.context(), ADMIN, secret=SECRET, id_=pair)
+
+
+def delete_by_user(world: SmallInstallation, _: Sequence[str]) -> None:
+    deletion = captures.delete_user(
+        world.context(), ADMIN, "kim@example.org", "request 7", secret=SECRET
+    )
+    assert deletion.captures
+
+
+def delete_by_age(world: SmallInstallation, _: Sequence[str]) -> None:
+    world.clock.advance(86_400)
+    days = {"alerts_days": 30.0, "failovers_days": 30.0, "traffic_days": 30.0}
+    control_jobs.purge_expired(world.context(), **days)
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize(
+    ("delete", "share", "outcome"),
+    [
+        (delete_by_person, 1.0, "passed"),
+        (delete_by_user, 0.0, "failed"),
+        (delete_by_age, 1.0, "passed"),
+    ],
+)
+def test_a_pair_that_is_deleted_before_its_judge_counts_as_unknown_against_both_verdicts(
+    scene: SmallInstallation,
+    delete: Callable[[SmallInstallation, Sequence[str]], None],
+    share: float,
+    outcome: str,
+) -> None:
+    started = start(scene)
+    terms = terms_of(started)
+    enter(scene, started, 0, user="kim@example.org", keep_days=1)
+    judge_all(scene, always(share), turns=1)
+    doomed = range(1, 4)
+    enter(scene, started, *doomed, user="kim@example.org", keep_days=1)
+    delete(scene, [f"{started.id}-{number}" for number in doomed])
+
+    # The judged pair is deleted too, and keeps its score.
+    unknown = [(ScoreReason.DELETED, 0.0, 1.0)] * 3
+    known = (ScoreReason.JUDGED, share, share)
+    found = [(score.reason, score.low, score.high) for score in scores_of(scene, started)]
+    assert found == [known, *unknown]
+
+    # Nor does its caller count a second time.
+    enter(scene, started, *range(1, 40), shift=100)
+    judge = always(share)
+    judge_all(scene, judge)
+    assert not {f"{started.id}-{number + 100}" for number in doomed} & {*judge.asked}
+    status = shadows.load_status(scene.context(), "chat")
+    assert status.verdict
+    assert status.verdict.evidence
+    assert (status.verdict.outcome, status.verdict.deleted) == (outcome, 3)
+    units = status.verdict.evidence.units
+    bounds = [known[1:], *[UNSCORED] * 3, *[known[1:]] * 36]
+    assert judge_shares(bounds, design_of(terms)) == status.verdict.evidence
+    assert judge_shares([known[1:]] * 40, design_of(terms)).units < units
+    assert "3 deleted before the judge read them" in str(shadows.list_figures(status))
+
+
+def test_deleted_pairs_of_a_decided_series_or_of_sampled_requests_are_not_counted(
+    scene: SmallInstallation,
+) -> None:
+    started = start(scene)
+    enter(scene, started, *range(40))
+    judge_all(scene, always(1.0))
+    before = scores_of(scene, started)
+    with scene.store.write() as tx:
+        sampled = replace(observations.ONE, id="cap_9", expires_at=scene.clock.now())
+        Captures(tx).store(
+            replace(sampled, at=sampled.expires_at - timedelta(days=1)), most_per_day=9
+        )
+
+    captures.purge_captures(scene.context(), ADMIN, secret=SECRET, everything=True)
+
+    assert scores_of(scene, started) == before
+    with scene.store.read() as tx:
+        series = Shadows(tx).of_series("chat", started.id)
+        assert Captures(tx).pairs(series, judged=(), limit=99) == []
 
 
 FORGERIES = {

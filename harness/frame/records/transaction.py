@@ -281,13 +281,24 @@ class Transaction:
 
         decides: False for a change that no decision uses, such as a lease.
         """
+        self._prepare_write(statement, decides=decides)
+        with translated():
+            return self.db.execute(statement, parameters).rowcount
+
+    def delete(self, statement: sa.Delete, *columns: sa.ColumnElement[Any]) -> list[Row]:
+        """Deletes rows, and returns these columns of the deleted rows. Raises IllegalTransition
+        in a `read()`.
+        """
+        self._prepare_write(statement, decides=True)
+        with translated():
+            return list(self.db.execute(statement.returning(*columns)))
+
+    def _prepare_write(self, statement: sa.Executable, *, decides: bool) -> None:
         if not self.writable:
             raise IllegalTransition("this transaction only reads: use store.write()")
         table = getattr(statement, "table", None)
         if decides and isinstance(table, sa.Table) and is_decided(table):
             self.serialize()
-        with translated():
-            return self.db.execute(statement, parameters).rowcount
 
     def write_new(self, table: sa.Table, values: Mapping[str, object]) -> bool:
         """Inserts a row unless one of its keys exists. Returns whether it inserted the row."""
