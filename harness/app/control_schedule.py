@@ -159,7 +159,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         ),
         lead_job(
             "shadow judges",
-            shadow_judging.ShadowJudging(pair_judge),
+            shadow_judging.ShadowJudging(pair_judge, leads),
             every_s=shadow_judging.EVERY_S,
         ),
         lead_job("candidates", candidate_rounds.run_once, every_s=CANDIDATES_EVERY_S),
