@@ -123,22 +123,14 @@ def ask_as_callers(cli: CommandLine, shadow: str) -> None:
 
 
 def has_stored(cli: CommandLine, callers: int) -> bool:
-<<<<<<< HEAD
-    """Tells whether each caller's request and pair are stored, the pair with an answer."""
-=======
     """Tells whether each caller's request is stored, and half of their pairs with an answer: on
     a busy machine, the router copies fewer requests.
     """
->>>>>>> shadow
     with cli.world.store.read() as tx:
         rows = tx.read(sa.select(captured)).all()
     pairs = [row for row in rows if row.shadow]
     answered = [row for row in pairs if row.candidate["outcome"] == "answered"]
-<<<<<<< HEAD
-    return len(rows) - len(pairs) == len(answered) == callers
-=======
     return len(rows) - len(pairs) == callers and 2 * len(answered) >= callers
->>>>>>> shadow
 
 
 def let_a_day_pass(cli: CommandLine) -> None:
@@ -170,11 +162,8 @@ def test_a_shadows_verdict_prints_commands_that_lead_to_peoples_verdict(
 ) -> None:
     started = cli.json(
         *("shadow", "start", "chat", "sim/better", "--share", "100", "--usd-per-day", "5"),
-<<<<<<< HEAD
-=======
         # More than a portion, so that the router drops no copy.
         *("--at-once", "64"),
->>>>>>> shadow
         *("--judge", "sim/judge", "--judge-anyway", "it's a simulation", "--reason", "a look"),
     )
     ask_as_callers(cli, started["id"])
