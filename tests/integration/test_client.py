@@ -116,6 +116,7 @@ def test_threads_share_one_plain_client(world: Routed) -> None:
 @pytest.mark.req("B1", "B8")
 def test_a_cancelled_task_ends_the_provider_s_work(upstream: Upstream, tmp_path: Path) -> None:
     upstream.turns["sim-base"] = ScriptedTurn(hang=True)
+    upstream.asked.clear()
     with routed(tmp_path, upstream.url.removesuffix("/v1")) as world:
 
         async def cancelling() -> None:

@@ -26,6 +26,7 @@ from harness.providers.target import Provider, Target
 from harness.routing.records.kept_pieces import KeptPieces, kept_piece
 from harness.routing.route_settings import RouteSettings
 from harness.routing.table import KeyGrant, Route, RoutingTable, Snapshot
+from router.server import kept_responses
 from router.snapshot.holder import SnapshotHolder
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
@@ -67,8 +68,6 @@ GPT = Target("gpt", "gpt-5-mini")
 AZURE = Target("azure", "gpt-5-azure")
 CLAUDE = Target("claude", anthropic.MODEL)
 TARGETS = {target.id: target for target in (GPT, AZURE, CLAUDE)}
-# Without health checks, so that a provider gets the client's requests alone.
-UNCHECKED = replace(QUICK, health_check_interval_s=0.0)
 STATE = RouteSettings(responses_state_h=24.0)
 
 
@@ -213,7 +212,13 @@ def claude_turn(asked: ReceivedRequest) -> ScriptedTurn:
 
 
 @pytest.fixture
-def world(database_url: str, tmp_path: Path) -> Iterator[World]:
+def world(
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[World]:
+    # A busy machine's database may need more than five seconds for a history of megabytes.
+    monkeypatch.setattr(kept_responses, "DATABASE_S", 60.0)
     with ExitStack() as opened:
         upstream = opened.enter_context(running_upstream())
         upstream.turns |= {
@@ -230,7 +235,7 @@ def world(database_url: str, tmp_path: Path) -> Iterator[World]:
             (tmp_path / name).mkdir()
             url, holder, _ = opened.enter_context(
                 running_router_on(
-                    cast("RouterStore", store), tmp_path / name, UNCHECKED, worker=name
+                    cast("RouterStore", store), tmp_path / name, QUICK, worker=name
                 )
             )
             world.stores.append(store)

@@ -42,6 +42,7 @@ from tests.support.router.live_router import (
     World,
     running_router,
     snapshot,
+    wait_until,
 )
 from tests.support.router.simulated_router import (
     HELLO,
@@ -265,6 +266,8 @@ def test_before_the_first_words_the_next_target_answers(
 
         assert scene.ask(PROTOCOLS[protocol], stream=stream) == SPARE
 
+        # A provider that is slow reads a request after the router has given it up.
+        wait_until(lambda: scene.requests_to(OWN) >= tries)
         assert (scene.requests_to(OWN), scene.requests_to(SPARE)) == (
             tries,
             1,
@@ -335,8 +338,15 @@ def stream_pieces(
     finish: str,
     pause_s: float,
 ) -> ScriptedTurn:
-    deltas = [step for piece in pieces for step in (pause_s, event({"content": piece}))]
-    return ScriptedTurn(headers=EVENTS, steps=(ROLE, *deltas, event(finish=finish), DONE))
+    deltas = [event({"content": piece}) for piece in pieces]
+    steps: tuple[bytes | float, ...] = (
+        ROLE,
+        pause_s,
+        *deltas,
+        event(finish=finish),
+        DONE,
+    )
+    return ScriptedTurn(headers=EVENTS, steps=steps)
 
 
 def ask_all(world: World, *, stream: bool) -> None:
@@ -396,13 +406,13 @@ def test_a_candidate_that_breaks_its_json_cuts_its_answers_and_is_slow_is_seen(
                 '{"city"',
                 ': "Be',
                 finish="length",
-                pause_s=0.25,
+                pause_s=1.0,
             ),
         }
     else:
         upstream.turns = {
             INCUMBENT: completion(GOOD),
-            CANDIDATE: ended(completion(BROKEN), "length", after_s=0.5),
+            CANDIDATE: ended(completion(BROKEN), "length", after_s=1.0),
         }
 
     ask_all(world, stream=stream)

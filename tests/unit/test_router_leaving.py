@@ -160,20 +160,20 @@ async def test_a_target_that_is_always_slow_keeps_its_usual_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     (body,) = completion("own").steps
-    slow = ScriptedTurn(steps=(0.4, body)) if how == "rest" else completion("own")
+    slow = ScriptedTurn(steps=(1.2, body)) if how == "rest" else completion("own")
     place = Place(tmp_path, {INCUMBENT: slow, FALLBACK: completion("spare")}, fallback=True)
     send = place.transport.send
 
     async def send_late(request: UpstreamRequest) -> ScriptedReply:
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.2)
         return await send(request)
 
     if how == "first byte":
         monkeypatch.setattr(place.transport, "send", send_late)
     await asyncio.gather(*(place.call(CHAT, ASK) for _ in range(5)))
 
-    # An equal share would be 0.38 s.
-    patient = (AUTH, (b"x-stainless-timeout", b"0.85"))
+    # An equal share would be 1.15 s.
+    patient = (AUTH, (b"x-stainless-timeout", b"2.55"))
     _, headers, _ = await place.call(CHAT, ASK, headers=patient)
 
     assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
