@@ -250,11 +250,14 @@ def routed(
     """A migrated, seeded installation whose router is not running yet.
 
     provider: the simulator's base URL. database_url: by default SQLite in the folder. sections:
-    of the file, instead of those here.
+    of the file, instead of those here; `router` adds to the settings here.
     """
+    router = sections.pop("router", {})
+    assert isinstance(router, dict)
     settings: dict[str, object] = {
         "database_url": database_url or f"sqlite:///{folder / 'swapgate.db'}",
-        "router": {"flush_interval_s": 0.2},
+        # Without health checks, so that a provider gets the clients' requests alone.
+        "router": {"flush_interval_s": 0.2, "health_check_interval_s": 0, **router},
         "providers": {"sim": {"kind": "sim", "api_base": f"{provider}/v1"}},
         "suites": {"colours": {"path": str(suite_file(folder)), "scorer": "exact"}},
         "routes": {ROUTE: {"incumbent": "sim/sim-base", "suites": ["colours"]}},
