@@ -311,7 +311,8 @@ def file_of(world: Routed) -> sqlite3.Connection:
 def accepted(client: openai.OpenAI) -> bool:
     try:
         client.models.list()
-    except openai.AuthenticationError:
+    except (openai.AuthenticationError, openai.RateLimitError):
+        # An address that tries unknown keys again and again is refused for that.
         return False
     return True
 
