@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import correlation
 from typing import Final
 
-from harness.frame.formatting import format_number, format_quantity
+from harness.frame.formatting import format_number, format_percent, format_quantity
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.label_forecast import LabelForecast, forecast_labels
 from harness.gate.offline.label_plan import JUDGE_LEVELS, USUAL_CORRELATION
@@ -83,9 +83,10 @@ def describe_forecast(tx: Transaction, state: LabellingState) -> str:
 
 def _format_forecast(forecast: LabelForecast) -> str:
     if forecast.median is None:
+        passed = format_percent(forecast.passed, 0)
         return (
-            f"a good model passes in only {100 * forecast.passed:.0f} % of labellings of "
-            "so few callers: draw more, or allow more loss"
+            f"a good model passes in only {passed} of labellings of so few callers: draw more, "
+            "or allow more loss"
         )
     if forecast.quantile_80 is None:
         late = "many more in a fifth of labellings"
