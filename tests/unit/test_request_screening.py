@@ -592,6 +592,14 @@ def test_a_file_that_claude_cannot_read_is_refused_with_the_way_out(
         screen_request({"model": "m", "messages": [message]}, "anthropic")
 
 
+@pytest.mark.parametrize("kind", [None, 7, [], {"a": 1}])
+def test_a_part_whose_type_is_no_text_is_refused(kind: object) -> None:
+    message = {"role": "user", "content": [{"type": kind, "text": "hi"}]}
+
+    with pytest.raises(Untranslatable, match=r"content\[0\]\.type"):
+        screen_request({"model": "m", "messages": [message]}, "anthropic")
+
+
 @pytest.mark.parametrize("long", ["a", ";", ";base64", "a;"])
 def test_a_long_url_without_data_is_refused_in_time(long: str) -> None:
     """A search that tried it at each length took minutes, and the router answered nobody."""
