@@ -24,6 +24,7 @@ from router.protocols.provider_refusals import (
     CAUSES,
     CLIENT_STATUSES,
     GOOD_STATUSES,
+    Piece,
     RefusalRow,
 )
 
@@ -197,7 +198,8 @@ def _refusal_in_answer(error: object) -> Refusal:
     body = json.dumps({"error": error}).encode()
     error_fields = error_object(body) or error
     row = refusal_row(error_fields, 400) or refusal_row(error_fields, 429)
-    if row is not None:
+    # A server that has begun an answer has read the request: a half character is its own.
+    if row is not None and row.loses is not Piece.HALF_CHARACTER:
         return Refusal(row.failure, row.reach)
     for name in ("code", "type"):
         failure = IN_ANSWER.get(str(error.get(name)))

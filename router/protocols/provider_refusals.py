@@ -60,6 +60,14 @@ class RefusalRow(NamedTuple):
     instead: Endpoint | None = None
 
 
+_HALF_CHARACTER: Final = pattern_of(
+    "no low surrogate in string",  # Anthropic
+    r"lone (leading|trailing) surrogate",  # DeepSeek, Cerebras
+    r"unpaired (high |low )?surrogate",
+    "surrogates not allowed",  # Python servers, such as vLLM
+    "^we could not parse the json body of your request",  # OpenAI
+)
+
 CAUSES: Final = (
     RefusalRow(
         _F.OUR_KEY,
@@ -397,16 +405,13 @@ CAUSES: Final = (
     # A client cut a text between the two halves of an emoji. The JSON itself is valid.
     RefusalRow(
         _F.BAD_REQUEST,
-        (*_INVALID, 500),
-        words=pattern_of(
-            "no low surrogate in string",  # Anthropic
-            r"lone (leading|trailing) surrogate",  # DeepSeek, Cerebras
-            r"unpaired (high |low )?surrogate",
-            "surrogates not allowed",  # Python servers, such as vLLM
-            "^we could not parse the json body of your request",  # OpenAI
-        ),
+        _INVALID,
+        words=_HALF_CHARACTER,
         loses=Piece.HALF_CHARACTER,
     ),
+    # If the request has no half character, the server's own text has one, so another target
+    # may answer.
+    RefusalRow(_F.SERVER, (500,), words=_HALF_CHARACTER, loses=Piece.HALF_CHARACTER),
     RefusalRow(
         _F.FOREIGN_STATE,
         _INVALID,

@@ -96,3 +96,17 @@ def test_a_command_that_a_test_forks_ends_as_in_a_process_of_its_own(tmp_path: P
         assert isinstance(place.children["sim"], ForkedCommand)
         place.kill("sim")
         assert place.children["sim"].returncode == -signal.SIGKILL
+
+
+def test_a_crash_of_the_template_ends_its_forks() -> None:
+    code = """
+import psutil
+from tests.support.site.forked_commands import Template
+template = Template(os.environ)
+with open(os.devnull, "r+b") as nothing:
+    fork = template.fork(["sim", "--port", "0"], os.environ, [nothing.fileno()] * 3)
+process = psutil.Process(fork.pid)
+psutil.Process(fork.pid).parent().kill()
+print(psutil.wait_procs([process])[1])
+"""
+    assert run(code) == ["[]"]

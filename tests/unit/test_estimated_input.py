@@ -63,3 +63,9 @@ def test_a_picture_is_no_text() -> None:
     data = "iVBORw0KGgo" * 10_000
 
     assert estimate_input(json.dumps({"data": data, "text": "hi"}).encode()) < 20
+
+
+def test_long_words_of_a_text_count_and_take_no_long_search() -> None:
+    text = ("a" * 399 + " ") * 50_000
+
+    assert estimate_input(json.dumps({"text": text}).encode()) > 4_000_000

@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.frame.failures import FailureClass
 from harness.providers.target import Provider
 from router.frame.body import CHAT_PATH
+from router.protocols.provider_failures import classify_error
 from router.protocols.provider_refusals import Piece
 from router.upstream.refused_pieces import without_piece
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import AUTH, CHAT, Door
+from tests.support.router.live_router import snapshot
 
 pytestmark = pytest.mark.req("B7", "A4")
 SURROGATES = st.characters(categories=["Cs"])
@@ -72,3 +75,30 @@ async def test_a_provider_that_refuses_half_an_emoji_is_asked_with_a_whole_text(
         assert sent == "party \ufffd, C:\\\\ud83d"
     # A body that a lenient provider takes keeps its bytes, so each request is tried as it came.
     assert len(asked) == 4
+
+
+@pytest.mark.parametrize("content", ["party", "party \ud83d"], ids=["whole", "half"])
+async def test_a_server_that_cannot_write_its_own_text_fails_over(
+    tmp_path: Path, content: str
+) -> None:
+    words = "'utf-8' codec can't encode character '\\ud83d': surrogates not allowed"
+    failure = json.dumps({"error": {"message": words, "code": 500}}).encode()
+
+    def answer(request: UpstreamRequest) -> ScriptedTurn:
+        is_first = json.loads(request.body)["model"] == "m-incumbent"
+        return ScriptedTurn(500, steps=(failure,)) if is_first else completion()
+
+    door = Door(
+        tmp_path, answer, first=snapshot("http://127.0.0.1:1/v1", fallback=True), moves=True
+    )
+    body = {"model": "support", "messages": [{"role": "user", "content": content}]}
+
+    status, _, _ = await door.call(CHAT, json.dumps(body).encode(), headers=(AUTH,))
+
+    assert status == 200
+
+
+def test_a_half_character_in_a_begun_answer_is_no_fault_of_the_request() -> None:
+    error = {"message": "lone leading surrogate in hex escape", "code": 500}
+
+    assert classify_error(error) is FailureClass.SERVER

@@ -11,6 +11,7 @@ from router.conversation.intake import INTAKES
 from router.conversation.tool_schemas import SCHEMA_RULES, write_schema
 from router.frame.failure import Untranslatable
 from router.upstream.reply_reading import ReadReply
+from router.upstream.translate.file_parts import is_file_url
 from router.upstream.translate.provider_errors import translate_refusal
 from router.upstream.translate.request_screening import (
     RULES,
@@ -589,3 +590,39 @@ def test_a_file_that_claude_cannot_read_is_refused_with_the_way_out(
 
     with pytest.raises(Untranslatable, match=words):
         screen_request({"model": "m", "messages": [message]}, "anthropic")
+
+
+@pytest.mark.parametrize("kind", [None, 7, [], {"a": 1}])
+def test_a_part_whose_type_is_no_text_is_refused(kind: object) -> None:
+    message = {"role": "user", "content": [{"type": kind, "text": "hi"}]}
+
+    with pytest.raises(Untranslatable, match=r"content\[0\]\.type"):
+        screen_request({"model": "m", "messages": [message]}, "anthropic")
+
+
+@pytest.mark.parametrize("long", ["a", ";", ";base64", "a;"])
+def test_a_long_url_without_data_is_refused_in_time(long: str) -> None:
+    """A search that tried it at each length took minutes, and the router answered nobody."""
+    part = {"type": "image_url", "image_url": {"url": f"data:{long * 2_000_000}"}}
+    message = {"role": "user", "content": [part]}
+
+    with pytest.raises(Untranslatable, match="in base64"):
+        screen_request({"model": "m", "messages": [message]}, "anthropic")
+
+
+@pytest.mark.parametrize(
+    ("url", "is_file"),
+    [
+        ("data:application/pdf;base64,JVBERi0", True),
+        ("data:;name=a;base64,JVBERi0", True),
+        ("data:TEXT/plain;charset=utf-8;base64,QQ==", True),
+        ("data:image/png;base64,QQ==", False),
+        ("data:text/plain,JVBERi0;base64,QQ==", False),
+        ("data:;base64", False),
+        ("https://example.com/a.pdf", False),
+        (None, False),
+        ({"a": 1}, False),
+    ],
+)
+def test_only_a_data_url_of_no_picture_is_a_file(url: object, *, is_file: bool) -> None:
+    assert is_file_url(url) is is_file

@@ -281,7 +281,7 @@ def _screen_part(
     part_type = part.get("type")
     if part_type == "refusal":
         return {"type": "text", "text": str(part.get("refusal") or "")}
-    if part_type not in rules.parts:
+    if not isinstance(part_type, str) or part_type not in rules.parts:
         why = f"`{place}.type` {str(part_type)[:40]!r}: {kind} does not support this type"
         raise Untranslatable(why, place)
     if part_type == "image_url":

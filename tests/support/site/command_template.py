@@ -7,11 +7,13 @@ its own pid, folder, environment, streams and exit code. `tests.support.site.for
 asks for the forks. tests/unit/test_cli_start_up.py and tests/acceptance try cold starts.
 """
 
+import ctypes
 import gc
 import json
 import os
 import runpy
 import select
+import signal
 import socket
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from harness.interfaces.cli.program import VERBS
 
 REQUEST_BYTES: Final = 1 << 17
 STREAMS: Final = 3
+PR_SET_PDEATHSIG: Final = 1  # from linux/prctl.h
 # What the parts import before they serve, and a command before it reads the configuration.
 PRELOADED: Final = (
     "dotenv",
@@ -75,6 +78,8 @@ def serve(asking: socket.socket) -> dict[str, Any] | None:
                 poll.register(watched, select.POLLIN)
                 asking.send(json.dumps([pid, None]).encode())
                 continue
+            # Nobody else could end a fork of a template that has crashed.
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
             for number, stream in enumerate(streams):
                 os.dup2(stream, number)
             os.closerange(STREAMS, os.sysconf("SC_OPEN_MAX"))

@@ -93,6 +93,7 @@ class Template:
             while True:
                 pid, code = self._receive()
                 if code is None:
+                    self._codes.pop(pid, None)  # of an earlier process with this pid
                     return ForkedCommand(pid, self)
                 self._codes[pid] = code
 
