@@ -11,7 +11,7 @@ from math import fsum
 from statistics import correlation as pearson
 from typing import Final
 
-from harness.frame.formatting import format_number, format_quantity
+from harness.frame.formatting import format_number, format_percent, format_quantity
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.label_forecast import LabelForecast, forecast_labels
 from harness.gate.offline.label_plan import JUDGE_LEVELS, USUAL_CORRELATION
@@ -92,7 +92,7 @@ def forecast_labelling(labelling: Labelling, correlation: float) -> str:
 
 def _format_forecast(forecast: LabelForecast, most: int, labels_each: float) -> str:
     """Formats a forecast. most: labels in all. labels_each: of a block, in the mean."""
-    passed = f"{100 * forecast.passed:.0f} % of labellings"
+    passed = f"{format_percent(forecast.passed, 0)} of labellings"
     end = f"never more than {format_quantity(most, 'label')}, 20 s each"
     if forecast.median is None:
         return (
