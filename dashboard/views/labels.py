@@ -74,7 +74,8 @@ def show() -> None:
             "swapgate label ROUTE",
         )
         return
-    st.html(markup.table([_build_row(labelling) for labelling in labellings], stacked=True))
+    if labellings:
+        st.html(markup.table([_build_row(labelling) for labelling in labellings], stacked=True))
     subjects: list[LabelProgress | WaitingSuite] = [*going_on, *waiting]
     for proposal, route in {one.proposal: one.route for one in subjects}.items():
         st.html(markup.section(route, f"proposal {proposal}"))

@@ -207,16 +207,24 @@ def _describe_suite_changes(
             yield change
 
 
+def describe_load_error(ctx: EvalsContext, suite: str) -> str:
+    """Describes why a suite cannot be loaded; empty if it can."""
+    try:
+        ctx.suites.pin(suite)
+    except Exception as error:  # noqa: BLE001 - a suite may be the user's Python file
+        return f"{suite} can no longer be loaded ({error})"
+    return ""
+
+
 def describe_suite_change(
     ctx: EvalsContext,
     tx: Transaction,
     plan: SuitePlan,
 ) -> str:
     """Describes changes of the suite since its registration; empty if there are none."""
-    try:
-        present_pin = ctx.suites.pin(plan.suite)
-    except Exception as error:  # noqa: BLE001 - a suite may be the user's Python file
-        return f"{plan.suite} can no longer be loaded ({error})"
+    if load_error := describe_load_error(ctx, plan.suite):
+        return load_error
+    present_pin = ctx.suites.pin(plan.suite)
     if present_pin.digest == plan.suite_digest:
         return ""
     try:

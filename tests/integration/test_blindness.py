@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from dashboard import current_user
 from evals.suites.items import Item
 from harness.canary import shadows
 from harness.canary.shadow_verdict import ShadowJudge
-from harness.frame.people.access import OPERATOR, SYSTEM, Actor, Role
+from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.policy import TrafficProof
 from harness.gate.run import RunState
 from harness.proposals.candidates.expected_spread import find_recorded_spread
@@ -38,7 +39,7 @@ from tests.support.control.control_plane import BEN, POLICY, SmallInstallation
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door
 from tests.support.store.records import NOW
-from tests.unit.test_dashboard_page_states import forget, shown, text
+from tests.unit.test_dashboard_page_states import dialog, forget, shown, signed_in_as, text
 
 pytestmark = pytest.mark.req("F2", "F13")
 
@@ -298,6 +299,30 @@ def say_by_pages(
     return said
 
 
+def start_by_page(config: Path, proposal: Proposal, monkeypatch: pytest.MonkeyPatch) -> Actor:
+    """Starts a labelling by the dialog of the page Labels. Returns the actor, who labels."""
+    forget()
+    signed_in_as(monkeypatch, "lena", Role.PROPOSER)
+    lena, _ = current_user._find_actor()
+    assert lena is not None
+    app = shown(monkeypatch, config, "labels")
+    assert "1 labelling to start" in text(app)
+    assert app.button(key=f"open-start-labels-{proposal.id}-traffic")
+    waiting = f"WaitingSuite({proposal.id!r}, 'chat', 'traffic')"
+    app = dialog(
+        "from dashboard import current_user",
+        "from dashboard.views import labels",
+        "from harness.proposals.labels.label_verdicts import WaitingSuite",
+        "st.session_state[page_frame.ACTOR_KEY] = current_user._find_actor()[0]",
+        f"labels.start_labelling({waiting})",
+    )
+    assert " pairs; " in text(app)
+    app.button(key=f"start-labels-now-{proposal.id}-traffic").click().run()
+    assert not app.exception
+    forget()
+    return lena
+
+
 def whole_text(app: Any) -> str:
     return "\n".join([text(app), *(str(element) for element in app.main)])
 
@@ -309,14 +334,18 @@ def test_no_surface_shows_an_answer_or_a_score_before_the_labels_end_and_all_do_
     world = cli.world
     shadowed(world)
     proposal = answered(world)
-    started = label_pairs.start_labelling(world.context(), OPERATOR, proposal.id)
+    world.run_once()
+    config = cli.folder / "swapgate.yaml"
+    with monkeypatch.context() as signed_in:
+        lena = start_by_page(config, proposal, signed_in)
+    (started,) = label_pairs.list_labellings(world.context())
     door = Door(world)
 
     def say() -> dict[str, str]:
         return {
             **say_by_commands(cli, proposal),
             **say_by_api(door, proposal, started.id),
-            **say_by_pages(cli.folder / "swapgate.yaml", proposal, monkeypatch),
+            **say_by_pages(config, proposal, monkeypatch),
         }
 
     before = say()
@@ -345,7 +374,7 @@ def test_no_surface_shows_an_answer_or_a_score_before_the_labels_end_and_all_do_
     assert {name for name in shows if "until people have labelled" not in before[name]} == set()
     assert {name for name, one in before.items() if "No run has started" in one} == set()
 
-    label_all(world, OPERATOR, started.id, "candidate")
+    label_all(world, lena, started.id, "candidate")
     after = say()
     assert ["✓ passed" in said["shadows"] for said in (before, after)] == [False, True]
     evidence = {

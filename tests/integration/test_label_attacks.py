@@ -7,6 +7,8 @@ import pytest
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item, file_sha256
 from evals.suites.suite import load_suite
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
 from harness.frame.errors import Conflict
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.signing.audit_log import AuditLog
@@ -24,7 +26,7 @@ from harness.proposals.report.page import render_html
 from harness.providers.records import Targets
 from harness.providers.target import Target
 from harness.routing.control import routes
-from harness.routing.proposal import ProposalPhase
+from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.route_settings import RouteSuite
 from tests.integration.test_people_verdicts import (
@@ -143,6 +145,32 @@ def test_the_suites_of_a_proposal_are_labelled_in_turn_and_hidden_until_the_last
         assert report.wins + report.ties + report.losses == report.figures.labels.labels
 
 
+def test_a_suite_that_is_gone_for_a_time_does_not_end_a_labelling(
+    world: SmallInstallation, ada: Actor
+) -> None:
+    proposal = measured(world)
+    started = label(world, ada, proposal, candidate, most=2).id
+    path = world.suites["traffic"].path
+    assert path is not None
+    whole = path.read_bytes()
+    path.unlink()
+    world.run_once()
+
+    assert world.get(proposal.id).phase is ProposalPhase.EVALUATING
+    assert "traffic can no longer be loaded" in waits_alert(world, proposal)
+
+    path.write_bytes(whole)
+    world.run_once()
+    assert "can no longer be loaded" not in waits_alert(world, proposal)
+    assert label(world, ada, proposal, candidate, labelling=started).passed
+    path.unlink()
+    world.run_once()
+    assert world.get(proposal.id).phase is ProposalPhase.EVALUATING  # no verdict without it
+    path.write_bytes(whole)
+    world.run_once(turns=2)
+    assert world.get(proposal.id).phase is ProposalPhase.CANARY
+
+
 def test_a_comparison_is_shown_after_its_suites_file_is_gone(
     world: SmallInstallation, ada: Actor
 ) -> None:
@@ -151,12 +179,20 @@ def test_a_comparison_is_shown_after_its_suites_file_is_gone(
     path = world.suites["traffic"].path
     assert path is not None
     path.unlink()
+    world.clock.advance(proposal.policy.approval_ttl_s + 1)
     world.run_once()
 
     comparison = load_comparison(world.context(), proposal.id)
     assert "can no longer be loaded" in comparison.proposal.closed_because
     assert "cannot be read" in comparison.left_out["traffic"]
     assert render_html(describe_comparison(comparison))
+
+
+def waits_alert(world: SmallInstallation, proposal: Proposal) -> str:
+    with world.store.read() as tx:
+        record = Alerts(tx).newest(f"{AlertKind.LABELS_WAIT.value}:{proposal.id}")
+    assert record is not None
+    return record.text
 
 
 def test_another_name_of_the_model_or_of_the_suite_does_not_show_the_evidence(

@@ -1,9 +1,12 @@
 """Lets a proposal wait for people's labels, after all of its answers and before its verdict."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from harness.evals import proof_validity
 from harness.frame.alerts import alerts
-from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.alert import AlertEvent, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.records.transaction import Transaction
 from harness.gate.run import EvalRun, RunState
 from harness.proposals.context import ProposalsContext
 from harness.proposals.driving.proposal_ends import record_step, reject_in_transaction
@@ -19,28 +22,79 @@ def may_begin(proposal: Proposal, runs: Iterable[EvalRun]) -> bool:
     return is_measured and bool(list_labelled_suites(proposal))
 
 
+def list_unloadable(ctx: ProposalsContext, proposal: Proposal) -> Mapping[str, str]:
+    """Returns the suites of a proposal that cannot be loaded now, with the reasons."""
+    errors = {
+        plan.suite: proof_validity.describe_load_error(ctx, plan.suite)
+        for plan in proposal.plans
+    }
+    return {suite: error for suite, error in errors.items() if error}
+
+
 def begin_wait(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
     """Begins the wait, and tells people how to label."""
     suites = sorted(list_labelled_suites(proposal))
-    command = describe_label_command(proposal)
     with ctx.store.write() as tx:
         record_step(tx, proposal, label_verdicts.WAIT, {"suites": suites})
-        alerts.raise_alert(
-            tx,
-            AlertKind.LABELS_WAIT,
-            proposal.id,
-            subject=f"route {proposal.route}",
-            title=f"the comparison {proposal.id} waits for people's labels",
-            text=f"People decide about {', '.join(suites)}, and the judge only predicts. "
-            f"{command} shows the pairs.",
-        )
+        _raise_alert(tx, proposal, {}, AlertEvent.RAISED)
     return [f"{proposal.id}: waits for people's labels"]
 
 
-def end_if_late(ctx: ProposalsContext, proposal: Proposal, wait: LabelWait) -> list[str]:
-    """Expires a proposal whose labels have not ended in time. Returns log lines."""
-    if wait.ends_at > ctx.clock.now():
-        return []
-    command = describe_label_command(proposal)
-    reason = f"people have not labelled it in time ({command}): propose again"
-    return reject_in_transaction(ctx, proposal, ProposalEvent.EXPIRED, reason)
+def continue_wait(
+    ctx: ProposalsContext,
+    proposal: Proposal,
+    wait: LabelWait,
+    unloadable: Mapping[str, str],
+) -> list[str]:
+    """Ends a wait that is too long, or updates its alert. Returns log lines.
+
+    A suite that cannot be loaded does not end the proposal, because people have worked for it
+    and the file may come back. But without the suite there is no verdict. unloadable: result of
+    `list_unloadable`.
+    """
+    if wait.ends_at <= ctx.clock.now():
+        command = describe_label_command(proposal)
+        late = f"people have not labelled it in time ({command})"
+        reason = "; ".join(unloadable.values()) or late
+        return reject_in_transaction(
+            ctx, proposal, ProposalEvent.EXPIRED, f"{reason}: propose again"
+        )
+    with ctx.store.read() as tx:
+        record = Alerts(tx).newest(f"{AlertKind.LABELS_WAIT.value}:{proposal.id}")
+    if (
+        record is not None
+        and record.open
+        and record.title != _write_title(proposal, unloadable)
+    ):
+        with ctx.store.write() as tx:
+            _raise_alert(tx, proposal, unloadable, AlertEvent.STILL)
+    return []
+
+
+def _write_title(proposal: Proposal, unloadable: Mapping[str, str]) -> str:
+    missing = f", and for suite {', '.join(sorted(unloadable))}" if unloadable else ""
+    return f"the comparison {proposal.id} waits for people's labels{missing}"
+
+
+def _raise_alert(
+    tx: Transaction,
+    proposal: Proposal,
+    unloadable: Mapping[str, str],
+    event: AlertEvent,
+) -> None:
+    suites = ", ".join(sorted(list_labelled_suites(proposal)))
+    text = (
+        f"People decide about {suites}, and the judge only predicts. "
+        f"{describe_label_command(proposal)} shows the pairs."
+    )
+    for error in unloadable.values():
+        text += f" {error}: bring its file back, because there is no verdict without it."
+    alerts.raise_alert(
+        tx,
+        AlertKind.LABELS_WAIT,
+        proposal.id,
+        subject=f"route {proposal.route}",
+        title=_write_title(proposal, unloadable),
+        text=text,
+        news=event,
+    )

@@ -182,6 +182,11 @@ class FiniteRange(click.FloatRange):
 
     name = "number"
 
+    def _describe_range(self) -> str:
+        # Without limits, Click's help would say `x<=None`.
+        has_limits = self.min is not None or self.max is not None
+        return super()._describe_range() if has_limits else ""
+
     def convert(
         self,
         value: float,
