@@ -6,6 +6,7 @@ import codecs
 import json
 import os
 import pty
+import re
 import subprocess
 import termios
 from collections import Counter
@@ -18,7 +19,7 @@ from tests.acceptance.installation import Installation, eventually
 
 _PROMPT: Final = "a, b, t, ?, s, u or q: "
 _ANSWERS: Final = ("── answer A", "── answer B")
-_END: Final = "The labels suffice. "
+_ENDS: Final = re.compile(r"The labels (?:suffice|have ended)\. ")
 _MOST_BYTES: Final = 65_536
 _LOCAL_MODES: Final = 3  # of a terminal's attributes
 
@@ -96,7 +97,7 @@ def label_pairs(place: Installation, name: str) -> ScriptedLabels:
                 screen = ""
         os.close(ours)
     found.code = process.returncode
-    found.verdict = screen.rpartition(_END)[2].strip() if _END in screen else screen.strip()
+    found.verdict = _ENDS.split(screen)[-1].strip()
     return found
 
 

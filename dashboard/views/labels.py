@@ -303,7 +303,7 @@ def _give(
 
 def _show_end(progress: LabelProgress, person: str) -> None:
     if progress.ended:
-        heading = "The labels suffice."
+        heading = progress.end_text
         text = progress.verdict
     else:
         heading = "You have no open pair."

@@ -427,7 +427,7 @@ def test_a_person_labels_in_the_terminal_stops_and_continues_until_it_ends(
     assert status["skipped"] == 1
     assert status["verdict"] == ""
     assert "Pairs without a label count against the candidate: local (1)" in rest
-    assert "The labels suffice. By local's preference" in last
+    assert "The labels have ended. By local's preference" in last
     assert "NOT ENOUGH EVIDENCE" in last
 
 
@@ -445,8 +445,8 @@ def test_without_a_terminal_the_command_says_where_to_label(
 
     refused = press("", "mail", exits=2)
 
-    assert "run the same command in a terminal" in refused
-    assert "on the dashboard's page Labels" in refused
+    assert "`swapgate label ROUTE` continues it in a terminal" in refused
+    assert "use the dashboard's page Labels, or the API" in refused
     assert label_pairs.list_labellings(cli.world.context()) == []
 
 

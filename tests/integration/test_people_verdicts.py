@@ -27,7 +27,7 @@ from harness.proposals import evaluation, proposal_waits, recomputation, submiss
 from harness.proposals.labels import label_pairs, label_verdicts
 from harness.proposals.labels.blindness import hide_evidence
 from harness.proposals.labels.label_progress import LabelProgress
-from harness.proposals.labels.labelling import LabelChoice, LabelDraw, PairLabel
+from harness.proposals.labels.labelling import LabelChoice, LabelDraw, Labelling, PairLabel
 from harness.proposals.labels.records import LabelDraws, Labellings, Labels
 from harness.proposals.labels.records import label as label_table
 from harness.proposals.report.blocks import Heading, plain_text
@@ -353,6 +353,15 @@ def no_middle_label(draws: list[LabelDraw], labels: list[PairLabel]) -> Rows:
     return draws, [*labels[:2], *labels[3:]]
 
 
+def no_middle_draw(draws: list[LabelDraw], labels: list[PairLabel]) -> Rows:
+    left = [label for label in labels if label.number != draws[2].number]
+    return [*draws[:2], *draws[3:]], left
+
+
+def no_last_draw(draws: list[LabelDraw], labels: list[PairLabel]) -> Rows:
+    return draws[:-1], [label for label in labels if label.number != draws[-1].number]
+
+
 def further_label(draws: list[LabelDraw], labels: list[PairLabel]) -> Rows:
     late = labels[-1].at + timedelta(seconds=1)
     return draws, [*labels, replace(labels[0], id="l_more", at=late)]
@@ -385,12 +394,58 @@ FORGERIES: Mapping[Callable[[list[LabelDraw], list[PairLabel]], Rows], str] = {
     other_preference: "another plan than the labels before it give",
     no_last_label: "the stored labels differ from the labels of the verdict",
     no_middle_label: "another plan than the labels before it give",
+    no_middle_draw: "draw 3 is missing",
+    no_last_draw: "the stored labels differ from the labels of the verdict",
     further_label: "follows another label",
     label_of_another: "is of a person who did not get pair",
     draw_of_another_pair: "is of another pair than its seed gives",
     draw_for_another_person: "is for other people than its seed gives",
     a_larger_stake: "another plan than the labels before it give",
     a_plan_after_its_label: "the times of its draws and labels have no order",
+}
+
+
+def another_seed(labelling: Labelling) -> Labelling:
+    return replace(labelling, seed="f" * 32)
+
+
+def two_callers_in_exchanged_blocks(labelling: Labelling) -> Labelling:
+    first, *others, last = labelling.items
+    exchanged = (replace(first, unit=last.unit), *others, replace(last, unit=first.unit))
+    return replace(labelling, items=exchanged)
+
+
+def a_pair_without_its_caller(labelling: Labelling) -> Labelling:
+    return replace(labelling, items=labelling.items[1:])
+
+
+def a_lost_pair_as_equal_answers(labelling: Labelling) -> Labelling:
+    at = next(n for n, item in enumerate(labelling.items) if item.judged not in (None, 0.5))
+    items = [*labelling.items]
+    items[at] = replace(items[at], judged=None)
+    return replace(labelling, items=tuple(items))
+
+
+def another_person(labelling: Labelling) -> Labelling:
+    return replace(labelling, people=("pr_eve",))
+
+
+def a_larger_margin(labelling: Labelling) -> Labelling:
+    return replace(labelling, design=replace(labelling.design, margin=0.2))
+
+
+def other_stakes(labelling: Labelling) -> Labelling:
+    return replace(labelling, design=replace(labelling.design, correlation=0.9))
+
+
+START_FORGERIES: Mapping[Callable[[Labelling], Labelling], str] = {
+    another_seed: "does not say what its person chose",
+    two_callers_in_exchanged_blocks: "its pairs do not follow from the stored answers",
+    a_pair_without_its_caller: "its pairs do not follow from the stored answers",
+    a_lost_pair_as_equal_answers: "counts as equal answers, but has another score",
+    another_person: "is for other people than its seed gives",
+    a_larger_margin: "its claim differs from the registration",
+    other_stakes: "another plan than the labels before it give",
 }
 
 
@@ -420,6 +475,10 @@ def test_a_proof_has_the_labels_and_finds_each_forgery(
         forged = replace(state, draws=draws, labels=given)
         faults = check_proof(replace(rows, labellings={"traffic": forged})).faults
         assert any(named in fault for fault in faults), (forge.__name__, faults)
+    for change, named in START_FORGERIES.items():
+        forged = replace(state, labelling=change(state.labelling))
+        faults = check_proof(replace(rows, labellings={"traffic": forged})).faults
+        assert any(named in fault for fault in faults), (change.__name__, faults)
     missing = check_proof(replace(rows, labellings={})).faults
     assert any("labelling lb_" in fault and "is missing" in fault for fault in missing)
 

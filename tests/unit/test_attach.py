@@ -122,7 +122,7 @@ def test_the_screen_has_models_replacements_and_the_next_command_as_its_last_lin
         "(swapgate init) whose route serves openai/gpt-4.1, and a provider for the judge."
     )
     (person,) = [line for line in lines if line.startswith("a person:")]
-    assert person.endswith("if there were 3,000 pairs")
+    assert person.endswith("if there were 200 callers")
     assert str(file) in lines[-1]
     assert lines[-1].partition("--judge ")[2].startswith("anthropic/")
 
@@ -136,7 +136,7 @@ def test_the_json_has_the_same_facts(tmp_path: Path) -> None:
     assert (model["model"], model["requests"], model["with_cost"]) == ("openai/gpt-4.1", 4, 4)
     assert model["cost_usd"] == pytest.approx(0.04)
     assert model["median_s"] == pytest.approx(2.0, rel=0.05)
-    assert found["proof"]["minutes"] == 27
+    assert found["proof"]["minutes"] == 36
     assert found["next_command"].startswith("swapgate suite draw")
 
 
@@ -549,3 +549,19 @@ def test_attach_without_a_source_says_what_it_takes() -> None:
 
     assert done.exit_code == 2
     assert "SOURCE" in done.output or "name a source" in done.output
+
+
+@pytest.mark.parametrize(
+    ("callers", "labels", "is_enough"),
+    [(150, 107, False), (250, 107, True), (700, 86, True), (4_000, 74, True)],
+)
+def test_more_callers_need_fewer_labels_and_too_few_are_an_obstacle(
+    tmp_path: Path, callers: int, labels: int, *, is_enough: bool
+) -> None:
+    """Two requests of a caller are two pairs, but count as one caller."""
+    rows = [{**row(n), "end_user": f"caller-{n // 2}"} for n in range(2 * callers)]
+    found = of_rows(tmp_path, *rows)
+
+    assert found.effort.labels == labels
+    obstacles = [one for one in found.obstacles if "callers can be drawn" in one]
+    assert (obstacles == []) == is_enough

@@ -17,6 +17,7 @@ from harness.proposals.labels.expected_labels import (
     FEWEST_LABELS,
     ExpectedCorrelation,
     estimate_correlation,
+    forecast_labelling,
 )
 from harness.proposals.labels.label_progress import LabellingState
 from harness.proposals.labels.labelling import (
@@ -173,3 +174,35 @@ def test_a_better_judge_needs_fewer_labels_than_the_design_expects() -> None:
     assert better.median is not None
     assert usual.median is not None
     assert better.median < usual.median
+
+
+def drawn(callers: int, pairs_each: int, people: tuple[str, ...] = ("pr_ada",)) -> Labelling:
+    """A labelling that has just begun: each caller has some pairs, of equal weight."""
+    items = tuple(
+        LabelledItem(f"{caller}-{pair}", 1 / (callers * pairs_each), spread(caller), caller)
+        for caller in range(callers)
+        for pair in range(pairs_each)
+    )
+    begun = labelled(0, lambda judged, _: judged, spread).labelling
+    return replace(begun, items=items, people=people)
+
+
+def test_more_pairs_of_the_same_callers_promise_no_earlier_verdict() -> None:
+    """Each block of callers needs one label, however many pairs its callers have."""
+    assert forecast_labelling(drawn(100, 5), 0.6) == forecast_labelling(drawn(100, 1), 0.6)
+    assert forecast_labelling(drawn(100, 5), 0.6) == (
+        "about 100 labels in the median, never more than 100 labels, 20 s each; a good model "
+        "passes in 75 % of labellings"
+    )
+
+
+def test_a_forecast_names_the_label_after_which_a_labelling_ends() -> None:
+    """Some pairs go to two people, so two people give more labels than one."""
+    alone = forecast_labelling(drawn(500, 1), 0.6)
+    together = drawn(500, 1, ("pr_ada", "pr_ben"))
+
+    assert "never more than 307 labels" in alone
+    assert together.count_most_labels() == pytest.approx(307 * 1.1, abs=15)
+    assert f"never more than {together.count_most_labels()} labels" in forecast_labelling(
+        together, 0.6
+    )

@@ -11,7 +11,7 @@ from harness.app.attach.attach_report import (
     SeenModel,
     count_unknown,
 )
-from harness.app.attach.proof_effort import PAIRS, POINTS, ProofEffort
+from harness.app.attach.proof_effort import FEWEST_CALLERS, POINTS, ProofEffort
 from harness.app.attach.replacements import Replacement
 from harness.frame.formatting import (
     format_date,
@@ -211,7 +211,9 @@ def _describe_untaken(model: SeenModel, other: Replacement) -> str:
 
 def _list_effort(report: AttachReport) -> Iterator[tuple[str, str]]:
     effort = report.effort
-    few = "" if effort.items >= PAIRS else f", if there were {PAIRS:,} pairs"
+    few = (
+        "" if effort.callers >= FEWEST_CALLERS else f", if there were {FEWEST_CALLERS} callers"
+    )
     yield "Candidate", report.candidate or "unknown: name it by --candidate"
     yield (
         "Requests",

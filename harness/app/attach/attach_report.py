@@ -11,8 +11,7 @@ from typing import Final
 
 from harness.app.attach.log_obstacles import SourceNote, list_obstacles
 from harness.app.attach.proof_effort import (
-    LABELS,
-    LABELS_80,
+    FEWEST_CALLERS,
     ProofEffort,
     estimate_effort,
 )
@@ -107,10 +106,11 @@ def build_report(
     )
     effort = estimate_effort(subject.traffic, subject.entry, candidate, judge)
     obstacles = [*list_obstacles(sources, survey, subject.traffic, now)]
-    if survey.with_content and effort.items < LABELS_80:
+    if survey.with_content and effort.callers < FEWEST_CALLERS:
         obstacles.append(
-            f"{format_quantity(effort.items, 'request')} can be drawn, and a proof needs about "
-            f"{LABELS} to {LABELS_80} labels: log more of the traffic"
+            f"requests of {format_quantity(effort.callers, 'caller')} can be drawn, and with "
+            f"fewer than {FEWEST_CALLERS}, people's labels often show nothing: log more of the "
+            "traffic"
         )
     return AttachReport(
         sources=sources,

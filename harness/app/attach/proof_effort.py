@@ -1,7 +1,7 @@
 """Estimates what a proof from this traffic would take: requests, money and a person's minutes.
 
-The numbers of labels are for a claim within 10 points, 3,000 pairs and a judge whose preference
-has a correlation of 0.6 with people's, as measured for suites of traffic. Pure.
+The numbers of labels are for a claim within 10 points, equal models and a judge whose
+preference has a correlation of 0.6 with people's (statistics.md §1.23). Pure.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,11 @@ from harness.app.attach.traffic_survey import ModelTraffic
 from harness.providers.models.catalogue import CatalogueEntry
 from harness.routing.capture import MOST_OF_A_CALLER
 
-PAIRS: Final = 3_000  # the draw for which the numbers of labels were measured
-# The median, and the number that suffices in 80 % of the cases.
-LABELS: Final = 80
-LABELS_80: Final = 140
+PAIRS: Final = 3_000  # a draw takes no more of a log
+# Labels by the drawn callers, as measured: the median, and the number that suffices in 80 % of
+# the cases. With fewer callers than the last, many labellings end without a verdict.
+LABELS_BY_CALLERS: Final = ((3_000, 74, 143), (500, 86, 173), (200, 107, 199))
+FEWEST_CALLERS: Final = LABELS_BY_CALLERS[-1][0]
 LABEL_S: Final = 20
 POINTS: Final = 10
 # Requests that the incumbent answers again, to see whether the records are stale.
@@ -34,6 +35,7 @@ class ProofEffort:
     """
 
     items: int  # drawn requests that the candidate answers
+    callers: int  # of these requests; one without a caller counts on its own
     reasked: int  # requests that the incumbent answers again
     candidate_usd: float | None
     incumbent_usd: float | None
@@ -41,8 +43,22 @@ class ProofEffort:
     judge_input_tokens: int | None
     judge_output_tokens: int | None
     judge_usd: float | None
-    labels: int = LABELS
-    labels_80: int = LABELS_80
+
+    @property
+    def labels(self) -> int:
+        """The labels of one labelling in two until its verdict."""
+        return self._measured[1]
+
+    @property
+    def labels_80(self) -> int:
+        """The labels that suffice in 80 % of the labellings."""
+        return self._measured[2]
+
+    @property
+    def _measured(self) -> tuple[int, int, int]:
+        """The largest measured draw that has no more callers, or else the smallest."""
+        fitting = (draw for draw in LABELS_BY_CALLERS if draw[0] <= self.callers)
+        return next(fitting, LABELS_BY_CALLERS[-1])
 
     @property
     def minutes(self) -> tuple[int, int]:
@@ -69,6 +85,7 @@ def estimate_effort(
         judge_output = calls * _PREFERENCE_TOKENS
     return ProofEffort(
         items=items,
+        callers=min(items, traffic.count_items(1)),
         reasked=reasked,
         candidate_usd=_price_requests(traffic, candidate, items),
         incumbent_usd=_price_requests(traffic, incumbent, reasked),

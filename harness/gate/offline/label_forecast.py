@@ -34,8 +34,9 @@ _SUPERIOR_GAIN: Final = 0.05  # over the incumbent, for the claim `superior`
 
 @dataclass(frozen=True, slots=True)
 class LabelForecast:
-    """Labels until PASSED, if the candidate is as good as the plan assumes: median and 80 %
-    quantile. None: more than the pairs allow. passed: the share of labellings that pass.
+    """Blocks until PASSED, if the candidate is as good as the plan assumes: median and 80 %
+    quantile. Each block has one label, or two of two people. None: fewer labellings pass.
+    passed: the share of labellings that pass.
     """
 
     median: int | None
@@ -166,7 +167,7 @@ def decide_late(values: Floats, design: LabelDesign, callers: int) -> Bools:
 
 
 def forecast_labels(
-    pairs: int,
+    callers: int,
     ties: int,
     design: LabelDesign,
     *,
@@ -175,21 +176,22 @@ def forecast_labels(
     """Forecasts the labels until PASSED for a candidate that is as good as the incumbent, and 5
     points better for `superior`.
 
-    pairs: all pairs. ties: the mechanically equal pairs among them. correlation: between the
-    simulated people and the judge; None for the design's. The plan keeps the design's.
+    callers: drawn, with one pair each, because a block of callers needs one label however many
+    pairs it has. ties: how many of them have mechanically equal answers. correlation: between
+    the simulated people and the judge; None for the design's. The plan keeps the design's.
     """
     gain = 0.0 if design.claim is Claim.NON_INFERIOR else _SUPERIOR_GAIN
     people = design.correlation if correlation is None else correlation
-    open_pairs = pairs - ties
-    shares = joint_pairs(open_pairs, TIE + gain, people) / max(1, open_pairs)
+    unequal = callers - ties
+    shares = joint_pairs(unequal, TIE + gain, people) / max(1, unequal)
     rng = np.random.default_rng(_SEED)
-    runs = LabelRuns.draw(shares, pairs, _RUNS, rng, ties=ties / pairs)
+    runs = LabelRuns.draw(shares, callers, _RUNS, rng, ties=ties / callers)
     found = simulate_labels(runs, design, _SEED)
-    used = np.where(found.passed, found.labels, pairs + 1)
+    used = np.where(found.passed, found.labels, callers + 1)
     median, late = (int(np.quantile(used, share, method="higher")) for share in (0.5, 0.8))
     return LabelForecast(
-        median if median <= pairs else None,
-        late if late <= pairs else None,
+        median if median <= callers else None,
+        late if late <= callers else None,
         float(found.passed.mean()),
     )
 

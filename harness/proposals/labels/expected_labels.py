@@ -7,7 +7,8 @@ the correlation stays the same.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import correlation
+from math import fsum
+from statistics import correlation as pearson
 from typing import Final
 
 from harness.frame.formatting import format_number, format_percent, format_quantity
@@ -15,7 +16,7 @@ from harness.frame.records.transaction import Transaction
 from harness.gate.offline.label_forecast import LabelForecast, forecast_labels
 from harness.gate.offline.label_plan import JUDGE_LEVELS, USUAL_CORRELATION
 from harness.proposals.labels.label_progress import LabellingState, load_state
-from harness.proposals.labels.labelling import build_drawn_pairs
+from harness.proposals.labels.labelling import Labelling, build_drawn_pairs
 from harness.proposals.labels.records import Labellings
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
@@ -68,31 +69,42 @@ def expect_correlation(
 
 
 def describe_forecast(tx: Transaction, state: LabellingState) -> str:
-    """Describes how many labels the plan expects in all: the median, and enough for 80 % of
-    plans. Says which correlation it uses.
+    """Describes how many labels the plan expects in all: the median, enough for 80 % of plans,
+    and the largest number. Says which correlation it uses.
     """
     labelling = state.labelling
     proposal = Proposals(tx).get(labelling.proposal)
     expected = expect_correlation(tx, proposal, state)
-    ties = sum(item.judged is None for item in labelling.items)
-    forecast = forecast_labels(
-        len(labelling.items), ties, labelling.design, correlation=expected.value
-    )
-    return f"{_format_forecast(forecast)}; {expected.text}"
+    return f"{forecast_labelling(labelling, expected.value)}; {expected.text}"
 
 
-def _format_forecast(forecast: LabelForecast) -> str:
+def forecast_labelling(labelling: Labelling, correlation: float) -> str:
+    """Forecasts the labels of a labelling at a correlation between judge and people.
+
+    The number of callers decides, not of pairs: a block of callers needs one label, or two if
+    chance gives its pair to two people.
+    """
+    callers = len({item.unit for item in labelling.items})
+    ties = round(callers * fsum(one.weight for one in labelling.items if one.judged is None))
+    forecast = forecast_labels(callers, ties, labelling.design, correlation=correlation)
+    return _format_forecast(forecast, labelling.count_most_labels(), labelling.labels_each)
+
+
+def _format_forecast(forecast: LabelForecast, most: int, labels_each: float) -> str:
+    """Formats a forecast. most: labels in all. labels_each: of a block, in the mean."""
+    passed = f"{format_percent(forecast.passed, 0)} of labellings"
+    end = f"never more than {format_quantity(most, 'label')}, 20 s each"
     if forecast.median is None:
-        passed = format_percent(forecast.passed, 0)
         return (
-            f"a good model passes in only {passed} of labellings of so few callers: draw more, "
-            "or allow more loss"
+            f"a good model passes in only {passed} of so few callers: draw more, or allow more "
+            f"loss; {end}"
         )
+    median = min(most, round(forecast.median * labels_each))
+    text = f"about {format_quantity(median, 'label')} in the median"
     if forecast.quantile_80 is None:
-        late = "many more in a fifth of labellings"
-    else:
-        late = f"at most {forecast.quantile_80} in 80 % of labellings"
-    return f"about {forecast.median} labels in the median, {late}, 20 s each"
+        return f"{text}, {end}; a good model passes in {passed}"
+    late = min(most, round(forecast.quantile_80 * labels_each))
+    return f"{text}, at most {late} in 80 % of labellings, {end}"
 
 
 def find_earlier(tx: Transaction, proposal: Proposal, suite: str) -> ExpectedCorrelation | None:
@@ -141,4 +153,4 @@ def _correlate(ones: Sequence[float], others: Sequence[float]) -> float:
     """Computes Pearson's correlation; 0 if one side has one value only."""
     if len(set(ones)) < 2 or len(set(others)) < 2:
         return 0.0
-    return correlation(ones, others)
+    return pearson(ones, others)

@@ -46,13 +46,18 @@ class LabelProgress:
     missing: Mapping[str, int]  # draws without a label, by the person's name
     ended: bool
     passed: bool
-    inconclusive: bool  # all pairs have labels, which show nothing
+    inconclusive: bool  # the labels have ended, and show nothing
     verdict: str
     closed: str  # why it ended with its proposal, before its labels sufficed; else empty
     both: int
     agreed: int
     forecast: str  # the plan's estimate of the labels; empty where it is not computed
     created_at: datetime
+
+    @property
+    def end_text(self) -> str:
+        """Introduces the verdict: labels that show nothing do not suffice."""
+        return "The labels have ended." if self.inconclusive else "The labels suffice."
 
     @property
     def missing_text(self) -> str:

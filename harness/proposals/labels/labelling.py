@@ -101,6 +101,16 @@ class Labelling:
             blocks.append(LabelledBlock(PairBlock(size, weights), is_open))
         return blocks
 
+    @property
+    def labels_each(self) -> float:
+        """The mean number of labels of a draw."""
+        return 1.0 + OVERLAP_SHARE if len(self.people) > 1 else 1.0
+
+    def count_most_labels(self) -> int:
+        """Counts the labels if each block needs its own."""
+        open_blocks = sum(bool(block.open) for block in self.list_blocks())
+        return sum(len(self.choose_people(number + 1)) for number in range(open_blocks))
+
     def chance(self, *parts: object) -> float:
         """Computes a number from 0 to below 1 from the random seed."""
         text = ":".join([self.seed, *map(str, parts)])

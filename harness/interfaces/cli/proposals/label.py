@@ -230,7 +230,7 @@ def _read_key(prompt: str) -> str:
 
 def _end(progress: LabelProgress, person: str) -> int:
     if progress.ended:
-        click.echo(f"The labels suffice. {progress.verdict}")
+        click.echo(f"{progress.end_text} {progress.verdict}")
         return _exit_code(progress)
     click.echo(f"You have no open pair. {progress.missing_text}")
     if progress.missing.get(person):
