@@ -27,7 +27,7 @@ from harness.gate.offline.label_plan import (
 _SLACK: Final = 1e-9
 _STRONG_LOG_E: Final = math.log(10.0)
 # Stakes of the guard of unacceptable answers, in shares of the largest possible loss.
-_GUARD_STAKES: Final = np.asarray(geometric_grid(0.02, 0.9, 15))
+_GUARD_STAKES: Final = geometric_grid(0.02, 0.9, 15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +175,8 @@ class _Capital:
         self.log_now = 0.0
         self.log_most = 0.0  # the largest so far
 
-    def pay(self, stakes: Floats, excess: float) -> None:
-        self._logs = self._logs + log_payoffs(stakes, np.asarray(excess))
+    def pay(self, stakes: ArrayLike, excess: float) -> None:
+        self._logs = self._logs + log_payoffs(np.asarray(stakes), np.asarray(excess))
         self.log_now = log_mean(self._logs.tolist())
         self.log_most = max(self.log_most, self.log_now)
 
