@@ -52,7 +52,7 @@ def label_pair(page: Page, key: str, width: int) -> None:
 
 def shows_pair(page: Page) -> bool:
     expect(
-        page.get_by_text(re.compile("Answer A|no open pair|labels suffice")).first
+        page.get_by_text(re.compile("Answer A|no open pair|labels have ended")).first
     ).to_be_visible()
     return page.get_by_text("Answer A").is_visible()
 
@@ -96,7 +96,7 @@ def test_a_person_labels_from_the_first_pair_to_the_verdict_with_the_keyboard_al
     for width in WIDTHS_PX:
         expect(page.get_by_text("Answer A")).to_be_visible()
         label_pair(page, "n", width)
-    expect(page.get_by_text("The labels suffice.")).to_be_visible()
+    expect(page.get_by_text("The labels have ended.")).to_be_visible()
     assert_accessible(page)
     assert_no_sideways_scroll(page)
 
