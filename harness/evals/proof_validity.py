@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from harness.evals.context import EvalsContext
 from harness.frame.errors import NotFound, ProofRefused
@@ -203,37 +204,41 @@ def _describe_suite_changes(
 ) -> Iterator[str]:
     """Yields a text for each suite that changed since its registration."""
     for plan in plans:
-        if change := describe_suite_change(ctx, tx, plan):
-            yield change
+        if change := find_suite_change(ctx, tx, plan):
+            yield change.text
 
 
-def describe_load_error(ctx: EvalsContext, suite: str) -> str:
-    """Describes why a suite cannot be loaded; empty if it can."""
-    try:
-        ctx.suites.pin(suite)
-    except Exception as error:  # noqa: BLE001 - a suite may be the user's Python file
-        return f"{suite} can no longer be loaded ({error})"
-    return ""
+class SuiteChange(NamedTuple):
+    """A suite's change since its registration. is_loaded: False if the suite cannot be loaded,
+    so that its change is unknown.
+    """
+
+    suite: str
+    text: str
+    is_loaded: bool
 
 
-def describe_suite_change(
+def find_suite_change(
     ctx: EvalsContext,
     tx: Transaction,
     plan: SuitePlan,
-) -> str:
-    """Describes changes of the suite since its registration; empty if there are none."""
-    if load_error := describe_load_error(ctx, plan.suite):
-        return load_error
-    present_pin = ctx.suites.pin(plan.suite)
+) -> SuiteChange | None:
+    """Finds the change of a suite since its registration; None without a change."""
+    try:
+        present_pin = ctx.suites.pin(plan.suite)
+    except Exception as error:  # noqa: BLE001 - a suite may be the user's Python file
+        text = f"{plan.suite} can no longer be loaded ({error})"
+        return SuiteChange(plan.suite, text, is_loaded=False)
     if present_pin.digest == plan.suite_digest:
-        return ""
+        return None
     try:
         differences = ", ".join(
             list_pin_differences(Suites(tx).get(plan.suite_digest), present_pin)
         )
     except NotFound:
         differences = ""
-    return f"{plan.suite} changed" + (f" ({differences})" if differences else "")
+    text = f"{plan.suite} changed" + (f" ({differences})" if differences else "")
+    return SuiteChange(plan.suite, text, is_loaded=True)
 
 
 def list_pin_differences(before: SuitePin, now: SuitePin) -> Iterator[str]:

@@ -196,8 +196,9 @@ def _is_wait_over(
     """Tells whether a comparison no longer waits for labels, or for a provider or callers."""
     if kind is AlertKind.LABELS_WAIT:
         return label_verdicts.find_wait(tx, proposal) is None
-    is_evaluating = proposal.phase is ProposalPhase.EVALUATING
-    pairs = [pair for pair in proposal.runs.values() if is_evaluating]
+    if proposal.phase is not ProposalPhase.EVALUATING:
+        return True
+    pairs = proposal.runs.values()
     ids = [id_ for pair in pairs for id_ in (pair.incumbent, pair.candidate)]
     runs = [EvalRuns(tx).get(id_) for id_ in ids]
     is_away = any(run.waits_since for run in runs)

@@ -8,7 +8,7 @@ The driver calls no model: eval workers do. `harness.proposals.evaluation` decid
 and `Canaries.drive` moves a canary.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -153,8 +153,15 @@ def _evaluate_answers(
         return _retry(ctx, proposal) if proposal.retry_due(ctx.clock.now()) else []
     with ctx.store.read() as tx:
         wait = label_verdicts.find_wait(tx, proposal)
-    unloadable = label_waits.list_unloadable(ctx, proposal) if wait else {}
-    if lines := _end_if_changed(ctx, proposal, unloadable):
+        changes = [
+            change
+            for plan in proposal.plans
+            if (change := proof_validity.find_suite_change(ctx, tx, plan))
+        ]
+    unloadable = [change for change in changes if wait and not change.is_loaded]
+    if lines := _end_if_changed(
+        ctx, proposal, [change.text for change in changes if change not in unloadable]
+    ):
         return lines
     if wait is not None and (unloadable or not wait.news):
         return label_waits.continue_wait(ctx, proposal, wait, unloadable)
@@ -186,7 +193,7 @@ def _decide(
     except StaleEvidence as error:
         return reject_in_transaction(ctx, proposal, ProposalEvent.STALE, str(error))
     if verdict is None and wait is not None:
-        return label_waits.continue_wait(ctx, proposal, wait, {})
+        return label_waits.continue_wait(ctx, proposal, wait, ())
     if verdict is None or _may_level_rise(ctx, proposal, verdict):
         _update_wait_alert(ctx, proposal, runs_by_id)
         lines = _requeue_short_runs(ctx, proposal)
@@ -199,28 +206,19 @@ def _decide(
 
 
 def _end_if_changed(
-    ctx: ProposalsContext, proposal: Proposal, unloadable: Collection[str]
+    ctx: ProposalsContext, proposal: Proposal, suite_changes: Sequence[str]
 ) -> list[str]:
-    """Ends a proposal whose route, rules or suites have changed. Returns log lines.
-
-    unloadable: suites for which the proposal waits, because nobody knows their change.
-    """
+    """Ends a proposal whose route, rules or suites have changed. Returns log lines."""
     with ctx.store.read() as tx:
         base_change = describe_base_change(tx, proposal)
         rule_differences = "" if base_change else describe_rule_differences(ctx, tx, proposal)
-        changes = [
-            change
-            for plan in proposal.plans
-            if plan.suite not in unloadable
-            and (change := proof_validity.describe_suite_change(ctx, tx, plan))
-        ]
     if base_change:
         return reject_in_transaction(ctx, proposal, ProposalEvent.BASE_CHANGED, base_change)
-    if not changes and not rule_differences:
+    if not suite_changes and not rule_differences:
         return []
-    change_text = f"{'; '.join(changes)} since the proposal"
+    change_text = f"{'; '.join(suite_changes)} since the proposal"
     return reject_in_transaction(
-        ctx, proposal, ProposalEvent.STALE, change_text if changes else rule_differences
+        ctx, proposal, ProposalEvent.STALE, change_text if suite_changes else rule_differences
     )
 
 

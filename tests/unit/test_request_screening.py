@@ -602,7 +602,7 @@ def test_a_part_whose_type_is_no_text_is_refused(kind: object) -> None:
 
 @pytest.mark.parametrize("long", ["a", ";", ";base64", "a;"])
 def test_a_long_url_without_data_is_refused_in_time(long: str) -> None:
-    """A search that tried it at each length took minutes, and the router answered nobody."""
+    """A search with backtracking took minutes, and blocked the worker."""
     part = {"type": "image_url", "image_url": {"url": f"data:{long * 2_000_000}"}}
     message = {"role": "user", "content": [part]}
 

@@ -220,7 +220,7 @@ class _Reading:
             self.labelled_harm.pay(_GUARD_STAKES, share * pair.unacceptable)
 
     def read_rest(self, step: LabelStep) -> None:
-        """Pays the last blocks, if none of them needs a label."""
+        """Pays the last blocks. All their pairs must be mechanically equal."""
         while self._left:
             self._pay_equal(step)
 

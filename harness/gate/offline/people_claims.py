@@ -51,8 +51,8 @@ class SuiteLabels:
     None if the log has no counts. by_requests: the drawn pairs' shares of it. labellers: how
     many people gave a label. cannot_tell: the labels that say so. sides: for each person in the
     order of `people`, the labels that prefer the answer shown as A, and as B. ties: for each
-    person, the labels that prefer neither. by_proposer: whether nobody but the person who
-    proposed the candidate gave a label.
+    person, the labels that prefer neither. by_proposer: whether all labels are by the
+    person who proposed the candidate.
     """
 
     labelling: str  # id

@@ -1,8 +1,8 @@
 """Lets a proposal wait for people's labels, after all of its answers and before its verdict."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
-from harness.evals import proof_validity
+from harness.evals.proof_validity import SuiteChange
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertEvent, AlertKind
 from harness.frame.alerts.records import Alerts
@@ -22,21 +22,12 @@ def may_begin(proposal: Proposal, runs: Iterable[EvalRun]) -> bool:
     return is_measured and bool(list_labelled_suites(proposal))
 
 
-def list_unloadable(ctx: ProposalsContext, proposal: Proposal) -> Mapping[str, str]:
-    """Returns the suites of a proposal that cannot be loaded now, with the reasons."""
-    errors = {
-        plan.suite: proof_validity.describe_load_error(ctx, plan.suite)
-        for plan in proposal.plans
-    }
-    return {suite: error for suite, error in errors.items() if error}
-
-
 def begin_wait(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
     """Begins the wait, and tells people how to label."""
     suites = sorted(list_labelled_suites(proposal))
     with ctx.store.write() as tx:
         record_step(tx, proposal, label_verdicts.WAIT, {"suites": suites})
-        _raise_alert(tx, proposal, {}, AlertEvent.RAISED)
+        _raise_alert(tx, proposal, (), AlertEvent.RAISED)
     return [f"{proposal.id}: waits for people's labels"]
 
 
@@ -44,18 +35,18 @@ def continue_wait(
     ctx: ProposalsContext,
     proposal: Proposal,
     wait: LabelWait,
-    unloadable: Mapping[str, str],
+    unloadable: Sequence[SuiteChange],
 ) -> list[str]:
     """Ends a wait that is too long, or updates its alert. Returns log lines.
 
     A suite that cannot be loaded does not end the proposal, because people have worked for it
-    and the file may come back. But without the suite there is no verdict. unloadable: result of
-    `list_unloadable`.
+    and the file may come back. But without the suite there is no verdict. unloadable: such
+    suites.
     """
     if wait.ends_at <= ctx.clock.now():
         command = describe_label_command(proposal)
         late = f"people have not labelled it in time ({command})"
-        reason = "; ".join(unloadable.values()) or late
+        reason = "; ".join(change.text for change in unloadable) or late
         return reject_in_transaction(
             ctx, proposal, ProposalEvent.EXPIRED, f"{reason}: propose again"
         )
@@ -71,15 +62,16 @@ def continue_wait(
     return []
 
 
-def _write_title(proposal: Proposal, unloadable: Mapping[str, str]) -> str:
-    missing = f", and for suite {', '.join(sorted(unloadable))}" if unloadable else ""
+def _write_title(proposal: Proposal, unloadable: Sequence[SuiteChange]) -> str:
+    names = ", ".join(change.suite for change in unloadable)
+    missing = f", and for suite {names}" if names else ""
     return f"the comparison {proposal.id} waits for people's labels{missing}"
 
 
 def _raise_alert(
     tx: Transaction,
     proposal: Proposal,
-    unloadable: Mapping[str, str],
+    unloadable: Sequence[SuiteChange],
     event: AlertEvent,
 ) -> None:
     suites = ", ".join(sorted(list_labelled_suites(proposal)))
@@ -87,8 +79,8 @@ def _raise_alert(
         f"People decide about {suites}, and the judge only predicts. "
         f"{describe_label_command(proposal)} shows the pairs."
     )
-    for error in unloadable.values():
-        text += f" {error}: bring its file back, because there is no verdict without it."
+    for change in unloadable:
+        text += f" {change.text}: bring its file back, because there is no verdict without it."
     alerts.raise_alert(
         tx,
         AlertKind.LABELS_WAIT,

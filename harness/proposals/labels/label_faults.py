@@ -182,8 +182,8 @@ def _find_draw_faults(state: LabellingState) -> Iterator[str]:
     """Yields a fault for each draw that does not follow from the seed and the labels before."""
     labelling = state.labelling
     blocks = labelling.list_blocks()
-    is_open = [block for block in blocks if block.open]
-    if len(state.draws) > len(is_open):
+    open_blocks = [block for block in blocks if block.open]
+    if len(state.draws) > len(open_blocks):
         yield "it has more draws than blocks of pairs"
         return
     pairs = [block.pairs for block in blocks]
@@ -197,7 +197,7 @@ def _find_draw_faults(state: LabellingState) -> Iterator[str]:
         if not _is_close(LabelStep.from_json(draw.step), step):
             yield f"draw {number} has another plan than the labels before it give"
             return
-        if draw_item(labelling, is_open[number - 1], number).item != draw.item:
+        if draw_item(labelling, open_blocks[number - 1], number).item != draw.item:
             yield f"draw {number} is of another pair than its seed gives"
             return
 

@@ -402,15 +402,15 @@ def _draw(ctx: ProposalsContext, state: LabellingState) -> LabelDraw | None:
     labelling = state.labelling
     number = len(state.draws) + 1
     blocks = labelling.list_blocks()
-    is_open = [block for block in blocks if block.open]
-    if number > len(is_open):
+    open_blocks = [block for block in blocks if block.open]
+    if number > len(open_blocks):
         return None
     pairs = build_drawn_pairs(labelling, state.draws, state.labels)
     step = plan_next_label([block.pairs for block in blocks], pairs, labelling.design)
     return LabelDraw(
         labelling.id,
         number,
-        draw_item(labelling, is_open[number - 1], number).item,
+        draw_item(labelling, open_blocks[number - 1], number).item,
         labelling.choose_people(number),
         step.as_json(),
         state.next_time(ctx.clock.now()),

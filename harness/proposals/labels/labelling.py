@@ -97,8 +97,8 @@ class Labelling:
             start += size
             items = [item for unit in chosen for item in units[unit]]
             weights = sum_weights(items, [item.weight for item in items])
-            is_open = [item for item in items if item.judged is not None]
-            blocks.append(LabelledBlock(PairBlock(size, weights), is_open))
+            open_items = [item for item in items if item.judged is not None]
+            blocks.append(LabelledBlock(PairBlock(size, weights), open_items))
         return blocks
 
     @property
