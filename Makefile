@@ -6,6 +6,14 @@ PYTEST := $(BIN)/python -m pytest -q
 PARALLEL := -n $(or $(WORKERS),4) --dist worksteal
 COMPILED := .venv/.tests-compiled
 COVERAGE := --cov --cov-branch
+# A command's name and seconds are noted, and printed at the end.
+NOTED := .venv/.test-seconds
+TIMED := sh .ci/timed.sh $(NOTED)
+PRODUCT := swapgate harness router evals dashboard migrations
+# SHARD=1/3: the first of three parts, balanced by the seconds that the tests once took.
+SHARD ?= 1/1
+SHARDED := --splits $(lastword $(subst /, ,$(SHARD))) --group $(firstword $(subst /, ,$(SHARD))) \
+	--splitting-algorithm least_duration --durations-path .ci/verify_seconds.json
 is_set = $(filter-out 0 no false,$(1))
 # swapgate-try is built from this tree (distributions/try).
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
@@ -13,8 +21,8 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --
 	--no-emit-package swapgate-try $(if $(call is_set,$(UPGRADE)),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint types arch test-fast test-browser cov migrate bench docs \
-	docs-check imports bytecode tests lock wheels verify soak gameday real
+.PHONY: help setup demo test test-all test-rest fmt lint types product-types arch test-browser cov \
+	migrate bench docs docs-check imports bytecode quick-tests lock wheels verify soak gameday real
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -25,27 +33,43 @@ setup: ## make .venv from the hash-pinned locks (instant when it is there)
 demo: setup ## the eight stories, live; ONCE=1 ends by itself, SWAP=1 swaps the candidates
 	@$(BIN)/swapgate demo $(if $(call is_set,$(ONCE)),--once) $(if $(call is_set,$(SWAP)),--swap)
 
-test: setup ## format, lint, types, imports, docs, the tests on both databases
-	@$(MAKE) --no-print-directory --jobs=2 types tests
-	@sh .ci/last_passed.sh
+test: setup ## six minutes: lint, product types, imports, docs, unit and contract tests, the spine
+	@rm -f $(NOTED)
+	@$(MAKE) --no-print-directory --jobs=2 product-types quick-tests
+	@sort -o $(NOTED) $(NOTED) && cat $(NOTED)
+	@$(BIN)/python .ci/last_passed.py
+
+test-all: ## `test`, and then the tests and types that it leaves out
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-rest
 
 # Begins while mypy still needs one core.
-tests: bytecode lint imports docs-check
-	$(PYTEST) $(PARALLEL)
+quick-tests: bytecode lint imports docs-check
+	@$(TIMED) tests $(PYTEST) $(PARALLEL) -m "not (rest or verify or soak)"
+
+test-rest: setup bytecode ## what `make test` leaves out of `make test-all`
+	@rm -f $(NOTED)
+	@$(MAKE) --no-print-directory --jobs=2 types rest-tests
+	@sort -o $(NOTED) $(NOTED) && cat $(NOTED)
+
+rest-tests: bytecode
+	@$(TIMED) tests-rest $(PYTEST) $(PARALLEL) -m "rest and not (verify or soak)"
 
 fmt: setup ## format, and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 lint: setup ## ruff
-	$(BIN)/ruff format --check --quiet .
-	$(BIN)/ruff check --quiet .
+	@$(TIMED) lint sh -c '$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .'
 
-types: setup ## mypy, strict
-	$(BIN)/mypy
+types: setup ## mypy, strict, of product and tests
+	@$(TIMED) types $(BIN)/mypy
+
+product-types: setup
+	@$(TIMED) product-types $(BIN)/mypy $(PRODUCT)
 
 imports: setup
-	$(BIN)/lint-imports
+	@$(TIMED) imports $(BIN)/lint-imports
 
 # In a new environment each worker of the next step would compile every test module, and compute
 # Hypothesis's table of characters, all at once. What cannot be imported is that step's to report.
@@ -58,15 +82,12 @@ bytecode: setup
 arch: imports ## import contracts and the rules of the house
 	$(PYTEST) tests/test_architecture.py
 
-test-fast: setup ## unit and contract tests, on SQLite
-	$(PYTEST) $(PARALLEL) tests/unit tests/contract -m "not (postgres or browser or slow or verify or soak)"
-
 test-browser: setup ## the dashboard in a real browser
 	$(PYTEST) tests/browser
 
-cov: setup ## the tests of `make test`, measured: at least 90 % covered; pages in htmlcov/
+cov: setup ## the tests of `make test-all`, measured: at least 90 % covered; pages in htmlcov/
 	$(PYTEST) $(PARALLEL) $(COVERAGE) --cov-report=html --cov-fail-under=90
-	@sh .ci/last_passed.sh cov
+	@$(BIN)/python .ci/last_passed.py cov
 
 migrate: setup ## bring the configured database to the newest schema
 	$(BIN)/swapgate db upgrade
@@ -80,7 +101,7 @@ docs: setup ## write the generated parts of docs/ anew, and the docs site into s
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 docs-check: setup
-	$(BIN)/swapgate docs generate --check
+	@$(TIMED) docs-check $(BIN)/swapgate docs generate --check
 
 lock: setup ## resolve requirements/*.lock anew from pyproject.toml; UPGRADE=1 for newer versions
 	$(COMPILE) pyproject.toml --group dev -o requirements/dev.lock
@@ -92,16 +113,16 @@ lock: setup ## resolve requirements/*.lock anew from pyproject.toml; UPGRADE=1 f
 wheels: setup ## build swapgate, swapgate-try and swapgate-client into dist/
 	sh deploy/wheels.sh dist
 
-verify: setup ## every case of what `make test` samples, and all acceptance stories
-	$(PYTEST) $(PARALLEL) -m "verify or acceptance"
-	SWAPGATE_HYPOTHESIS=verify $(PYTEST) $(PARALLEL) -m "hypothesis and not (verify or soak or acceptance)"
-	@sh .ci/last_passed.sh verify
+verify: setup ## every case of what `make test-all` samples, and all acceptance stories; SHARD=1/3
+	$(PYTEST) $(PARALLEL) $(SHARDED) -m "verify or acceptance"
+	SWAPGATE_HYPOTHESIS=verify $(PYTEST) $(PARALLEL) $(SHARDED) -m "hypothesis and not (verify or soak or acceptance)"
+	@$(BIN)/python .ci/last_passed.py verify $(SHARD)
 
 # The mixed faults take little of one core, the others the second core; the bad day takes both.
 soak: setup ## the longest tests, an hour on two cores; SOAK_S=1800 seconds of mixed faults
 	$(PYTEST) -n 2 --dist worksteal tests -m "soak and not postgres" --timeout=0
 	$(PYTEST) tests -m "soak and postgres" --timeout=0
-	@sh .ci/last_passed.sh soak
+	@$(BIN)/python .ci/last_passed.py soak
 
 gameday: setup ## a whole installation is broken, part by part, under traffic; GAMEDAY_S=1200 seconds
 	$(BIN)/python -m benchmarks.gameday --seconds $(or $(GAMEDAY_S),1200)

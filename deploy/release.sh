@@ -1,7 +1,8 @@
 #!/bin/sh
 # release.sh FOLDER: puts what a release carries into FOLDER: wheels, the source, the bill of materials
 # (CycloneDX, with licences, of exactly what the lock installs), the list of licences, checksums.
-# RELEASE_TAG=v1.2.3 is refused when the version is another one.
+# RELEASE_TAG=v1.2.3 is refused when the version is another one, and when the last pass of `make verify`
+# is older than 100 commits.
 set -eu
 cd -P "$(dirname "$0")/.."
 out=${1:?usage: release.sh FOLDER}
@@ -17,6 +18,11 @@ version=$("$bin/python" -c 'import tomllib; print(tomllib.load(open("pyproject.t
 if [ "${RELEASE_TAG:-v$version}" != "v$version" ]; then
     echo "release.sh: the tag is $RELEASE_TAG and pyproject.toml says $version: change one of them" >&2
     exit 1
+fi
+
+# Levels of gate and canary, and all stories, are proved by `make verify` alone.
+if [ -n "${RELEASE_TAG:-}" ]; then
+    "$bin/python" .ci/last_passed.py --within 100 verify
 fi
 
 work=$(mktemp -d)

@@ -2,12 +2,14 @@
 
 import functools
 import gc
+import itertools
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +34,10 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes its own folder in it
 ROOM_BYTES = 4 << 30
 # Folders whose tests on PostgreSQL are left to `make verify`, unless they say otherwise.
 SAMPLED = {"contract", "integration"}
-# Folders whose tests take longer than those of the others.
+# Folders whose tests take longer than those of the others; `make test` has those of the spine.
 LONGER = {"acceptance", "browser", "integration", "simulation"}
+# Modules of these names draw whole pages of the dashboard, which takes seconds a page.
+PAGES = ("test_dashboard_", "test_resource_page")
 
 
 def has_room(folder: Path) -> bool:
@@ -120,6 +124,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         worlds.MEMORY.allow_for(frozenset(getattr(item, "fixturenames", ())))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how long the tests of each folder took, and how long those of the spine."""
+    taken: Counter[str] = Counter()
+    numbers: Counter[str] = Counter()
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            folder = report.nodeid.split("/")[1].split("::")[0].removesuffix(".py")
+            tier = "spine" if "spine" in report.keywords else folder
+            taken[tier] += report.duration
+            numbers[tier] += report.when == "call"
+    for tier, taken_s in taken.most_common(6):
+        line = f"{tier}: {numbers[tier]} tests, {taken_s:.0f} s of workers"
+        terminalreporter.write_line(line)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Workers come and go; the process that started them ends the server."""
     if commands := sys.modules.get("tests.support.site.forked_commands"):
@@ -167,6 +186,7 @@ def pytest_report_collectionfinish(
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     mark_by_database(items)
+    mark_by_tier(items)
     yield  # pytest leaves out what -m does not want
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:
@@ -215,6 +235,14 @@ def mark_by_database(items: list[pytest.Item]) -> None:
             and not item.get_closest_marker("both_databases")
         ):
             item.add_marker(pytest.mark.verify)
+
+
+def mark_by_tier(items: list[pytest.Item]) -> None:
+    """Mark the tests that `make test` leaves to `make test-all`."""
+    for item in items:
+        takes_long = LONGER & set(item.path.parts) or item.path.name.startswith(PAGES)
+        if takes_long and not item.get_closest_marker("spine"):
+            item.add_marker(pytest.mark.rest)
 
 
 @pytest.fixture(autouse=True, scope="session")
