@@ -407,7 +407,7 @@ def trend(values: Sequence[float], *, name: str) -> str:
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
-    """Renders pairs of a name and a fact. fact: HTML."""
+    """Renders pairs of a name and a fact. rows: a name, and its fact as HTML."""
     cells = "".join(
         f'<span class="note">{escape(name)}</span><span>{fact}</span>' for name, fact in rows
     )

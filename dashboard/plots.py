@@ -369,8 +369,8 @@ def suite_frame(
     basis: VerdictBasis,
     intervals: Mapping[str, DecisionInterval],
 ) -> pd.DataFrame:
-    """Builds one row per measured suite, in points. low, high: the ends of the interval that
-    decides; NaN if the suite counts only in the mean.
+    """Builds one row per measured suite, in points. The columns low and high are the ends of
+    the interval that decides; NaN if the suite counts only in the mean.
     """
     rows = []
     for report in reports:

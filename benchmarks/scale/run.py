@@ -97,7 +97,9 @@ def build(folder: Path, url: str) -> BenchmarkSite:
 
 
 def request_rows(size: Mapping[str, int], *, postgres: bool) -> list[str]:
-    """Returns an INSERT for each table. Parameters: at (µs), routes, one, other, no, rules."""
+    """Returns an INSERT for each table. Its parameters are at (µs), routes, one, other, no and
+    rules.
+    """
     if postgres:
         route = "'route-' || lpad((n.i % :routes)\\:\\:text, 4, '0')"
         key = "'k_' || lpad(n.i\\:\\:text, 8, '0')"

@@ -80,7 +80,7 @@ def find_open_watches(tx: Transaction) -> Mapping[tuple[str, str], DriftWatch]:
 
 
 def plan_watch(ctx: EvalsContext, pair: WatchedPair) -> DriftPlan:
-    """Plans a watch by the suite's present pin. items: at most the suite's items."""
+    """Plans a watch by the suite's present pin. The plan has at most the suite's items."""
     pin = ctx.suites.pin(pair.suite)
     items = min(pair.policy.items or pin.items, pin.items)
     return DriftPlan(pin.digest, items, pair.policy.epochs, pair.policy.alpha)

@@ -416,7 +416,7 @@ def raise_mismatch_alert(
     """Opens the alert that stored scores no longer give the verdict. Each verdict has one such
     alert.
 
-    verdict: its id. words: the differences, as text. Also logs an error.
+    verdict: its id. differences: as text. Also logs an error.
     """
     log.error(
         "evidence_mismatch",

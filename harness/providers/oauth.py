@@ -395,7 +395,7 @@ def record_failed_renewal(sign_in: SignIn, now: datetime) -> SignIn:
 
 
 def record_refusal(sign_in: SignIn, reason: str) -> SignIn:
-    """Ends the renewals of a sign-in. word: the server's refusal, for people."""
+    """Ends the renewals of a sign-in. reason: the server's refusal, for people."""
     return replace(sign_in, refused=reason or "refused", retry_at=None)
 
 

@@ -190,5 +190,8 @@ ROUND_SHARE: Final = 0.125
 
 
 def round_alpha(spent_alpha: float, candidates: int) -> float:
-    """Returns each candidate's alpha. spent: the alpha of all rounds in the last 90 days."""
+    """Returns each candidate's alpha.
+
+    spent_alpha: the alpha of all rounds in the last 90 days.
+    """
     return max(0.0, QUARTER_ALPHA - spent_alpha) * ROUND_SHARE / max(1, candidates)

@@ -250,7 +250,7 @@ def _describe_money(effort: ProofEffort) -> str:
 
 
 def write_json(report: AttachReport) -> Mapping[str, Any]:
-    """Writes the report for `--json`. null: unknown."""
+    """Writes the report for `--json`. A null is an unknown figure."""
     survey = report.survey
     effort = report.effort
     return {

@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 def open_with_workers(
     config_path: Path | None = None, *, create_secret: bool = False
 ) -> Installation:
-    """Opens the installation for the control process. Arguments: see `open_installation`."""
+    """Opens the installation for the control process. The arguments are those of
+    `open_installation`.
+    """
     installation = open_installation(config_path, create_secret=create_secret)
     settings = installation.settings
     if settings.control.queue is RunQueueKind.PROCRASTINATE:

@@ -87,8 +87,8 @@ def sign_rows_of(
     unsigned: Mapping[str, object] | None = None,
     decides: bool = True,
 ) -> sa.Table:
-    """Declares a table with signed rows. Arguments: see `SignedTable`; decides: see
-    `is_decided`.
+    """Declares a table with signed rows. The other arguments are those of `SignedTable`.
+    decides: see `is_decided`.
     """
     table.info[_SIGNED] = SignedTable(table, purpose, frozenset(changing), live, unsigned)
     table.info[_DECIDES] = decides

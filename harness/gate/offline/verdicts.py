@@ -62,10 +62,12 @@ def inputs_to_json(
     """Writes the inputs of a verdict: plans, pairs (item, incumbent, candidate, both lenient),
     runs, marks of incomplete items, and the models that the providers served.
 
-    costs: only for suites with a cost claim; pairs in US dollars, in the items' order.
-    days: only for suites whose incumbent's scores are the mean of scheduled runs.
-    variances: variances of the pairs' scores, for claims about these items.
-    labels: only for suites about which people decide; None before their labels have ended.
+    Some keys of the result have only some suites:
+
+    - `costs`: suites with a cost claim; pairs in US dollars, in the items' order
+    - `days`: suites whose incumbent's scores are the mean of scheduled runs
+    - `variances`: suites with claims about these items; variances of the pairs' scores
+    - `labels`: suites about which people decide; None before their labels have ended
     """
     labels = {case.plan.suite: to_plain(case.labels) for case in cases if case.by_people}
     variances = {

@@ -116,7 +116,9 @@ def find_unsupported(
     outcomes: Mapping[str, ArmSplit],
     uncounted: Mapping[str, ArmSplit],
 ) -> UnsupportedShare:
-    """Counts the requests that the candidate cannot take. Arguments: as in `RolloutFigures`."""
+    """Counts the requests that the candidate cannot take. The arguments are those of
+    `RolloutFigures`.
+    """
     lacking = uncounted.get(UncountedReason.UNSUPPORTED, NO_SPLIT).canary
     untranslated = outcomes.get(_UNTRANSLATED, NO_SPLIT).canary
     return UnsupportedShare(lacking + untranslated, assigned.canary + lacking)

@@ -150,8 +150,8 @@ def _begin_round(
     """Reads the lists, plans the round, proposes its models and stores the round.
 
     Also stores a round without a new model, so that the schedule continues with its next time.
-    If a person proposes first, the function stores nothing, and a later run tries again.
-    because: the round's cause, for people.
+    If a person proposes first, the function stores nothing, and a later run tries again. cause:
+    the round's cause, for people.
     """
     _refresh_schedule_lists(ctx, [route])
     plan = candidates.plan_round(ctx, route, schedule)
@@ -366,7 +366,7 @@ def _announce(ctx: ProposalsContext, new: set[str]) -> list[str]:
 
 
 def _was_announced(ctx: ProposalsContext, subject_key: str) -> bool:
-    """Tells whether the alert exists. about: `route:provider/model`, the alert's key."""
+    """Tells whether the alert exists. subject_key: `route:provider/model`, the alert's key."""
     with ctx.store.read() as tx:
         return Alerts(tx).newest(f"{AlertKind.NEW_CANDIDATE.value}:{subject_key}") is not None
 

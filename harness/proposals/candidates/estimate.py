@@ -360,8 +360,8 @@ def _budget_warning(
     usages: Sequence[MeanUsage | None],
     limit: RunBudget,
 ) -> str:
-    """Warns of a run that its policy's limit would end; else empty. sides: incumbent,
-    candidate.
+    """Warns of a run that its policy's limit would end; else empty. usages: of the incumbent
+    and of the candidate.
     """
     warnings = []
     for arm, usage in zip(("incumbent", "candidate"), usages, strict=True):

@@ -201,7 +201,7 @@ def probe_findings(
     chat: ProbeReply | None,
     routed_models: Collection[str] = (),
 ) -> Iterator[ProbeFinding]:
-    """Yields a probe's findings. used: the provider's models that routes use."""
+    """Yields a probe's findings. routed_models: the provider's models that routes use."""
     yield _reachable(provider, models)
     if models.status is None:
         return

@@ -57,7 +57,10 @@ def look_up(
     table: sa.FromClause,
     condition: sa.ColumnElement[bool],
 ) -> sa.FromClause:
-    """Joins rows of JSON with a table. same: the condition, which should use a key."""
+    """Joins rows of JSON with a table.
+
+    condition: the join's condition, which should use a key.
+    """
     return LookUp(rows, table, condition)
 
 

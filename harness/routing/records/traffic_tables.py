@@ -207,7 +207,7 @@ def _write_merge(
     subtracted: str = "",
     postgres: bool,
 ) -> str:
-    """Writes the expression that adds up histograms. less: a histogram to subtract."""
+    """Writes the expression that adds up histograms. subtracted: a histogram to subtract."""
     merge, part = (
         (_POSTGRES_MERGE, _POSTGRES_PART) if postgres else (_SQLITE_MERGE, _SQLITE_PART)
     )

@@ -300,7 +300,7 @@ def note_answer(
     call: EndedCall,
     max_calls: int,
 ) -> CallSpeed:
-    """Returns the speed after an answer. most: the largest number of calls at once.
+    """Returns the speed after an answer. max_calls: the largest number of calls at once.
 
     After each round of answers: fewer calls if a token takes TOO_SLOW times as long as at
     first, and one more if the limit was used.

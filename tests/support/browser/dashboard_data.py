@@ -322,7 +322,7 @@ class _House:
         failed: Callable[[int], int] = lambda _: 0,
         worker: str = "w1",
     ) -> None:
-        """Blocks of 1,000 requests at the rollout's weight; `failed`: of each one's canary."""
+        """Blocks of 1,000 requests at the rollout's weight. failed: of each one's canary."""
         rollout = self.rollout(route)
         bps = rollout.current.weight_bps
         with self.ctx.store.write() as tx:

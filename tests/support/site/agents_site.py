@@ -54,7 +54,9 @@ class AgentsSite:
         content: object,
         **fields: object,
     ) -> httpx.Response:
-        """headers: of the request; the others are fields of the message."""
+        """Sends a message. fields: `headers` of the request; the others are fields of the
+        message.
+        """
         headers: Any = fields.pop("headers", {})
         body = {
             "role": "user",

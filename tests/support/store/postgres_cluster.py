@@ -213,7 +213,9 @@ class PostgresCluster:
 
 
 def _copy(primary: PostgresNode, standby: PostgresNode) -> None:
-    """pg_basebackup: with a slot, so that the primary keeps what the standby lacks."""
+    """Copies the primary by `pg_basebackup` with a slot, so that the primary keeps what the
+    standby lacks.
+    """
     primary.query(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active"
     )
