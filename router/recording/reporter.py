@@ -6,7 +6,6 @@ directly. If the parent has ended, the worker ends, because it could not record.
 """
 
 import asyncio
-import asyncio.protocols
 import logging
 import math
 import socket

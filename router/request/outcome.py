@@ -125,7 +125,7 @@ def _check_own_failure(response: RoutedResponse) -> ExposureOutcome | None:
         reason = OutcomeReason.FOREIGN_STATE if is_foreign else OutcomeReason.UNSUPPORTED
         return ExposureOutcome(OutcomeKind.NOT_MEASURED, reason, name)
     other_failures = [
-        attempt.failure for target, attempt in last.items() if attempt is not own_attempt
+        attempt.failure for attempt in last.values() if attempt is not own_attempt
     ]
     classes = [
         # A request that names no state was refused for itself.

@@ -7,7 +7,6 @@ path, key or body.
 """
 
 import asyncio
-import asyncio.protocols
 import select
 from collections import deque
 from collections.abc import Callable

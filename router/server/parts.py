@@ -171,7 +171,7 @@ class RouterParts:
             keys,
             AttemptSettlement(self._health, keys, self._metrics),
             clock,
-            random.random,
+            random.random,  # noqa: S311 - spreads retries
             self._errors,
         )
         self._admission = Admission(

@@ -6,7 +6,6 @@ its text has no address and no content.
 """
 
 import asyncio
-import asyncio.protocols
 import select
 from collections.abc import Callable
 from enum import Enum, auto

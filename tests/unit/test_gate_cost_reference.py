@@ -61,7 +61,7 @@ def reference(
         before = [a for a, _ in pairs[: used - 1] if a is not None]
         above = False
         if math.fsum(before) > 0:
-            dearest = max([b or 0.0 for _, b in pairs[: used - 1]])
+            dearest = max(b or 0.0 for _, b in pairs[: used - 1])
             ceiling = max(asked.cost_ceiling * fmean(before), 5.0 * dearest)
             above = theirs is not None and theirs > ceiling
             kept = 0.0 if ours is None else (1 - asked.min_saving) * ours
