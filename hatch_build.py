@@ -102,7 +102,8 @@ def list_try_files() -> list[str]:
 def find_modules(entries: Iterable[str], doors: Collection[str]) -> set[str]:
     """Finds the entries and all of our modules that they import, also late.
 
-    doors: imports that are not followed, as `importer -> imported`.
+    Args:
+        doors: imports that are not followed, as `importer -> imported`.
     """
     found: set[str] = set()
     waiting = list(entries)

@@ -18,7 +18,11 @@ def print_rows(title: str, rows: Sequence[Any]) -> None:
 
 
 def print_cells(title: str, lines: Sequence[Sequence[object]]) -> None:
-    """Prints a table. lines: the first line has the headings."""
+    """Prints a table.
+
+    Args:
+        lines: the first line has the headings.
+    """
     cells = [[_text(value) for value in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     print(f"\n{title}")

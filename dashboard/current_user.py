@@ -70,8 +70,10 @@ def show_account(page: str) -> bool:
 
 
 def _ask_sign_on(reason: str) -> None:
-    """Shows the ways to sign in, instead of the page. reason: explains why the visitor has no
-    valid session.
+    """Shows the ways to sign in, instead of the page.
+
+    Args:
+        reason: explains why the visitor has no valid session.
     """
     st.html(markup.title("<b>Sign in</b> to Swapgate", markup.escape(reason)))
     if page_frame.sign_on() is None:
@@ -132,7 +134,10 @@ def _find_sign_on(former: str = "") -> ActorSession | None:
     """Finds or begins the session of a person whom the identity provider knows. Returns None
     for other visitors.
 
-    former: the cookie of an earlier session, which the new session ends. Raises NotAllowed.
+    Args:
+        former: the cookie of an earlier session, which the new session ends.
+
+    Raises NotAllowed.
     """
     oidc = page_frame.sign_on()
     if oidc is None or not st.user.get("is_logged_in"):
@@ -258,8 +263,11 @@ def attempt(
 ) -> None:
     """Runs an action with the actor's present role, and reruns the page with a message.
 
-    Shows an error of the action as text. done: writes the message after success. refused:
-    describes the state after a refusal.
+    Shows an error of the action as text.
+
+    Args:
+        done: writes the message after success.
+        refused: describes the state after a refusal.
     """
     docs_page = ""
     consequence = page_frame.UNCHANGED

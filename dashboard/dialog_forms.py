@@ -86,8 +86,10 @@ def show_openers(
 ) -> None:
     """Shows links and buttons, and explains why some buttons are disabled.
 
-    explain: the openers to explain; all by default. deferred: opens the dialog at the page's
-    next run. Parts that refresh themselves need this, because they would close the dialog.
+    Args:
+        explain: the openers to explain; all by default.
+        deferred: opens the dialog at the page's next run. Parts that refresh themselves need
+            this, because they would close the dialog.
     """
     with st.container(horizontal=True, vertical_alignment="center"):
         for action in actions:
@@ -188,7 +190,9 @@ class Field:
         """Shows the field with the present value, and returns the value that the visitor
         entered.
 
-        name: the record's field, whose ending `_bps` marks basis points. key: Streamlit's key.
+        Args:
+            name: the record's field, whose ending `_bps` marks basis points.
+            key: Streamlit's key.
         """
         label = self._label
         options = {"key": key, **self._options}
@@ -224,8 +228,10 @@ def ask_fields(
     present_record: object,
     key: Callable[[str], str],
 ) -> dict[str, Any]:
-    """Shows fields in columns, and returns the entered values by name. present_record: has
-    the present values.
+    """Shows fields in columns, and returns the entered values by name.
+
+    Args:
+        present_record: has the present values.
     """
     values: dict[str, Any] = {}
     for container, fields in zip(st.columns(len(columns)), columns, strict=True):
@@ -359,7 +365,11 @@ class Form:
         return "-".join(filter(None, (self.name, part, self.subject_id)))
 
     def say(self, *paragraphs: str, note: str = "") -> None:
-        """Shows paragraphs of HTML. note: a plain text below them."""
+        """Shows paragraphs of HTML.
+
+        Args:
+            note: a plain text below them.
+        """
         paragraphs_html = "".join(
             f"<p>{paragraph}</p>" for paragraph in paragraphs if paragraph
         )
@@ -370,7 +380,8 @@ class Form:
         """Disables the button until a condition is met. The form shows the words of the first
         unmet condition.
 
-        words: an instruction to the visitor.
+        Args:
+            words: an instruction to the visitor.
         """
         if not condition:
             self.missing = self.missing or words
@@ -384,7 +395,11 @@ class Form:
         need: str = "",
         **options: Any,
     ) -> str:
-        """Asks for a text, and returns it stripped. need: the message for a required text."""
+        """Asks for a text, and returns it stripped.
+
+        Args:
+            need: the message for a required text.
+        """
         text = (
             st.text_input(
                 label,
@@ -438,7 +453,13 @@ class Form:
         options: Mapping[str, Option],
         default: Option | None = None,
     ) -> Option:
-        """Shows a choice with a preselection. options: values by label. Returns the value."""
+        """Shows a choice with a preselection.
+
+        Args:
+            options: values by label.
+
+        Returns the value.
+        """
         values = list(options.values())
         index = values.index(default) if default is not None else 0
         chosen_label = st.selectbox(
@@ -490,8 +511,10 @@ class Form:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> None:
-        """Shows a button that calls a use case. done_text: follows the actor's name in the
-        message after success.
+        """Shows a button that calls a use case.
+
+        Args:
+            done_text: follows the actor's name in the message after success.
         """
         disabled_because = current_user.why_not(self.role) or self.missing
         if st.button(
@@ -559,7 +582,11 @@ class Dialog(Generic[Arguments]):
         label: str = "",
         missing: str = "",
     ) -> Opener:
-        """Builds the dialog's button. missing: an obstacle to opening it; empty without one."""
+        """Builds the dialog's button.
+
+        Args:
+            missing: an obstacle to opening it; empty without one.
+        """
         icon = f":material/{self.icon}:" if self.icon else ""
         button_label = label or self.label or self.title
         key = "-".join(filter(None, ("open", self.name, _find_subject_id(*args))))
@@ -581,7 +608,9 @@ def dialog(
     label: str = "",
     width: Width = "small",
 ) -> Callable[[Callable[Concatenate[Form, Arguments], None]], Dialog[Arguments]]:
-    """Declares a dialog. name: unique among the page's dialogs, and the start of its fields'
-    keys.
+    """Declares a dialog.
+
+    Args:
+        name: unique among the page's dialogs, and the start of its fields' keys.
     """
     return lambda show: Dialog(title, show, role, name, icon, label, width)

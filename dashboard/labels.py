@@ -190,7 +190,8 @@ def to_local(at: datetime) -> datetime:
 def date_time(at: datetime, clock: str = "%H:%M") -> str:
     """Writes a time in the reader's zone: `2 Nov 2026 06:41 UTC+01:00`.
 
-    clock: `strftime`'s format of the time of day.
+    Args:
+        clock: `strftime`'s format of the time of day.
     """
     local = to_local(at)
     return f"{day(at)} {local.strftime(clock)} {local.tzname()}"
@@ -233,7 +234,11 @@ class FigureChange:
 
 
 def interval(bounds: tuple[float, float] | None, write: Callable[[float | None], str]) -> str:
-    """Writes a 95 % interval; empty without one. write: formats each bound."""
+    """Writes a 95 % interval; empty without one.
+
+    Args:
+        write: formats each bound.
+    """
     return "" if bounds is None else f"95 % CI {format_range(bounds, write)}"
 
 
@@ -248,9 +253,11 @@ def describe_change(
 ) -> FigureChange:
     """Describes a change of a figure for which less is better.
 
-    write: formats the figure. words: name a decrease, and an increase. amount: formats a
-    difference, given the former value. least: the smallest difference to report, in addition to
-    `SMALLEST_CLEAR_CHANGE`.
+    Args:
+        write: formats the figure.
+        words: name a decrease, and an increase.
+        amount: formats a difference, given the former value.
+        least: the smallest difference to report, in addition to `SMALLEST_CLEAR_CHANGE`.
     """
     former = f"was {write(old)}"
     if new is None or old is None:

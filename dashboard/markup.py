@@ -35,7 +35,11 @@ def escape(value: object) -> str:
 
 
 def keep_units(markup: str) -> str:
-    """Replaces the spaces between numbers and units by unbreakable ones. markup: HTML."""
+    """Replaces the spaces between numbers and units by unbreakable ones.
+
+    Args:
+        markup: HTML.
+    """
     return _UNIT.sub("\u00a0", markup)
 
 
@@ -72,12 +76,21 @@ def emphasized(text: object) -> str:
 
 
 def block(*parts: str, kind: str = "") -> str:
-    """Joins parts of HTML in a box. kind: further CSS classes."""
+    """Joins parts of HTML in a box.
+
+    Args:
+        kind: further CSS classes.
+    """
     return f'<div class="sg {kind}">{"".join(parts)}</div>'
 
 
 def title(heading: str, note: str = "") -> str:
-    """Renders the page's one h1. heading, note: HTML."""
+    """Renders the page's one h1.
+
+    Args:
+        heading: HTML.
+        note: HTML.
+    """
     note_html = f'<p class="note">{note}</p>' if note else ""
     return block(f"<h1>{heading}</h1>{note_html}")
 
@@ -97,7 +110,12 @@ def faint(words: object) -> str:
 
 
 def noted(cell: str, words: object) -> str:
-    """Adds a faint line below a cell. cell: HTML. words: plain text; empty for no line."""
+    """Adds a faint line below a cell.
+
+    Args:
+        cell: HTML.
+        words: plain text; empty for no line.
+    """
     return f"{cell}<br>{faint(words)}" if words else cell
 
 
@@ -121,7 +139,11 @@ class VerdictCard:
 
 
 def verdict(card: VerdictCard, *, stale: bool = False) -> str:
-    """Renders a verdict's card. stale: greys it, because its figures may be out of date."""
+    """Renders a verdict's card.
+
+    Args:
+        stale: greys it, because its figures may be out of date.
+    """
     label = card.label
     advice = f": {escape(label.advice)}" if label.advice else ""
     # The words are empty if the page's first line already shows the label.
@@ -151,7 +173,11 @@ class Tile:
 
 
 def tiles(row: Iterable[Tile], *, stale: bool = False) -> str:
-    """Renders tiles in a row. stale: greys them."""
+    """Renders tiles in a row.
+
+    Args:
+        stale: greys them.
+    """
     return f'<div class="sg sg-tiles{" sg-stale" if stale else ""}">' + (
         "".join(_render_tile(tile) for tile in row) + "</div>"
     )
@@ -172,7 +198,11 @@ def _render_tile(tile: Tile) -> str:
 
 
 def pair_bars(suites: Sequence[tuple[str, int, int, int]]) -> str:
-    """Draws lost and won pairs on one scale. suites: name, won, lost, tied."""
+    """Draws lost and won pairs on one scale.
+
+    Args:
+        suites: name, won, lost, tied.
+    """
     most_pairs = max([1, *(max(won, lost) for _, won, lost, _ in suites)])
     bars = (
         '<div class="row"><span class="name"></span><span class="lost head">candidate lost'
@@ -199,8 +229,11 @@ def meter(
     tone: Tone,
     furthest: float = 0.0,
 ) -> str:
-    """Renders a meter. name: for screen readers. furthest: the highest share so far, which a
-    tick marks.
+    """Renders a meter.
+
+    Args:
+        name: for screen readers.
+        furthest: the highest share so far, which a tick marks.
     """
     width_percent = 100 * min(1.0, max(0.0, share))
     tick_percent = 100 * min(1.0, max(0.0, furthest))
@@ -226,7 +259,11 @@ def checklist(rows: Iterable[tuple[Label, str]]) -> str:
 
 
 def scrolled_text(body: str, kind: str = "") -> str:
-    """Renders a text in a box that scrolls, also by the keyboard. body: HTML."""
+    """Renders a text in a box that scrolls, also by the keyboard.
+
+    Args:
+        body: HTML.
+    """
     class_attribute = f' class="{kind}"' if kind else ""
     return f'<pre{class_attribute} tabindex="0">{body}</pre>'
 
@@ -235,7 +272,11 @@ Row = Mapping[str, str]  # a table row: HTML cells by column head (plain text)
 
 
 def table(rows: Iterable[Row], *, stacked: bool = False) -> str:
-    """Renders a table; empty without a row. stacked: on a phone, each row becomes a block."""
+    """Renders a table; empty without a row.
+
+    Args:
+        stacked: on a phone, each row becomes a block.
+    """
     cells = [list(row.items()) for row in rows]
     if not cells:
         return ""
@@ -282,7 +323,11 @@ def listing(
 
 
 def changes(heads: tuple[str, str, str], rows: Iterable[tuple[str, str, str]]) -> str:
-    """Renders a table of old and new values. heads: of the name, the old and the new value."""
+    """Renders a table of old and new values.
+
+    Args:
+        heads: of the name, the old and the new value.
+    """
     value_cells = [
         (
             escape(name),
@@ -300,9 +345,13 @@ def steps(
     words: str = "now",
     progress: float = 1.0,
 ) -> str:
-    """Renders a canary's steps as a bar that fills. plan: each step's share, and a text about
-    it. current: the index of the present step; None before the first one. words: the mark of
-    the present step. progress: the part of the present step that is done.
+    """Renders a canary's steps as a bar that fills.
+
+    Args:
+        plan: each step's share, and a text about it.
+        current: the index of the present step; None before the first one.
+        words: the mark of the present step.
+        progress: the part of the present step that is done.
     """
     cells = []
     for index, (share, text) in enumerate(plan):
@@ -328,7 +377,11 @@ def banner(
     docs_label: str = "More about it",
     page: str = "",
 ) -> str:
-    """Builds a banner. page: the address to which the heading links."""
+    """Builds a banner.
+
+    Args:
+        page: the address to which the heading links.
+    """
     docs = f" {docs_link(docs_page, docs_label)}" if docs_page else ""
     head = strong(heading)
     if page:
@@ -355,7 +408,11 @@ def loading(part: str) -> str:
 
 
 def empty(sentence: str, command: str) -> str:
-    """Renders the advice of a page without content. command: creates the first content."""
+    """Renders the advice of a page without content.
+
+    Args:
+        command: creates the first content.
+    """
     return block(
         f"<p>{escape(sentence)}</p><p><code>{escape(command)}</code></p>",
         kind="sg-card",
@@ -369,8 +426,11 @@ def failure(
     *,
     docs_page: str = "",
 ) -> str:
-    """Renders an error. still_works: names the parts that the error does not affect. docs_page:
-    explains the error.
+    """Renders an error.
+
+    Args:
+        still_works: names the parts that the error does not affect.
+        docs_page: explains the error.
     """
     docs = f"<p>{docs_link(docs_page, 'More about it')}</p>" if docs_page else ""
     return (
@@ -381,7 +441,11 @@ def failure(
 
 
 def folded(summary: str, body: str) -> str:
-    """Renders a part that a click unfolds. body: HTML."""
+    """Renders a part that a click unfolds.
+
+    Args:
+        body: HTML.
+    """
     return block(f'<details><summary class="note">{escape(summary)}</summary>{body}</details>')
 
 
@@ -394,7 +458,10 @@ def docs_link(page: str, label: str) -> str:
 
 def trend(values: Sequence[float], *, name: str) -> str:
     """Renders values as small bars; the highest value fills its bar. Empty for fewer than two
-    values. name: for screen readers.
+    values.
+
+    Args:
+        name: for screen readers.
     """
     if len(values) < 2:
         return ""
@@ -407,7 +474,11 @@ def trend(values: Sequence[float], *, name: str) -> str:
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
-    """Renders pairs of a name and a fact. rows: a name, and its fact as HTML."""
+    """Renders pairs of a name and a fact.
+
+    Args:
+        rows: a name, and its fact as HTML.
+    """
     cells = "".join(
         f'<span class="note">{escape(name)}</span><span>{fact}</span>' for name, fact in rows
     )
@@ -419,6 +490,11 @@ def link(
     content: str,
     **query: str,
 ) -> str:
-    """Renders a link to a page of the dashboard. content: HTML. query: the page's filters."""
+    """Renders a link to a page of the dashboard.
+
+    Args:
+        content: HTML.
+        query: the page's filters.
+    """
     query_text = f"?{urlencode(query)}" if query else ""
     return f'<a href="{escape(f"{page}{query_text}")}" target="_self">{content}</a>'

@@ -32,8 +32,10 @@ def operation_openers(group: OperationGroup, subject: object) -> list[Opener]:
 
 
 def operation_opener(operation: Operation[Any], subject: object, missing: str = "") -> Opener:
-    """Builds the button of an operation's dialog. missing: the reason why the dialog cannot
-    open now; empty if it can.
+    """Builds the button of an operation's dialog.
+
+    Args:
+        missing: the reason why the dialog cannot open now; empty if it can.
     """
     dialog = operation_dialog(operation)
     texts = operation.dialog

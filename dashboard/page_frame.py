@@ -136,7 +136,10 @@ def palette() -> Palette:
 
 def show_page(name: str, show: Callable[[], None]) -> None:
     """Shows a page below the banners of every page: kill switches, break-glasses and a broken
-    audit log. name: the page's name in an error message.
+    audit log.
+
+    Args:
+        name: the page's name in an error message.
     """
 
     def show_all() -> None:
@@ -283,7 +286,11 @@ def link(
     icon: str,
     **query: str,
 ) -> None:
-    """Shows a link to another page. query: the page's filters."""
+    """Shows a link to another page.
+
+    Args:
+        query: the page's filters.
+    """
     symbol = f":material/{icon}:"
     st.page_link(
         f"views/{page}.py",
@@ -357,7 +364,12 @@ def show_rest(
     noun: str,
     command: str,
 ) -> None:
-    """Counts the shown rows of an incomplete page. noun: names the rows. command: lists all."""
+    """Counts the shown rows of an incomplete page.
+
+    Args:
+        noun: names the rows.
+        command: lists all.
+    """
     if page.next is not None:
         st.html(markup.note(f"{len(page):,} of {page.total:,} {noun}; `{command}` lists all."))
 
@@ -367,8 +379,11 @@ def show_page_links(
     noun: str,
     next_cursor: str | None,
 ) -> None:
-    """Shows links to the newest and to older entries. noun: names the entries. next_cursor:
-    None at the end.
+    """Shows links to the newest and to older entries.
+
+    Args:
+        noun: names the entries.
+        next_cursor: None at the end.
     """
     filters = {
         name: value for name, value in st.query_params.to_dict().items() if name != "after"
@@ -477,8 +492,10 @@ def build_frame(rows: Iterable[object]) -> "pd.DataFrame":
 
 
 def offer_csv(name: str, load: "Callable[[], pd.DataFrame]") -> None:
-    """Shows a button that downloads a table. load: builds the table at a click, in a thread
-    without the visitor's session.
+    """Shows a button that downloads a table.
+
+    Args:
+        load: builds the table at a click, in a thread without the visitor's session.
     """
     st.download_button(
         "CSV",

@@ -58,7 +58,10 @@ def forest(
     scale_rows: pd.DataFrame | None = None,
 ) -> alt.LayerChart:
     """Draws one row per suite: a point, a whisker if there is an interval, and a tick if there
-    is a limit. scale_rows: the rows of all charts that share the scale.
+    is a limit.
+
+    Args:
+        scale_rows: the rows of all charts that share the scale.
     """
     rows = alt.Y(
         "row:N",
@@ -143,7 +146,11 @@ def _tell_apart(
     states: Mapping[str, tuple[Label, str]],
     palette: Palette,
 ) -> tuple[alt.Color, alt.Shape]:
-    """Encodes a field of states by colour and by shape. states: label and shape, by name."""
+    """Encodes a field of states by colour and by shape.
+
+    Args:
+        states: label and shape, by name.
+    """
     legend = top_legend(symbolSize=110)
     colours = {name: palette.colour_for(label.tone) for name, (label, _) in states.items()}
     shapes = {name: shape for name, (_, shape) in states.items()}
@@ -161,8 +168,10 @@ def quality_against_cost(
     """Draws each model by its price and score, and a line through the best models: no other
     model is both better and cheaper.
 
-    frame: name, score, low, high (points of 100), usd (of 1,000 answers), standing, line
-    (whether the model is on the line). standings: labels and shapes.
+    Args:
+        frame: name, score, low, high (points of 100), usd (of 1,000 answers), standing, line
+            (whether the model is on the line).
+        standings: labels and shapes.
     """
     present = set(frame["standing"])
     states = {
@@ -228,7 +237,11 @@ def named(
     values: Mapping[str, Any],
     legend: alt.Legend,
 ) -> Channel:
-    """Encodes a field of names. values: the colour, shape or dashes for each name."""
+    """Encodes a field of names.
+
+    Args:
+        values: the colour, shape or dashes for each name.
+    """
     scale = alt.Scale(domain=list(values), range=list(values.values()))
     return channel(field, scale=scale, legend=legend)
 
@@ -251,8 +264,10 @@ def panel(
 
 
 def narrow_axis(expression: str = "datum.label + ' %'", **options: Any) -> alt.Axis:
-    """Builds an axis of fixed width, so that stacked panels align. expression: Vega's, for
-    labels.
+    """Builds an axis of fixed width, so that stacked panels align.
+
+    Args:
+        expression: Vega's, for labels.
     """
     return alt.Axis(
         labelExpr=expression,
@@ -394,7 +409,12 @@ def _build_row(
     outcome: str,
     figures: Sequence[float | None],
 ) -> dict[str, Any]:
-    """Builds a row of a forest plot. name: lines of its label. figures: shares."""
+    """Builds a row of a forest plot.
+
+    Args:
+        name: lines of its label.
+        figures: shares.
+    """
     return {
         "row": "|".join([*textwrap.wrap(name[0], 18), *name[1:]]),
         "outcome": outcome,

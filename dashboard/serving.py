@@ -24,8 +24,10 @@ def describe_serving(status: RouteStatus) -> tuple[str, str]:
 
 
 def serving_line(status: RouteStatus | None) -> str:
-    """Renders the model that answers now for the line below a page's title. status: None for a
-    deleted route.
+    """Renders the model that answers now for the line below a page's title.
+
+    Args:
+        status: None for a deleted route.
     """
     if status is None:
         return "deleted since"

@@ -52,7 +52,11 @@ class PageFrame:
 
 
 def ask_key(frame: PageFrame, problem: str = "") -> str:
-    """Renders the form for a key. problem: the reason for refusing the last key."""
+    """Renders the form for a key.
+
+    Args:
+        problem: the reason for refusing the last key.
+    """
     field = (
         '<label for="key">Management key</label>'
         '<input id="key" name="key" type="password" autocomplete="off" autofocus required>'
@@ -78,8 +82,10 @@ def ask_confirmation(
     actor: Actor,
     present: Actor | None,
 ) -> str:
-    """Asks the visitor to confirm a sign-in by a link, before the link is used up. present: the
-    actor who is signed in now.
+    """Asks the visitor to confirm a sign-in by a link, before the link is used up.
+
+    Args:
+        present: the actor who is signed in now.
 
     The question protects from a link that signs people in under another person's name.
     """
@@ -148,7 +154,11 @@ def cookie_name() -> str:
 
 
 def sign_on_address(page: str) -> str:
-    """Returns the address that begins single sign-on. page: where to return to."""
+    """Returns the address that begins single sign-on.
+
+    Args:
+        page: where to return to.
+    """
     return f"{SIGN_ON_PATH}?next={quote(page, safe='/')}"
 
 

@@ -59,7 +59,11 @@ DARK: Final = Palette(**{name: dark for name, (_, dark) in _COLOURS.items()})
 
 
 def palette(theme: str | None) -> Palette:
-    """Returns the palette. theme: `dark`, `light`, or None until the browser reports it."""
+    """Returns the palette.
+
+    Args:
+        theme: `dark`, `light`, or None until the browser reports it.
+    """
     return DARK if theme == "dark" else LIGHT
 
 

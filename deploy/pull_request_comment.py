@@ -177,7 +177,11 @@ def _read_comment(document: object) -> Comment:
 
 
 def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> CommentRefused:
-    """Reads the reason of an answer that is an error. headers: with names in lower case."""
+    """Reads the reason of an answer that is an error.
+
+    Args:
+        headers: with names in lower case.
+    """
     message = f"GitHub answered with status {status}"
     details: list[str] = []
     try:
@@ -223,8 +227,11 @@ def write_comment(
 ) -> Comment:
     """Writes the comment, and waits where GitHub asks for it. Raises CommentRefused.
 
-    author: the login that belongs to the token. Each attempt looks for the comment first: a
-    request without an answer may have been carried out.
+    Args:
+        author: the login that belongs to the token.
+
+    Each attempt looks for the comment first: a request without an answer may have been carried
+    out.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:

@@ -245,7 +245,8 @@ def diagram(
 ) -> str:
     """Draws a Mermaid state diagram: an arrow per pair of states, with its events.
 
-    live: the states that are not final.
+    Args:
+        live: the states that are not final.
     """
     arrows: dict[tuple[str, str], list[str]] = {}
     for (state, event), next_state in transitions.items():

@@ -43,7 +43,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def link(page: str, text: str) -> str:
     """Writes a link from a page in docs/reference to another page. Raises NotFound.
 
-    page: a name for `swapgate docs open`, with `#section` after it if wanted.
+    Args:
+        page: a name for `swapgate docs open`, with `#section` after it if wanted.
     """
     name, hash_sign, section = page.partition("#")
     markdown = package_data.find_page(name).markdown
@@ -265,7 +266,11 @@ def _join_parts(*parts: str) -> str:
 
 
 def list_policies(shipped: str) -> str:
-    """Writes the shipped policies' settings. shipped: the text of the default configuration."""
+    """Writes the shipped policies' settings.
+
+    Args:
+        shipped: the text of the default configuration.
+    """
     policies: Mapping[str, object] = yaml.safe_load(shipped)["policies"]
     parts = []
     for name, policy in policies.items():
@@ -327,8 +332,10 @@ def _read_keys(
     *,
     required: bool = False,
 ) -> Iterator[Key]:
-    """Yields the key, or the keys below it. parent_default: the key's value in the default of
-    its parent.
+    """Yields the key, or the keys below it.
+
+    Args:
+        parent_default: the key's value in the default of its parent.
     """
     default = (
         field.get("default", _NO_DEFAULT) if parent_default is _NO_DEFAULT else parent_default

@@ -80,7 +80,11 @@ def cell(
     found: Sequence[float],
     limits: Limits,
 ) -> BenchmarkCell:
-    """Sums up a cell's rollouts. found: exposures to the rollback, inf for never."""
+    """Sums up a cell's rollouts.
+
+    Args:
+        found: exposures to the rollback, inf for never.
+    """
     print(f"{table}, {case}", file=sys.stderr)
     median = float(np.quantile(found, 0.5, method="higher"))
     p95 = float(np.quantile(found, 0.95, method="higher"))
@@ -103,7 +107,11 @@ def share_cell(
     found: Sequence[bool],
     limits: Limits,
 ) -> BenchmarkCell:
-    """Sums up a cell whose rollouts end as the case says, or do not. cap: requests of each."""
+    """Sums up a cell whose rollouts end as the case says, or do not.
+
+    Args:
+        cap: requests of each.
+    """
     print(f"{table}, {case}", file=sys.stderr)
     share = float(np.mean(found))
     row = CanaryBenchmarkRow(table, case, cap, len(found), None, None, share)

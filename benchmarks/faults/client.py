@@ -35,7 +35,12 @@ def words(letter: str) -> list[str]:
 
 
 def ending(text: str, *, failed: bool) -> Ending:
-    """Classifies an answer. text: all received content. failed: the client got an error."""
+    """Classifies an answer.
+
+    Args:
+        text: all received content.
+        failed: the client got an error.
+    """
     found = text.split()
     begun = words(found[0][0]) if found else []
     if found != begun[: len(found)] and all(_WORD.fullmatch(word) for word in found):
@@ -181,7 +186,11 @@ def figures(
     results: Sequence[RequestResult],
     calls: Mapping[str, int],
 ) -> Figures:
-    """Sums up a row. calls: the number of calls by the request's number."""
+    """Sums up a row.
+
+    Args:
+        calls: the number of calls by the request's number.
+    """
     half = max((request.begun for request in results), default=0.0) / 2
     warm = [request for request in results if request.begun >= half]
     return Figures(
@@ -242,7 +251,11 @@ HEADS = (
 
 
 def cells(figures: Sequence[Figures], direct_p99_s: float) -> list[tuple[object, ...]]:
-    """Builds the table. direct_p99_s: the provider's p99 without a gateway."""
+    """Builds the table.
+
+    Args:
+        direct_p99_s: the provider's p99 without a gateway.
+    """
     return [HEADS, *(_line(row, direct_p99_s) for row in figures)]
 
 

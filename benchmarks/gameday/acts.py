@@ -61,9 +61,11 @@ def broken(
     by_itself: Callable[[], bool] | None = None,
     after: Callable[[], bool] | None = None,
 ) -> Break:
-    """Breaks a part, waits, and mends it. by_itself: whether other parts have taken over, timed
-    from the break. after: whether the part has recovered, timed from the mend without
-    by_itself.
+    """Breaks a part, waits, and mends it.
+
+    Args:
+        by_itself: whether other parts have taken over, timed from the break.
+        after: whether the part has recovered, timed from the mend without by_itself.
     """
     begun_s = now_s()
     break_()

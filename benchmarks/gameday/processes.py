@@ -139,7 +139,11 @@ class Processes:
         host: str = "",
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Starts a process. host: by default the host with the process's name."""
+        """Starts a process.
+
+        Args:
+            host: by default the host with the process's name.
+        """
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(  # noqa: S603 - our own commands
                 self.network.command(host or name, *words),

@@ -116,7 +116,11 @@ def check_books(
 
 
 def check_samples(runs: Sequence[tuple[int, int]]) -> Check:
-    """Checks that finished runs are complete. runs: planned and stored samples of each run."""
+    """Checks that finished runs are complete.
+
+    Args:
+        runs: planned and stored samples of each run.
+    """
     wrong = sum(planned != stored for planned, stored in runs)
     seen = (
         f"{sum(stored for _, stored in runs):,} samples of {len(runs)} runs, {wrong} incomplete"

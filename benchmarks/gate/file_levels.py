@@ -66,7 +66,11 @@ SUBJECT_ROWS: Final = (100, 300)  # of the subject that comes first, and of the 
 
 
 def sorted_by_subject(runs: int, seed: int, skills: tuple[Skills, Skills]) -> Floats:
-    """Draws files of pass/fail rows, sorted by subject. skills: by subject."""
+    """Draws files of pass/fail rows, sorted by subject.
+
+    Args:
+        skills: by subject.
+    """
     rng = np.random.default_rng([17, seed])
     parts = []
     for rows, (incumbent, candidate) in zip(SUBJECT_ROWS, skills, strict=True):

@@ -81,7 +81,11 @@ class BenchmarkCell:
 
     @classmethod
     def from_pairs(cls, pairs: Sequence[tuple[float, float]]) -> Self:
-        """pairs: each pair's share of promotions and mean number of items."""
+        """Averages over pairs.
+
+        Args:
+            pairs: each pair's share of promotions and mean number of items.
+        """
         shares, items = zip(*pairs, strict=True)
         return cls(float(np.mean(shares)), max(shares), float(np.mean(items)))
 
@@ -100,7 +104,11 @@ def measure_rule(
     seed: int = 11,
     rules: Sequence[str] = tuple(RULES),
 ) -> dict[str, BenchmarkCell]:
-    """Measures every rule on the same draws. lift: true mean difference above the null."""
+    """Measures every rule on the same draws.
+
+    Args:
+        lift: true mean difference above the null.
+    """
     theta0 = theta0_of(claim)
     found: dict[str, list[tuple[float, float]]] = {rule: [] for rule in rules}
     for index, pair in enumerate(pairs):
@@ -395,7 +403,11 @@ class SpareRow:
 
 
 def spare_alphas(every: int) -> dict[int, float]:
-    """Returns the alpha of each of EACH_WEEK spares, by week. every: weeks between looks."""
+    """Returns the alpha of each of EACH_WEEK spares, by week.
+
+    Args:
+        every: weeks between looks.
+    """
     alphas: dict[int, float] = {}
     for look, week in enumerate(range(0, WEEKS, every), 1):
         share = round_alpha(EACH_WEEK * sum(alphas.values()), EACH_WEEK)

@@ -88,7 +88,9 @@ def decide_selections(
 ) -> tuple[NDArray[np.int64], float]:
     """Decides selections as the product does. Returns the index of each selection's chosen
     candidate (-1 for no candidate), and the mean number of items of a candidate.
-    differences: by candidate, (selections, items).
+
+    Args:
+        differences: by candidate, (selections, items).
     """
     rows, n = differences[0].shape
     design = Design(claim, MARGIN, n, ALPHA / len(differences), futility=FUTILITY)

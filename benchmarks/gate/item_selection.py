@@ -68,7 +68,9 @@ def measure_selection(
     """Judges suites in which people labelled a share of the records whose production answer
     was right (`badly_rated`: wrong). Returns the shares that passed, and that failed.
 
-    keep: whether the other records stay, with missing scores; otherwise the suite omits them.
+    Args:
+        keep: whether the other records stay, with missing scores; otherwise the suite omits
+            them.
     """
     rng = np.random.default_rng([73, round(100 * share), keep, badly_rated])
     outcomes = []

@@ -311,7 +311,11 @@ def measure_use(runs: int) -> Iterator[LabelUse]:
 
 
 def measure_use_of(judge: JudgedPairs, margin: float, distance: int, runs: int) -> LabelUse:
-    """Counts labels beside one judge. distance: from the null hypothesis, in points."""
+    """Counts labels beside one judge.
+
+    Args:
+        distance: from the null hypothesis, in points.
+    """
     design = LabelDesign(Claim.NON_INFERIOR, margin)
     shares = judge.pairs(design.theta0 + distance / 100.0) / PAIRS
     states = LabelRuns.draw(shares, PAIRS, runs, np.random.default_rng(_SEED + 1))

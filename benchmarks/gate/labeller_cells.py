@@ -120,8 +120,11 @@ def build_population(
     ours: float = _UNACCEPTABLE,
     theirs: float = _UNACCEPTABLE,
 ) -> PairPopulation:
-    """Builds pairs of one person with a win share. ours, theirs: the shares of unacceptable
-    answers of the candidate and of the incumbent, in different pairs.
+    """Builds pairs of one person with a win share.
+
+    Args:
+        ours: the share of the candidate's unacceptable answers.
+        theirs: the share of the incumbent's unacceptable answers, in different pairs.
     """
     judged, preferred = _list_pairs(share, pairs)
     marks = (round(ours * pairs), round(theirs * pairs))

@@ -117,8 +117,11 @@ def draw_pools(
     drift: float = 0.0,
     pairing: Pairing = Pairing.FRESH,
 ) -> PoolDraws:
-    """Draws pools and judges them. lift: the true difference above the null. drift: by how much
-    the incumbent has changed since its run over the pool.
+    """Draws pools and judges them.
+
+    Args:
+        lift: the true difference above the null.
+        drift: by how much the incumbent has changed since its run over the pool.
     """
     d = pair.candidate - pair.incumbent
     weights = tilt_weights(d, theta0_of(plan.claim) + lift + drift)
@@ -299,8 +302,12 @@ def _rivals(matrix: ScoreMatrix, pair: PoolPair) -> Floats:
 
 
 def _weights_at_null(d: Floats, theta0: float) -> Floats:
-    """Finds the item weights nearest to equal for which all candidates are at the null. d:
-    (candidates, items). Newton's method on the exponential tilt.
+    """Finds the item weights nearest to equal for which all candidates are at the null.
+
+    Args:
+        d: (candidates, items).
+
+    Newton's method on the exponential tilt.
     """
     tilt = np.zeros(len(d))
     for _ in range(100):

@@ -140,7 +140,11 @@ def promoted_share(
 
 
 def _pools(null: PoolNull, counts: Floats) -> Pools:
-    """counts: (rows, kinds) items of each kind in the whole pool."""
+    """Computes the moments of whole pools.
+
+    Args:
+        counts: (rows, kinds) items of each kind in the whole pool.
+    """
     items = round(float(counts[0].sum()))
     h = null.kinds[:, 1]
     mean = counts @ h / items

@@ -53,7 +53,11 @@ class Pools:
 
     @classmethod
     def of(cls, predictions: Floats, n: int) -> "Pools":
-        """predictions: (rows, N). The first n items are the candidate's."""
+        """Computes the moments of predictions.
+
+        Args:
+            predictions: (rows, N). The first n items are the candidate's.
+        """
         mean = predictions.mean(axis=1)
         third = ((predictions - mean[:, None]) ** 3).mean(axis=1)
         return cls(predictions.shape[1], predictions[:, :n], mean, third)
@@ -95,10 +99,13 @@ def predict_differences(incumbent: Floats, past: Floats) -> tuple[Floats, Floats
     """Predicts differences from earlier scores alone. Returns predictions (rows, N), and the
     share of the past models' variance that such predictions explain (rows,).
 
-    incumbent: (rows, N). past: (rows, models, N), two models or more. Each past model's
-    differences are regressed, by one pair of slopes for all, on the incumbent's score and on
-    the mean of the other past models. Predictions have a limit: a line without a limit
-    predicts gains for rare items far from all others (`pool_regression`).
+    Args:
+        incumbent: (rows, N).
+        past: (rows, models, N), two models or more.
+
+    Each past model's differences are regressed, by one pair of slopes for all, on the
+    incumbent's score and on the mean of the other past models. Predictions have a limit: a line
+    without a limit predicts gains for rare items far from all others (`pool_regression`).
     """
     models = past.shape[1]
     others = (past.sum(axis=1, keepdims=True) - past) / (models - 1)
@@ -158,7 +165,9 @@ def pool_p(d: Floats, pools: Pools, theta0: float, counts: Floats | None = None)
     Adds an unseen loss to d - h (statistics.md §1.17), and corrects t for skewness (§1.5). For
     graded scores without predictions, this is `final_p`.
 
-    counts: (rows, kinds), if a column of differences and predictions stands for several items.
+    Args:
+        counts: (rows, kinds), if a column of differences and predictions stands for several
+            items.
     """
     weights = np.ones_like(d) if counts is None else counts
     h = pools.known
@@ -193,7 +202,11 @@ def _summed(weights: Floats, values: Floats) -> Floats:
 
 
 def _unseen_loss(weights: Floats, gaps: Floats, whole: NDArray[np.bool_]) -> Floats:
-    """Returns the difference of an unseen item (statistics.md §1.17). gaps: from the mean."""
+    """Returns the difference of an unseen item (statistics.md §1.17).
+
+    Args:
+        gaps: from the mean.
+    """
     above = _summed(weights, np.maximum(gaps, 0.0) ** 2)
     below = _summed(weights, np.minimum(gaps, 0.0) ** 2)
     return -1.0 / (1.0 + np.minimum(above, below) / np.where(whole, _WHOLE_SPREAD, _SPREAD))

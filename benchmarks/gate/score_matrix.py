@@ -110,7 +110,11 @@ def load_epochs(path: Path) -> dict[str, Floats]:
 
 
 def row(epochs: Floats) -> ScoreRow:
-    """Averages a model's scores over the epochs. epochs: epochs by items."""
+    """Averages a model's scores over the epochs.
+
+    Args:
+        epochs: epochs by items.
+    """
     return ScoreRow(
         np.nan_to_num(epochs, nan=1.0).mean(axis=0),
         np.nan_to_num(epochs, nan=0.0).mean(axis=0),
@@ -190,7 +194,11 @@ def generate_scores(kind: ScoreKind, seed: int) -> ScoreMatrix:
 
 
 def _generated(name: str, models: Iterable[Floats]) -> ScoreMatrix:
-    """Builds a matrix. models: each model's scores, epochs by items."""
+    """Builds a matrix.
+
+    Args:
+        models: each model's scores, epochs by items.
+    """
     return ScoreMatrix(name, {f"g{index:02d}": row(one) for index, one in enumerate(models)})
 
 

@@ -91,7 +91,11 @@ Draw = Callable[[Chance, int, LabelDesign], tuple[Floats, Floats]]
 def rate(
     design: LabelDesign, draw: Draw, runs: int, seed: int, decide: Callable[[SharePaths], Bools]
 ) -> float:
-    """Returns the share of runs with a decision. draw: bounds of the win shares."""
+    """Returns the share of runs with a decision.
+
+    Args:
+        draw: bounds of the win shares.
+    """
     chance = np.random.default_rng([_SEED, seed])
     found = 0
     for begin in range(0, runs, _BATCH):
@@ -122,7 +126,11 @@ def at_the_null(chance: Chance, runs: int, design: LabelDesign) -> tuple[Floats,
 
 
 def _follow_position(tie: float | None) -> Draw:
-    """The judge follows the position in some pairs. tie: their score; None for the rule's."""
+    """The judge follows the position in some pairs.
+
+    Args:
+        tie: their score; None for the rule's.
+    """
 
     def draw(chance: Chance, runs: int, design: LabelDesign) -> tuple[Floats, Floats]:
         shares = draw_shares(chance, design.theta0, runs)
@@ -134,7 +142,11 @@ def _follow_position(tie: float | None) -> Draw:
 
 
 def _incumbent_outage(score: float | None) -> Draw:
-    """The incumbent does not answer some callers. score: of these; None for the rule's."""
+    """The incumbent does not answer some callers.
+
+    Args:
+        score: of these; None for the rule's.
+    """
 
     def draw(chance: Chance, runs: int, design: LabelDesign) -> tuple[Floats, Floats]:
         shares = draw_shares(chance, design.theta0, runs)
@@ -148,7 +160,8 @@ def _incumbent_outage(score: float | None) -> Draw:
 def _candidate_outage(*, counts: bool) -> Draw:
     """The candidate does not answer some callers, and is at the null with these losses.
 
-    counts: whether they count. A rule that leaves them out sees a better candidate.
+    Args:
+        counts: whether they count. A rule that leaves them out sees a better candidate.
     """
 
     def draw(chance: Chance, runs: int, design: LabelDesign) -> tuple[Floats, Floats]:
@@ -162,7 +175,10 @@ def _candidate_outage(*, counts: bool) -> Draw:
 
 def _unjudged(*, bounded: bool) -> Draw:
     """The judge cannot score some pairs, which the candidate loses; it is at the null with
-    these. bounded: whether a missing score counts against both verdicts.
+    these.
+
+    Args:
+        bounded: whether a missing score counts against both verdicts.
     """
 
     def draw(chance: Chance, runs: int, design: LabelDesign) -> tuple[Floats, Floats]:

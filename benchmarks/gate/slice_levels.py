@@ -58,8 +58,11 @@ def promote_slices(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns which routes and which slices the rule promotes.
 
-    whole: differences (runs, items), in the whole route's order. slices: the same for each
-    slice. The results have the shapes (runs) and (runs, slices).
+    Args:
+        whole: differences (runs, items), in the whole route's order.
+        slices: the same for each slice.
+
+    The results have the shapes (runs) and (runs, slices).
     """
     n_runs = len(whole)
     is_whole = np.asarray(judge_batch(whole, _design(claim, ALPHA, whole)).promoted)

@@ -111,7 +111,11 @@ def passes(
     scores: Floats,
     contrary: NDArray[np.bool_] | None = None,
 ) -> bool:
-    """Tells whether the gate passes these win shares. contrary: pairs whose orders disagree."""
+    """Tells whether the gate passes these win shares.
+
+    Args:
+        contrary: pairs whose orders disagree.
+    """
     marks = np.zeros(len(scores), dtype=bool) if contrary is None else contrary
     items = tuple(
         PairedItem(
@@ -147,7 +151,8 @@ def stale_record(runs: int, claim: Claim, upgrade: float, *, ask_again: bool) ->
     """A silent upgrade by `upgrade` points of win share; the candidate is at the null against
     the incumbent of *now*.
 
-    ask_again: both models answer now. Else the record counts unless its check refuses it.
+    Args:
+        ask_again: both models answer now. Else the record counts unless its check refuses it.
     """
     plan = plan_of(claim, PAIRS)
     shift = 0.0 if ask_again else upgrade

@@ -64,7 +64,9 @@ class WarmTests:
     ) -> tuple[list[TestRun], bool]:
         """Runs these tests in a fork. Returns what ran, and whether the fork met its bound.
 
-        stops: whether the first failure ends it. cpu_s: the bound of the whole fork.
+        Args:
+            stops: whether the first failure ends it.
+            cpu_s: the bound of the whole fork.
         """
         reader, writer = os.pipe()
         child = os.fork()

@@ -31,7 +31,11 @@ def start(
     core: int | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a process; the end of `stack` ends it. core: pins it to a core; None for any."""
+    """Starts a process; the end of `stack` ends it.
+
+    Args:
+        core: pins it to a core; None for any.
+    """
     pinned = ["taskset", "-c", str(core)] if core is not None else []
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command
@@ -125,7 +129,11 @@ class Busy:
         self.seconds = time.monotonic() - self._began
 
     def others(self, ours_s: float) -> float:
-        """Returns other processes' share. ours_s: the benchmark's CPU time in the block."""
+        """Returns other processes' share.
+
+        Args:
+            ours_s: the benchmark's CPU time in the block.
+        """
         return max(0.0, self.total - ours_s / (self.seconds * (os.cpu_count() or 1)))
 
 

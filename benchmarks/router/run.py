@@ -145,7 +145,11 @@ def figures(
     pids: Sequence[int],
     seconds: float,
 ) -> Figures:
-    """Measures a round. pids: the provider's processes, whose CPU time is the benchmark's."""
+    """Measures a round.
+
+    Args:
+        pids: the provider's processes, whose CPU time is the benchmark's.
+    """
     throttle = (running.ports[PLAIN], running.asks[PLAIN], running.folder)
     full_throttle(*throttle, connections=CONNECTIONS, seconds=WARM_S)
     _generate(running, PLAIN, WARM_S, per_s=RATE_PER_S)

@@ -106,8 +106,10 @@ def seeded(
     ports: Mapping[str, int],
     weights_bps: Mapping[str, int] | None = None,
 ) -> Store:
-    """Creates a database with a route before each port, and a key. weights_bps: the share of
-    each route's canary; by default WEIGHT_BPS.
+    """Creates a database with a route before each port, and a key.
+
+    Args:
+        weights_bps: the share of each route's canary; by default WEIGHT_BPS.
     """
     clock = SystemClock()
     url = f"sqlite:///{folder / 'swapgate.db'}"

@@ -50,7 +50,11 @@ http {{
 
 
 def nginx_command(folder: Path, rest: str) -> list[str]:
-    """Writes nginx's configuration. rest: its upstream and server blocks."""
+    """Writes nginx's configuration.
+
+    Args:
+        rest: its upstream and server blocks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "nginx.conf"
     text = NGINX.replace("%s", FOLDERS).format(folder=folder, rest=rest)

@@ -154,8 +154,13 @@ class CountedWorker:
 def counted_worker(
     folder: Path, ports: dict[str, int], bps: dict[str, int]
 ) -> Iterator[CountedWorker]:
-    """Starts a router whose only worker runs under callgrind. ports, bps: the provider's port
-    and the canary's share of each route. Raises DidNotStart.
+    """Starts a router whose only worker runs under callgrind.
+
+    Args:
+        ports: the provider's port of each route.
+        bps: the canary's share of each route.
+
+    Raises DidNotStart.
     """
     swapgate.seeded(folder, ports, bps).close()
     port = free_port()

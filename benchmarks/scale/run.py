@@ -66,8 +66,10 @@ class BenchmarkSite:
 
 
 def build(folder: Path, url: str) -> BenchmarkSite:
-    """Builds the installation with a promoted and a rejected proposal. url: an empty database,
-    or "" for a SQLite file in the folder.
+    """Builds the installation with a promoted and a rejected proposal.
+
+    Args:
+        url: an empty database, or "" for a SQLite file in the folder.
     """
     home = folder / ".swapgate"
     home.mkdir(parents=True, exist_ok=True)

@@ -114,7 +114,11 @@ def refresh_figures(
     version: int,
     state: DeltaGenerator,
 ) -> None:
-    """Refreshes the figures. version: the rollout's version in the rest of the page."""
+    """Refreshes the figures.
+
+    Args:
+        version: the rollout's version in the rest of the page.
+    """
     with current_user.live_part("The figures"):
         view = canary_text.load_canary(page_frame.context(), route)
         if view.status is None or view.status.rollout.version != version:

@@ -448,7 +448,11 @@ def caller_answer(user: str, arms: Sequence[CallerArm]) -> str:
 
 
 def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[markup.Row]:
-    """Builds the table of a canary's actions. moves: its events of the audit log."""
+    """Builds the table of a canary's actions.
+
+    Args:
+        moves: its events of the audit log.
+    """
     return [
         {
             "When": f"<span>{rich(labels.date_time(move.at))}<br>event {move.number}</span>",

@@ -209,7 +209,11 @@ def _write_panels(
     palette: Palette,
     time_scale: str,  # noqa: ARG001 - the cache's key, because the axes depend on it
 ) -> Sequence[Mapping[str, Any]]:
-    """Renders the panels without data. steps: the shares so far, in percent."""
+    """Renders the panels without data.
+
+    Args:
+        steps: the shares so far, in percent.
+    """
     share_height, evidence_height, failure_height = PANEL_HEIGHTS_PX
     panels = (
         plots.dressed(_draw_shares(steps, palette), palette, share_height),

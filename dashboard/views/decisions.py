@@ -94,7 +94,8 @@ def why_not_approve(
     """Explains why the visitor cannot approve the proposal, apart from the role; empty if the
     visitor can.
 
-    validity: of the verdict; None if it was not assessed.
+    Args:
+        validity: of the verdict; None if it was not assessed.
     """
     if validity is not None and verdict is not None and not validity.holds:
         expired = f"the verdict expired {labels.age(verdict.expires_at, now)}"

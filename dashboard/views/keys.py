@@ -201,13 +201,21 @@ def _render_meter(
     share: float,
     warn_share: float,
 ) -> str:
-    """Renders words above a meter. warn_share: the meter warns from this share on."""
+    """Renders words above a meter.
+
+    Args:
+        warn_share: the meter warns from this share on.
+    """
     tone = Tone.WORSE if share >= 1 else Tone.UNDECIDED if share >= warn_share else Tone.BETTER
     return f"{escape(words)}{meter(name, share, tone)}"
 
 
 def unpriced(requests: int, *, known: bool = True) -> str:
-    """Counts the requests of unknown price. known: whether a sum of known prices precedes."""
+    """Counts the requests of unknown price.
+
+    Args:
+        known: whether a sum of known prices precedes.
+    """
     text = f"{'and ' if known else ''}{labels.plural(requests, 'request')} of unknown price"
     return f" {faint(text)}" if requests else ""
 

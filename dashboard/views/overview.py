@@ -192,8 +192,11 @@ def _show_all_alerts(
     open_alerts: Sequence[AlertView],
     open_count: int,
 ) -> None:
-    """Lists the alerts. open_alerts: the most severe first. open_count: the number of all open
-    alerts.
+    """Lists the alerts.
+
+    Args:
+        open_alerts: the most severe first.
+        open_count: the number of all open alerts.
     """
     page = list_alerts(ctx, PageRequest(MOST_TABLE_ROWS))
     if not page.total:
@@ -258,8 +261,11 @@ def _write_headline(
     alerts: int,
     unconfirmed: int,
 ) -> tuple[str, str]:
-    """Writes the headline, and a note below it. alerts: number of alerts that the page shows.
-    unconfirmed: number of break-glasses that wait for a second person.
+    """Writes the headline, and a note below it.
+
+    Args:
+        alerts: number of alerts that the page shows.
+        unconfirmed: number of break-glasses that wait for a second person.
     """
     now = overview.at
     statuses = overview.active
@@ -285,8 +291,11 @@ def build_row(
     titles: Mapping[str, str],
     judged: Mapping[str, str],
 ) -> markup.Row:
-    """Builds a route's row. titles: of suites, by name. judged: names of the verdicts'
-    candidates, by id.
+    """Builds a route's row.
+
+    Args:
+        titles: of suites, by name.
+        judged: names of the verdicts' candidates, by id.
     """
     name = status.route.name
     reason = (

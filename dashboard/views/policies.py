@@ -64,7 +64,11 @@ def load(ctx: Context, own_name: str) -> PoliciesView:
 
 
 def show(own_name: str = "") -> None:
-    """Shows the policies. own_name: the policy of the page's route, which comes first."""
+    """Shows the policies.
+
+    Args:
+        own_name: the policy of the page's route, which comes first.
+    """
     view = load(page_frame.context(), own_name)
     st.html(markup.section("Policy", NOTE))
     OWN.show(view)

@@ -202,8 +202,10 @@ def show_once(_: object) -> None:
 
 
 def price_openers(unpriced: Iterable[str]) -> list[Opener]:
-    """Builds the buttons that set missing prices. unpriced: names `provider/model`; the first
-    MOST_PRICE_BUTTONS get a button.
+    """Builds the buttons that set missing prices.
+
+    Args:
+        unpriced: names `provider/model`; the first MOST_PRICE_BUTTONS get a button.
     """
     return [operation_opener(SET_PRICE, name) for name in [*unpriced][:MOST_PRICE_BUTTONS]]
 

@@ -130,7 +130,11 @@ def ask_settings(
     present: RouteSettings,
     key: str,
 ) -> RouteSettings:
-    """Asks for all settings. key: the route's name, or `new`."""
+    """Asks for all settings.
+
+    Args:
+        key: the route's name, or `new`.
+    """
 
     def build_key(field: str) -> str:
         return f"{field}-{key}"
@@ -176,7 +180,10 @@ def _ask_overrides(
     *,
     own_route: str,
 ) -> Overrides:
-    """Asks for the routes that answer some kinds of requests. own_route: the route itself.
+    """Asks for the routes that answer some kinds of requests.
+
+    Args:
+        own_route: the route itself.
 
     Keeps the overrides by trait and header, which only a command or a slice's proof sets.
     """

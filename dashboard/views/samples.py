@@ -182,8 +182,10 @@ def _load_cached(
     proposal: str,
     version: int,  # noqa: ARG001 - the key
 ) -> ComparisonView:
-    """Loads a comparison, or returns it from memory. version: changes with each decision, so
-    that the page shows a decision at once.
+    """Loads a comparison, or returns it from memory.
+
+    Args:
+        version: changes with each decision, so that the page shows a decision at once.
     """
     with pause_garbage_collection():
         return load_comparison_view(_ctx, proposal)
@@ -213,7 +215,11 @@ def load_comparison_view(ctx: Context, proposal: str) -> ComparisonView:
 
 
 def _index_side(side: SuiteAnswers, decided_items: Collection[str] | None) -> pd.DataFrame:
-    """Pairs the answers of one suite. decided_items: the verdict's; None for all."""
+    """Pairs the answers of one suite.
+
+    Args:
+        decided_items: the verdict's; None for all.
+    """
     incumbent = side.figures.incumbent
     candidate = side.figures.candidate
     old_scores = dict(
@@ -318,7 +324,11 @@ def _ask_filters(
     suites: Sequence[str],
     default_change: str,
 ) -> tuple[str, str]:
-    """Asks for the change and the suite. default_change: the preselected change."""
+    """Asks for the change and the suite.
+
+    Args:
+        default_change: the preselected change.
+    """
     left, right = st.columns([2, 1], vertical_alignment="bottom")
     change = left.segmented_control(
         "Change",
@@ -367,7 +377,11 @@ def _read_texts(
     rows: pd.DataFrame,
     prefix_rows: pd.DataFrame,
 ) -> tuple[pd.DataFrame, Mapping[str, SuiteTexts]]:
-    """Reads the rows' texts. prefix_rows: further rows, to find the prompts' common start."""
+    """Reads the rows' texts.
+
+    Args:
+        prefix_rows: further rows, to find the prompts' common start.
+    """
     comparison = view.comparison
     if comparison.without_texts:
         needed = pd.concat([rows, prefix_rows])
@@ -472,7 +486,11 @@ def _show_answers(
     row: pd.Series,
     texts: SuiteTexts,
 ) -> None:
-    """Shows question, expected answer and both answers. texts: of the suite."""
+    """Shows question, expected answer and both answers.
+
+    Args:
+        texts: of the suite.
+    """
     start_html = ""
     expected = str(row["expected"])
     if texts.start:
@@ -520,8 +538,12 @@ def render(before: AnswerPanel, after: AnswerPanel) -> str:
 
 
 def _render_panel(answer: AnswerPanel, body: str) -> str:
-    """Renders an answer below its author and rating. body: HTML. Notes the length of a cut
-    answer.
+    """Renders an answer below its author and rating.
+
+    Args:
+        body: HTML.
+
+    Notes the length of a cut answer.
     """
     length = len(answer.text)
     length_note = ""

@@ -83,7 +83,11 @@ def run_suite(
     suites: Mapping[str, int],
     targets: Sequence[str],
 ) -> None:
-    """Asks for a run of a suite on a model. suites: number of items by name."""
+    """Asks for a run of a suite on a model.
+
+    Args:
+        suites: number of items by name.
+    """
     suite = form.choose("suite", "Suite", suites, placeholder="Choose a suite")
     target = form.choose("target", "Model", targets, placeholder="Choose a model")
     form.need(suite and target, "Choose a suite and a model first.")
@@ -250,8 +254,10 @@ def write_labelled(
     labels_by_id: Mapping[str, str],
     author: str,
 ) -> bytes:
-    """Writes labelled lines as JSON lines. author: the person that the suite names as the
-    labels' author.
+    """Writes labelled lines as JSON lines.
+
+    Args:
+        author: the person that the suite names as the labels' author.
     """
     now = page_frame.context().clock.now()
     labelled = captures.label_lines(lines, labels_by_id, author, now)

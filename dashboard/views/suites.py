@@ -96,7 +96,11 @@ class RunView:
 
 
 def _load_suites(ctx: Context, runs: Sequence[EvalRun]) -> Sequence[SuiteView]:
-    """Loads all suites. runs: the newest first."""
+    """Loads all suites.
+
+    Args:
+        runs: the newest first.
+    """
     newest = {run.suite: run for run in reversed(runs)}
     routes_by_suite: dict[str, dict[str, RouteSuite]] = {}
     for route in sorted(ctx.store.lists.routes(), key=lambda route: route.name):

@@ -242,8 +242,10 @@ def _show_list(
     empty_text: str,
     noun: str = "lines",
 ) -> None:
-    """Shows a table of at most `MOST_TABLE_ROWS` rows. noun: names the rows in the note about
-    the rest.
+    """Shows a table of at most `MOST_TABLE_ROWS` rows.
+
+    Args:
+        noun: names the rows in the note about the rest.
     """
     st.html(markup.listing(heading, note, rows[:MOST_TABLE_ROWS], empty_text))
     if len(rows) > MOST_TABLE_ROWS:

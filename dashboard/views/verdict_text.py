@@ -317,7 +317,11 @@ def _render_claim(
     estimate: SuiteEstimate,
     titles: Mapping[str, str],
 ) -> str:
-    """Renders a claim with its allowed loss. titles: by suite; empty for a single suite."""
+    """Renders a claim with its allowed loss.
+
+    Args:
+        titles: by suite; empty for a single suite.
+    """
     words = labels.CLAIMS[option.claim]
     if option.claim is not Claim.SUPERIOR:
         words += f", within {format_score(option.margin, None)} points"

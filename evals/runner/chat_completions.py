@@ -76,7 +76,10 @@ def request_body(
     settings: Mapping[str, Any],
     tools: Sequence[Message] = (),
 ) -> dict[str, Any]:
-    """Builds a request. settings: the suite's settings, such as the temperature.
+    """Builds a request.
+
+    Args:
+        settings: the suite's settings, such as the temperature.
 
     The target's parameters replace settings, so that the eval measures the deployed target.
     The request patch replaces both. The request omits null fields.
@@ -117,7 +120,8 @@ def with_addendum(messages: Sequence[Message], addendum: str) -> list[dict[str, 
 def parse_reply(raw: bytes, origin: AnswerOrigin = NO_ORIGIN) -> ChatReply:
     """Parses the body of a chat completion. Raises MalformedReply.
 
-    origin: the sender that the headers name. Its model takes precedence over the body's.
+    Args:
+        origin: the sender that the headers name. Its model takes precedence over the body's.
     """
     try:
         # A lone surrogate in an answer must not break its evaluation.

@@ -61,8 +61,10 @@ def why_no_docker() -> str:
 async def run_program(program: str, timeout_s: float) -> str | None:
     """Runs a Python program and returns its stdout, or None if it fails or takes too long.
 
-    timeout_s: rounded to whole seconds, at least 1. Raises NotJudged if the sandbox fails,
-    because then the answer may be right.
+    Args:
+        timeout_s: rounded to whole seconds, at least 1.
+
+    Raises NotJudged if the sandbox fails, because then the answer may be right.
     """
     limit_s = max(1, round(timeout_s))
     try:

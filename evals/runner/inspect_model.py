@@ -268,7 +268,10 @@ STOPS: Mapping[str, StopReason] = {
 
 
 def output_of(reply: ChatReply, seconds: float) -> ModelOutput:
-    """Translates a reply into Inspect's output. seconds: the time of the answer.
+    """Translates a reply into Inspect's output.
+
+    Args:
+        seconds: the time of the answer.
 
     Inspect's output has no field for the seconds, for the serving model, and for the tool calls
     as the provider wrote them. The metadata keeps these.

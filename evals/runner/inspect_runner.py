@@ -173,9 +173,12 @@ class InspectRunner:
     ) -> RunState:
         """Asks the open questions of a job, and returns the run's state.
 
-        on_sample: stores a sample; False ends the run. stop: called between samples; True ends
-        the run. Afterwards `remark` says why a run failed, and `calibration` is a new
-        measurement of the judge.
+        Args:
+            on_sample: stores a sample; False ends the run.
+            stop: called between samples; True ends the run.
+
+        Afterwards `remark` says why a run failed, and `calibration` is a new measurement of the
+        judge.
         Raises the errors of on_sample, stop and the suite, StaleEvidence, JudgeUnfit, and
         ProviderAway if the provider is unavailable.
         """

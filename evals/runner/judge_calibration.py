@@ -257,7 +257,10 @@ async def measure_judge(
 ) -> RaterAgreement | None:
     """Measures the judge's agreement with people; None for a suite without references.
 
-    checks: the cache of recent measurements. Raises JudgeUnfit if the judge fails.
+    Args:
+        checks: the cache of recent measurements.
+
+    Raises JudgeUnfit if the judge fails.
     """
     judge = suite.settings.judge
     if judge is None or judge.references is None:

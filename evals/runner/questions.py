@@ -41,7 +41,11 @@ def plan_questions(
     wanted: int,
     epochs: int,
 ) -> tuple[Question, ...]:
-    """Plans a run's questions. wanted: the number of items from the beginning of the order."""
+    """Plans a run's questions.
+
+    Args:
+        wanted: the number of items from the beginning of the order.
+    """
     return tuple(
         Question(position, item, epoch)
         for position, item in enumerate(groups.order(order_seed)[:wanted])
@@ -148,8 +152,10 @@ def given_samples(
     """Yields the incumbent's samples in a suite of traffic, whose answers are given.
 
     Each answer is compared with itself, so its win share is ½. The run pays nothing for it: the
-    costs are those of the log. answers: by item; an item without an answer is asked beside the
-    candidate.
+    costs are those of the log.
+
+    Args:
+        answers: by item; an item without an answer is asked beside the candidate.
     """
     for question in questions:
         if question.item in suite.unlabelled:
@@ -204,7 +210,11 @@ def unscored_sample(
     prompt: str,
     text: str = "",
 ) -> Sample:
-    """Builds the sample of an infrastructure error, without a score. text: the reason."""
+    """Builds the sample of an infrastructure error, without a score.
+
+    Args:
+        text: the reason.
+    """
     price = job.provider.prices.get(job.target.model)
     tokens = usage.input_tokens, usage.output_tokens, usage.cached_tokens
     return Sample(

@@ -83,7 +83,11 @@ class UsersTurn:
         return self.meter.has_answer(self.account)
 
     def note(self, headers: Mapping[str, str], *, refused: bool) -> None:
-        """Notes the headers of an answer, or of a 429. headers: names in lower case."""
+        """Notes the headers of an answer, or of a 429.
+
+        Args:
+            headers: names in lower case.
+        """
         call = self.account, self.provider, self.model, headers
         if refused:
             self.meter.note_refusal(*call, of_user=False)
@@ -105,7 +109,8 @@ class RateGates:
     def gate_for(self, provider: str, model: str, account: str = "") -> "RateGate":
         """Opens the gate for one client of a target; close it in the same event loop.
 
-        account: see `account_of`; empty if the client need not give way to users.
+        Args:
+            account: see `account_of`; empty if the client need not give way to users.
         """
         users = self._build_turn(provider, model, account)
         limits = self.limits.get(provider, NO_LIMITS)
@@ -217,8 +222,11 @@ class RateGate:
     async def acquire(self, request_bytes: int) -> AsyncIterator[Turn]:
         """Waits until a call may begin, and holds its slots inside the block.
 
-        request_bytes: size of the request, from which the gate estimates tokens until the
-        provider counts them. Raises OSError if the shared files cannot be used.
+        Args:
+            request_bytes: size of the request, from which the gate estimates tokens until the
+                provider counts them.
+
+        Raises OSError if the shared files cannot be used.
         """
         tokens = request_bytes / BYTES_PER_TOKEN
         async with AsyncExitStack() as stack:
@@ -276,7 +284,11 @@ class RateGate:
         )
 
     def note_headers(self, headers: Mapping[str, str], *, refused: bool) -> None:
-        """Notes the limits that an answer reports. refused: it is a 429."""
+        """Notes the limits that an answer reports.
+
+        Args:
+            refused: it is a 429.
+        """
         if self.users is not None:
             self.users.note(headers, refused=refused)
 

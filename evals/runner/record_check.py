@@ -118,8 +118,10 @@ async def check_record(
 ) -> RecordCheck:
     """Checks a suite's record, once for each draw: a second check could hide the first.
 
-    checks: the cache of this machine. Raises RecordStale for a stale record, NotJudged if the
-    incumbent or the judge fails.
+    Args:
+        checks: the cache of this machine.
+
+    Raises RecordStale for a stale record, NotJudged if the incumbent or the judge fails.
     """
     key = digest([suite.pin.digest, "record"])[:24]
     found = checks.recent(key, MAX_AGE_DAYS * _DAY_S, RecordCheck) if checks else None

@@ -45,8 +45,9 @@ def answer(
 ) -> str:
     """Writes the simulated model's answer to an item.
 
-    json_asked: the request has a `response_format`, which turns off the habits for JSON.
-    form_asked: the system message insists on the form, which turns off every habit.
+    Args:
+        json_asked: the request has a `response_format`, which turns off the habits for JSON.
+        form_asked: the system message insists on the form, which turns off every habit.
     """
     value = verdict.value
     habits = Habits() if form_asked else profile.habits

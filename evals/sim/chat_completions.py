@@ -45,7 +45,11 @@ def error_body(refusal: Refused) -> dict[str, Any]:
 
 
 def invalid(message: str, param: str | None = None) -> NoReturn:
-    """Raises Refused with status 400. param: the field at fault."""
+    """Raises Refused with status 400.
+
+    Args:
+        param: the field at fault.
+    """
     raise Refused(400, message, param=param)
 
 
@@ -210,7 +214,11 @@ def text_of(content: object) -> str:
 
 
 def function_tools(tools: object, schema: str) -> object:
-    """Converts another protocol's tools into a chat's. schema: the key of a tool's schema."""
+    """Converts another protocol's tools into a chat's.
+
+    Args:
+        schema: the key of a tool's schema.
+    """
     if not isinstance(tools, list):
         return tools
     return [

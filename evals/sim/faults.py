@@ -114,7 +114,8 @@ class FaultBook:
     def draw(self, model: str, turn: int = 1) -> Fault | None:
         """Returns the fault for this request, if any. The share is exact to one request.
 
-        turn: the place of the request in its conversation, from 1 on.
+        Args:
+            turn: the place of the request in its conversation, from 1 on.
         """
         name = model if model in self._faults else "*"
         fault = self._faults.get(name)
@@ -175,7 +176,11 @@ class HttpExchange(Request):
         *,
         length: int | None = None,
     ) -> None:
-        """Sends the head of an answer. length: of the body; None for a stream."""
+        """Sends the head of an answer.
+
+        Args:
+            length: of the body; None for a stream.
+        """
         sized = {} if length is None else {"content-length": str(length)}
         headers = [
             (name.lower().encode(), value.encode("latin-1", "replace"))
@@ -216,8 +221,10 @@ class HttpExchange(Request):
         raise ClientDisconnect
 
     async def break_off(self, *, reset: bool) -> None:
-        """Ends the connection within an answer, and returns once the client has gone. reset: by
-        a TCP reset, which loses data on its way, instead of an orderly end.
+        """Ends the connection within an answer, and returns once the client has gone.
+
+        Args:
+            reset: by a TCP reset, which loses data on its way, instead of an orderly end.
         """
         transport = self.scope["extensions"][TRANSPORT]
         if self.started:

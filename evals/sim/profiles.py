@@ -49,7 +49,11 @@ class Latency:
     tokens_per_s: Annotated[float, Field(gt=0)] = 80.0
 
     def first_token_s(self, z: float) -> float:
-        """Returns the seconds to the first token. z: a standard normal number."""
+        """Returns the seconds to the first token.
+
+        Args:
+            z: a standard normal number.
+        """
         return self.first_token_median_ms / 1000 * math.exp(self.sigma * z)
 
     def generation_s(self, tokens: int) -> float:
@@ -83,7 +87,9 @@ def find_line(
 ) -> ScriptLine | None:
     """Returns the line for this point of a conversation, with filled `$name`s, or None.
 
-    texts: the texts of all messages. tools: names of the request's tools.
+    Args:
+        texts: the texts of all messages.
+        tools: names of the request's tools.
     """
     *before, last = texts
     history = "\n".join(before)

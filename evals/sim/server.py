@@ -99,7 +99,8 @@ def act(
 def build_app(simulator: Simulator, *, key: str = "") -> ASGIApp:
     """Builds the ASGI application, which needs `BreakableProtocol`.
 
-    key: the key that clients must send to models' endpoints; empty for none.
+    Args:
+        key: the key that clients must send to models' endpoints; empty for none.
     """
 
     async def app(
@@ -192,9 +193,11 @@ def simulator(
     suites: Sequence[Source] = (),
     time_scale: float = 1.0,
 ) -> Simulator:
-    """Builds the simulator with the shipped suites. suites: further suites of the user.
+    """Builds the simulator with the shipped suites.
 
-    time_scale: factor on all latencies; 0 answers at once.
+    Args:
+        suites: further suites of the user.
+        time_scale: factor on all latencies; 0 answers at once.
     """
     shipped_items = simulated_model.load_suites(
         simulated_model.suite_files(package_data.path("datasets"))
@@ -238,7 +241,8 @@ def serve_forever(
 ) -> None:
     """Serves until SIGTERM or SIGINT, then returns. Raises InputError before it serves.
 
-    on_ready: gets the base URL (without `/v1`) once the server accepts connections.
+    Args:
+        on_ready: gets the base URL (without `/v1`) once the server accepts connections.
     """
     profiles_file = profiles or DEFAULT_PROFILES
     provider_simulator = simulator(profiles=profiles_file, suites=suites, time_scale=time_scale)

@@ -262,7 +262,8 @@ class SimulatedModel:
     def sit(self, item: BankItem, *, request_seed: int = 0) -> SimulatedAnswer:
         """Decides whether the model answers the item right, and with which value.
 
-        request_seed: the request's `seed`; the same seed gives the same answer.
+        Args:
+            request_seed: the request's `seed`; the same seed gives the same answer.
         """
         suite = item.suite
         seed = self.profile.seed

@@ -152,7 +152,8 @@ class Simulator:
     ) -> None:
         """Counts the request, and sends its answer or its fault. Raises ClientDisconnect.
 
-        request: the model's name, and the conversation's turn.
+        Args:
+            request: the model's name, and the conversation's turn.
         """
         name, turn = request
         stats = self.stats.setdefault(name, Stats())
@@ -233,7 +234,9 @@ async def send(
     """Sends an answer in one piece, or as events: opening, content, finish.
 
     A fault strikes before one of the events, or cuts the piece after half of its bytes.
-    pace: seconds to the first token, and for all other tokens.
+
+    Args:
+        pace: seconds to the first token, and for all other tokens.
     """
     frames = [*answer.frames]
     first_s, rest_s = pace

@@ -90,8 +90,11 @@ def read_dataset(
     A record of traffic, which has a model's answer, stays without a label too: its scores are
     missing (`items.UNLABELLED`). At most MOST_OF_A_CALLER records of a caller are drawn.
 
-    tool: a key of FORMATS or a plain form; empty to recognise it by content.
-    human_score: the score whose values give labels. scorer: the suite's.
+    Args:
+        tool: a key of FORMATS or a plain form; empty to recognise it by content.
+        human_score: the score whose values give labels.
+        scorer: the suite's.
+
     Raises InputError as `file:line: …` at the first fault.
     """
     tool = tool or recognise(source)

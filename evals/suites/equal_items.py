@@ -55,7 +55,10 @@ def refuse_second_target(
     targets: dict[str, tuple[object, str]], item: Item, place: str
 ) -> None:
     """Raises InputError, with both places, if an earlier record has the same question and
-    another target. targets: the question to its target and place; the call adds the item.
+    another target.
+
+    Args:
+        targets: the question to its target and place; the call adds the item.
     """
     if item.unlabelled:
         return

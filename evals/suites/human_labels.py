@@ -143,7 +143,10 @@ class HumanLabels:
                     self._off_scale.add(score.name)
 
     def label(self, record: SourceRecord, answer: object) -> object:
-        """Returns the label, or None. answer: the model's answer, which a score may approve.
+        """Returns the label, or None.
+
+        Args:
+            answer: the model's answer, which a score may approve.
 
         Raises InputError for two corrections of an answer, or categories of two scores.
         """

@@ -36,10 +36,12 @@ def cluster_items(
 ) -> ItemGroups:
     """Returns the groups with the clusters that the items themselves show.
 
-    owners: names of an item's caller and conversation; items that share a name belong together,
-    unless more than SHARED_PART of the items share one opening. The application wrote it then.
-    declared: the suite's slices and, if it names a `cluster` field, its own clusters. Found
-    clusters join declared ones, but never split one.
+    Args:
+        owners: names of an item's caller and conversation; items that share a name belong
+            together, unless more than SHARED_PART of the items share one opening. The
+            application wrote it then.
+        declared: the suite's slices and, if it names a `cluster` field, its own clusters. Found
+            clusters join declared ones, but never split one.
     """
     partition = _Partition(items)
     items_by_owner = _group_by_name(
@@ -71,8 +73,10 @@ def item_owners(
 ) -> Mapping[str, Sequence[str]]:
     """Returns the names of the caller and of the conversations that an item came from.
 
-    metadata: by item. turns: by item, the texts of its turns; an item whose turns begin with
-    all turns of another item continues its conversation.
+    Args:
+        metadata: by item.
+        turns: by item, the texts of its turns; an item whose turns begin with all turns of
+            another item continues its conversation.
     """
     conversations = {tuple(texts) for texts in turns.values()}
     beginnings = {
@@ -121,7 +125,10 @@ def describe_template(texts: Mapping[str, str]) -> str:
 
 def describe_dependence(groups: ItemGroups, repeats: Mapping[str, str]) -> str:
     """Describes equal items, the clusters that Swapgate found, and a cluster that is large;
-    empty without any. repeats: an item to the earlier item that it repeats.
+    empty without any.
+
+    Args:
+        repeats: an item to the earlier item that it repeats.
     """
     remarks = []
     if repeats:

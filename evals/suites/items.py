@@ -128,9 +128,12 @@ def load_items(
 ) -> tuple[Item, ...]:
     """Loads the items of a data file, in the file's order.
 
-    name: the suite's; an item without an id is `NAME-0001`, by its place in the file.
-    target_field: empty for `target` or `expected`; `a+b` joins two fields into an object.
-    cluster_field, slice_fields: fields of the metadata; empty for none.
+    Args:
+        name: the suite's; an item without an id is `NAME-0001`, by its place in the file.
+        target_field: empty for `target` or `expected`; `a+b` joins two fields into an object.
+        cluster_field: a field of the metadata; empty for none.
+        slice_fields: fields of the metadata; empty for none.
+
     Raises InputError as `file:line: reason` at the first fault, and for an empty file.
     """
     items: list[Item] = []
@@ -189,7 +192,8 @@ def read_records(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields the records of a file, each with its line or place. Raises InputError.
 
-    input_field: cells of this field stay text in CSV, even if they look like JSON.
+    Args:
+        input_field: cells of this field stay text in CSV, even if they look like JSON.
     """
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":

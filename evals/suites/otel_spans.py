@@ -142,7 +142,11 @@ _CONTENT_KEYS: Final = (
 
 
 def _describe_key(key: str, number: int) -> tuple[bool, str]:
-    """Returns whether a key's content is taken, and a text about it. number: of its spans."""
+    """Returns whether a key's content is taken, and a text about it.
+
+    Args:
+        number: of its spans.
+    """
     is_taken = key in _CONTENT_KEYS or key.endswith(".message")
     return is_taken, format_quantity(number, "span") if is_taken else "not used in a request"
 
@@ -263,7 +267,11 @@ def _build_request(
     attributes: Json,
     content: tuple[Json, Json],
 ) -> LoggedRequest:
-    """Builds a logged chat. content: the body of its request, and the answer."""
+    """Builds a logged chat.
+
+    Args:
+        content: the body of its request, and the answer.
+    """
     provider = attributes.get("gen_ai.provider.name") or attributes.get("gen_ai.system")
     provider = provider or attributes.get("llm.system")
     names = (

@@ -99,8 +99,9 @@ def convert(
     """Converts a configuration; `source` gets the notes. Raises NothingTaken without any item,
     and InputError for a file that cannot be read.
 
-    read: returns a file's text, by its path in the configuration.
-    judged: a judge can score `llm-rubric`.
+    Args:
+        read: returns a file's text, by its path in the configuration.
+        judged: a judge can score `llm-rubric`.
     """
     reader = _Reader(source, read, judged)
     default = reader.read_default()
@@ -242,7 +243,11 @@ class _Reader:
                 self.lose((path, line), error)
 
     def lose(self, place: tuple[ConfigPath, int], why: InputError) -> None:
-        """Notes a test that was not taken. place: its path, and its line in a file or 0."""
+        """Notes a test that was not taken.
+
+        Args:
+            place: its path, and its line in a file or 0.
+        """
         path, line = place
         if line:
             self.lost.setdefault(path, {}).setdefault(line, f"{line}: {why}")

@@ -137,7 +137,10 @@ def recognise(source: SourceFile) -> str:
 
 
 def check_source(source: SourceFile, wanted: str) -> str:
-    """Returns the source's format. wanted: one of SUITE_SOURCES, or empty for any.
+    """Returns the source's format.
+
+    Args:
+        wanted: one of SUITE_SOURCES, or empty for any.
 
     Raises InputError if the file has another format, or contains results.
     """

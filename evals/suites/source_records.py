@@ -112,7 +112,11 @@ def read_source(path: Path) -> SourceFile:
 
 
 def check_text_file(data: bytes, path: Path) -> None:
-    """Raises InputError for an empty file, and for a binary file. data: its beginning."""
+    """Raises InputError for an empty file, and for a binary file.
+
+    Args:
+        data: its beginning.
+    """
     for start, kind in _BINARY.items():
         if data.startswith(start):
             raise InputError(f"{path}: is {kind}, then import that file")

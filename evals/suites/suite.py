@@ -251,8 +251,10 @@ class Suite:
         item: str,
         calls: Sequence[AnswerToolCall] = (),
     ) -> ScoreResult:
-        """Scores an answer without a judge and without a sandbox. calls: the answer's tool
-        calls.
+        """Scores an answer without a judge and without a sandbox.
+
+        Args:
+            calls: the answer's tool calls.
         """
         if self.scorer.calls is not None:
             return self.scorer.calls(calls, answer, self.items[item], self.options)

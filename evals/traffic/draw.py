@@ -139,9 +139,12 @@ def draw_records(
 ) -> Draw:
     """Draws records by the rule.
 
-    model_names: the names, in lower case, under which the log may have the incumbent.
-    served_today: the model that the incumbent's provider named last; empty if unknown, and the
-    newest record's name counts instead. traces: by record, where the log names a trace.
+    Args:
+        model_names: the names, in lower case, under which the log may have the incumbent.
+        served_today: the model that the incumbent's provider named last; empty if unknown, and
+            the newest record's name counts instead.
+        traces: by record, where the log names a trace.
+
     Raises InputError if the records cannot give a verdict.
     """
     left_out: Counter[str] = Counter()
@@ -208,8 +211,9 @@ def _bare_name(model: str) -> str:
 def _find_served(names: Sequence[str], served_today: str, aliases: frozenset[str]) -> str:
     """Returns the served model whose records count: today's; empty if no record has it.
 
-    names: of the incumbent's records, oldest first. A log may have only an alias, which names
-    no build; the re-ask then shows whether the model has changed.
+    Args:
+        names: of the incumbent's records, oldest first. A log may have only an alias, which
+            names no build; the re-ask then shows whether the model has changed.
     """
     bare_names = [_bare_name(name) for name in names]
     today = _bare_name(served_today)
@@ -313,7 +317,10 @@ def _choose_of_unit(
     place: Callable[[str], tuple[str, str]],
     left_out: Counter[str],
 ) -> Sequence[str]:
-    """Chooses the records of a unit, and counts the others. ids: in the order of the draw.
+    """Chooses the records of a unit, and counts the others.
+
+    Args:
+        ids: in the order of the draw.
 
     A run's turns are drawn at random too, so that their mean estimates the mean of all turns.
     """

@@ -67,8 +67,11 @@ def build_item(
 ) -> dict[str, Any]:
     """Builds a line of the suite's data file.
 
-    answers_of: the incumbent's name. ask_again: leaves the logged answer out, so that both
-    models answer now. Raises InputError for a request that Swapgate cannot ask as a chat.
+    Args:
+        answers_of: the incumbent's name.
+        ask_again: leaves the logged answer out, so that both models answer now.
+
+    Raises InputError for a request that Swapgate cannot ask as a chat.
     """
     record = drawn.record
     has_target = has_answer(record) and not ask_again

@@ -39,7 +39,8 @@ class RunNames:
 def find_runs(records: Sequence[CapturedRequest], traces: Mapping[str, str]) -> RunNames | None:
     """Finds the runs, if most records are turns of agents' runs; None otherwise.
 
-    traces: by record, for records whose log names a trace.
+    Args:
+        traces: by record, for records whose log names a trace.
     """
     names_by_field = {
         RunName.TRACE: traces,
@@ -68,7 +69,11 @@ def _is_result(message: Mapping[str, Any]) -> bool:
 def number_turns(
     records: Sequence[CapturedRequest], named: RunNames
 ) -> Mapping[str, RecordedTurn]:
-    """Numbers the turns of each run, by record. records: of the log, oldest first."""
+    """Numbers the turns of each run, by record.
+
+    Args:
+        records: of the log, oldest first.
+    """
     records_by_run: dict[str, list[CapturedRequest]] = {}
     for record in records:
         records_by_run.setdefault(named.runs[record.id], []).append(record)
@@ -85,7 +90,11 @@ def number_turns(
 def order_by_run(
     records: Sequence[CapturedRequest], named: RunNames
 ) -> Sequence[CapturedRequest]:
-    """Puts the turns of a run together, oldest first. records: of the log, oldest first."""
+    """Puts the turns of a run together, oldest first.
+
+    Args:
+        records: of the log, oldest first.
+    """
     starts: dict[str, int] = {}
     for number, record in enumerate(records):
         starts.setdefault(named.runs[record.id], number)
@@ -93,7 +102,10 @@ def order_by_run(
 
 
 def find_coverage(records: Sequence[CapturedRequest], by: RunName) -> Coverage:
-    """Tells whether the log has all turns of a run. records: of the run, oldest first.
+    """Tells whether the log has all turns of a run.
+
+    Args:
+        records: of the run, oldest first.
 
     Each history must have one answer more than the history before it, unless that request got
     no answer. A conversation begins without an answer; a trace may continue a conversation.

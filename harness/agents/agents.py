@@ -94,8 +94,12 @@ class AgentsClient:
         *,
         lock: bool = False,
     ) -> Agent:
-        """Finds an agent of this client. lock: other processes cannot change it until the
-        transaction ends. Raises NotFound for a deleted agent and for another client's agent.
+        """Finds an agent of this client.
+
+        Args:
+            lock: other processes cannot change it until the transaction ends.
+
+        Raises NotFound for a deleted agent and for another client's agent.
         """
         agent = Agents(tx).lock(id_) if lock else Agents(tx).get(id_)
         if not self.sees(agent):
@@ -139,7 +143,9 @@ def create_agent(
 ) -> Agent:
     """Creates an agent, and the grants of its literal models.
 
-    reason: why the person consents to a literal model. settings: further fields of the agent.
+    Args:
+        reason: why the person consents to a literal model.
+        settings: further fields of the agent.
 
     Raises NotAllowed for a literal model without an approver, a route that the key may not use,
     and a target or route that may not see the data class.
@@ -205,7 +211,11 @@ def change_agent(
     reason: str = "",
     **changes: Any,
 ) -> Agent:
-    """Changes an agent; open sessions keep their model. changes: the new values of its fields.
+    """Changes an agent; open sessions keep their model.
+
+    Args:
+        changes: the new values of its fields.
+
     Raises as `create_agent`, and NotFound.
     """
     client.require_write()
@@ -441,7 +451,11 @@ def find_grant(
     session: str,
     target_name: str,
 ) -> AgentGrant | None:
-    """Finds the valid grant that expires last. session: empty for grants for all sessions."""
+    """Finds the valid grant that expires last.
+
+    Args:
+        session: empty for grants for all sessions.
+    """
     now = ctx.clock.now()
     valid_grants = [
         grant

@@ -227,7 +227,10 @@ class AutoTargets:
         route: Route,
         messages: Sequence[SessionMessage],
     ) -> AutoChoice:
-        """Chooses the target that answers next. messages: the session's, with the new one last.
+        """Chooses the target that answers next.
+
+        Args:
+            messages: the session's, with the new one last.
 
         The incumbent answers if the route has no floor or a kill switch is in force.
         """

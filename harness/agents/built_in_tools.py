@@ -126,8 +126,10 @@ def build_tool(
 ) -> BuiltInTool:
     """Builds a tool with the JSON Schema of its arguments.
 
-    kind: the arguments' model; `answer` gets a valid instance. The tool raises InputError for
-    other arguments, with the path of the first fault.
+    Args:
+        kind: the arguments' model; `answer` gets a valid instance.
+
+    The tool raises InputError for other arguments, with the path of the first fault.
     """
     schema = kind.model_json_schema()
 
@@ -155,8 +157,9 @@ async def switch_model(
 ) -> SwitchModelAnswer:
     """Answers a call of the tool. Raises as `request_switch`, and NotFound.
 
-    model: with the action `list`, words that a model's name must contain.
-    wait_s: seconds to wait for the decision.
+    Args:
+        model: with the action `list`, words that a model's name must contain.
+        wait_s: seconds to wait for the decision.
     """
     if action == "list":
         return await run_transaction(lambda: models.list_for_session(ctx, session, model))
@@ -219,7 +222,11 @@ class ListArguments(ToolArguments):
 
 
 def build_switch_tool(ctx: AgentsContext, *, waits: bool = False) -> BuiltInTool:
-    """Builds `switch_model`. waits: callers may wait for the decision; a turn never waits."""
+    """Builds `switch_model`.
+
+    Args:
+        waits: callers may wait for the decision; a turn never waits.
+    """
 
     async def answer(arguments: SwitchArguments, caller: ToolCaller) -> ToolAnswer:
         switched = await switch_model(ctx, caller.session, **arguments.model_dump())

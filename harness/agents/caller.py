@@ -51,7 +51,11 @@ def sign_agent_header(
     secret: bytes,
     now: float,
 ) -> bytes:
-    """Signs the value of `x-swapgate-agent`. now: Unix seconds."""
+    """Signs the value of `x-swapgate-agent`.
+
+    Args:
+        now: Unix seconds.
+    """
     return _sign(asdict(caller), secret, _AGENT_PURPOSE, now)
 
 
@@ -60,7 +64,10 @@ def read_agent_header(
     secret: bytes,
     now: float,
 ) -> AgentCaller | HeaderFault:
-    """Verifies and reads `x-swapgate-agent`. now: Unix seconds.
+    """Verifies and reads `x-swapgate-agent`.
+
+    Args:
+        now: Unix seconds.
 
     Returns the fault instead of raising it, because the router answers each fault differently.
     """
@@ -78,7 +85,11 @@ def sign_peer_header(
     secret: bytes,
     now: float,
 ) -> bytes:
-    """Signs the value of `x-swapgate-peer`. address: the client's; empty if unknown."""
+    """Signs the value of `x-swapgate-peer`.
+
+    Args:
+        address: the client's; empty if unknown.
+    """
     return _sign({"peer": address}, secret, _PEER_PURPOSE, now)
 
 
@@ -87,8 +98,10 @@ def read_peer_header(
     secret: bytes,
     now: float,
 ) -> str | HeaderFault:
-    """Verifies `x-swapgate-peer` and returns the client's address; empty if unknown. now: Unix
-    seconds.
+    """Verifies `x-swapgate-peer` and returns the client's address; empty if unknown.
+
+    Args:
+        now: Unix seconds.
     """
     values = _verify_and_parse(value, secret, _PEER_PURPOSE, now)
     if isinstance(values, HeaderFault):

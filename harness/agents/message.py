@@ -166,8 +166,12 @@ def build_context(
     targets: Iterable[str],
     instructions: str = "",
 ) -> list[ChatMessage]:
-    """Builds the messages of a request to the router. targets: names of the targets that may
-    answer. A call without a result gets `NO_RESULT`, because providers require a result.
+    """Builds the messages of a request to the router.
+
+    Args:
+        targets: names of the targets that may answer.
+
+    A call without a result gets `NO_RESULT`, because providers require a result.
     """
     providers = {target.partition("/")[0] for target in targets}
     system = [{"role": "system", "content": instructions}] if instructions else []
@@ -286,8 +290,10 @@ def list_misfits(
     tools: bool,
     target: str,
 ) -> tuple[str, ...]:
-    """Lists why a target cannot continue the conversation. tools: whether the agent
-    has tools.
+    """Lists why a target cannot continue the conversation.
+
+    Args:
+        tools: whether the agent has tools.
     """
     context = list_in_context(messages)
     pictures = [message for message in context if _has_image(message)]
@@ -306,7 +312,11 @@ def _describe_misfit(
     target: str,
     pictures: Sequence[SessionMessage],
 ) -> str:
-    """Describes a lacking ability for people. pictures: the messages with images."""
+    """Describes a lacking ability for people.
+
+    Args:
+        pictures: the messages with images.
+    """
     if capability == "vision":
         places = ", ".join(str(message.position) for message in pictures)
         return f"{target} accepts no images, and there are images in the messages {places}"

@@ -102,7 +102,11 @@ class ModelsInForce:
     providers: Mapping[str, Provider] = field(default_factory=dict, repr=False)  # for prices
 
     def cost_usd(self, target: str, usage: MessageUsage) -> float | None:
-        """Returns the price of an answer; None if it is unknown. target: `provider/model`."""
+        """Returns the price of an answer; None if it is unknown.
+
+        Args:
+            target: `provider/model`.
+        """
         price = find_price(self.providers, target)
         if price is None:
             return None
@@ -208,7 +212,10 @@ class PaidCalls:
         targets: Sequence[str],
         on_piece: OnPiece | None = None,
     ) -> ModelCallAnswer:
-        """Calls a model, like `ModelCalls.ask`. targets: names of the targets that may answer.
+        """Calls a model, like `ModelCalls.ask`.
+
+        Args:
+            targets: names of the targets that may answer.
 
         Charges an interrupted call, or an answer without a token count, as a long answer of the
         most expensive target. Otherwise clients could evade the cap.
@@ -388,8 +395,9 @@ def list_available(
 ) -> SwitchModelAnswer:
     """Lists the routes, and the models of providers with a key, evenly across providers.
 
-    visible_routes: the routes that the caller may see; empty for all. words: words that a
-    model's name must contain.
+    Args:
+        visible_routes: the routes that the caller may see; empty for all.
+        words: words that a model's name must contain.
     """
     required_words = words.lower().split()
     with ctx.store.read() as tx:
@@ -469,7 +477,11 @@ def load_figures(
     target: Target,
     name: str = "",
 ) -> ModelFigures:
-    """Loads a target's figures. name: the name to show; empty for the target's own."""
+    """Loads a target's figures.
+
+    Args:
+        name: the name to show; empty for the target's own.
+    """
     provider = Providers(tx).all().get(target.provider)
     if provider is None:
         return ModelFigures(name or target.name)

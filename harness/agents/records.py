@@ -430,8 +430,10 @@ class AgentListings(PageReader):
         *,
         owner_key: str | None = None,
     ) -> Page[Agent]:
-        """Pages agents that are not deleted. owner_key: None for all, empty for agents without
-        a key.
+        """Pages agents that are not deleted.
+
+        Args:
+            owner_key: None for all, empty for agents without a key.
         """
         owner = _match_or_null(agent.c.owner_key, owner_key)
         not_deleted = agent.c.deleted_at.is_(None)
@@ -445,7 +447,11 @@ class AgentListings(PageReader):
         user_id: str | None = None,
         parent: str | None = None,
     ) -> Page[AgentSession]:
-        """Pages sessions. parent: None for all, empty for sessions that no session spawned."""
+        """Pages sessions.
+
+        Args:
+            parent: None for all, empty for sessions that no session spawned.
+        """
         where = (
             given(agent_session.c.agent, agent),
             given(agent_session.c.user_id, user_id),
@@ -466,7 +472,11 @@ class AgentListings(PageReader):
         session: str | None = None,
         pending_at: datetime | None = None,
     ) -> Page[ModelSwitchRequest]:
-        """Lists requests. pending_at: only requests that wait for a person at that time."""
+        """Lists requests.
+
+        Args:
+            pending_at: only requests that wait for a person at that time.
+        """
         pending = None
         if pending_at is not None:
             pending = sa.and_(IS_PENDING, agent_switch.c.expires_at > pending_at)

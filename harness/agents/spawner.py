@@ -270,7 +270,11 @@ class Spawner:
         bounds_left: TurnBounds,
         count: int,
     ) -> ToolAnswer:
-        """Runs the call's sub-tasks. count: number of sub-tasks that share `left`."""
+        """Runs the call's sub-tasks.
+
+        Args:
+            count: number of sub-tasks that share `left`.
+        """
         client, children = await run_transaction(
             lambda: self._open_children(session, call.models)
         )

@@ -82,8 +82,11 @@ def share_bounds(
     usd: float,
     count: int,
 ) -> TurnBounds:
-    """Returns the bounds of each of `count` sub-tasks. bounds_left: the rest of the parent's
-    budget. usd: the limit for all sub-tasks together.
+    """Returns the bounds of each of `count` sub-tasks.
+
+    Args:
+        bounds_left: the rest of the parent's budget.
+        usd: the limit for all sub-tasks together.
     """
     return replace(
         bounds_left,
@@ -116,8 +119,10 @@ def failed_result(
     reason: str,
     code: str = "",
 ) -> SubTaskResult:
-    """Describes a sub-task without an answer. code: the error's code, which distinguishes an
-    interruption from a failure.
+    """Describes a sub-task without an answer.
+
+    Args:
+        code: the error's code, which distinguishes an interruption from a failure.
     """
     status: Any = "interrupted" if code == "turn_interrupted" else "failed"
     return SubTaskResult(status, child.model.text, child.id, error=reason)
@@ -128,7 +133,11 @@ def read_outcome(
     outcome: TurnOutcome,
     max_chars: int,
 ) -> SubTaskResult:
-    """Summarizes a sub-task's outcome. max_chars: the limit of the answer's characters."""
+    """Summarizes a sub-task's outcome.
+
+    Args:
+        max_chars: the limit of the answer's characters.
+    """
     if (error := outcome.error) is not None:
         return replace(failed_result(child, str(error), error.code), usage=outcome.usage)
     answer = str(outcome.message.content)

@@ -98,7 +98,11 @@ class ModelSwitchRequest:
         reason: str,
         actor: Actor | None = None,
     ) -> "ModelSwitchRequest":
-        """Returns the decided request. actor: None if no person decided."""
+        """Returns the decided request.
+
+        Args:
+            actor: None if no person decided.
+        """
         return replace(
             self,
             state=state,
@@ -110,8 +114,10 @@ class ModelSwitchRequest:
 
 
 def visible_text(text: str, max_chars: int = MAX_REASON_CHARS) -> str:
-    """Returns the text in one line, without invisible characters. max_chars: the limit of
-    characters, including the ellipsis.
+    """Returns the text in one line, without invisible characters.
+
+    Args:
+        max_chars: the limit of characters, including the ellipsis.
     """
     visible = "".join(c if category(c)[0] != _INVISIBLE_CATEGORY else " " for c in text)
     line = " ".join(visible.split())
@@ -131,8 +137,10 @@ def inert_text(text: str) -> str:
 
 
 def switch_question(request: ModelSwitchRequest, agent: str) -> str:
-    """Asks for the approval in one sentence. agent: the agent's name, which the agent's owner
-    chose.
+    """Asks for the approval in one sentence.
+
+    Args:
+        agent: the agent's name, which the agent's owner chose.
     """
     name = visible_text(agent, 200) or request.agent
     action = "run sub-tasks on" if request.for_children else "switch to"
@@ -145,7 +153,11 @@ def switch_facts(
     omissions: Iterable[str] = (),
     tasks: Iterable[tuple[str, str]] = (),
 ) -> tuple[Fact, ...]:
-    """Builds the facts that a request stores. tasks: task and model of each sub-task."""
+    """Builds the facts that a request stores.
+
+    Args:
+        tasks: task and model of each sub-task.
+    """
     facts: list[tuple[str, str]] = []
     for figures in candidates:
         facts += [

@@ -77,8 +77,10 @@ def request_switch(
     """Asks a person to approve another model for the session, or models for its sub-tasks. If
     the same request is pending, returns that request.
 
-    reason: the agent's own words.
-    tasks: task and model of each sub-task.
+    Args:
+        reason: the agent's own words.
+        tasks: task and model of each sub-task.
+
     Raises InputError if a model cannot continue the conversation.
     Raises NotAllowed for data that the model may not see, for a route that the key may not use,
     and for a model that a person rejected since the user's last message.
@@ -265,7 +267,10 @@ def approve_switch(
     fingerprint: str = "",
 ) -> ModelSwitchRequest:
     """Switches the session to the model from its next message on, or grants the sub-tasks their
-    models. fingerprint: the hash of the request that the approver saw; empty for no check.
+    models.
+
+    Args:
+        fingerprint: the hash of the request that the approver saw; empty for no check.
 
     Raises NotAllowed below an approver, and for data that the model may not see.
     Raises InputError if the model cannot continue with the newest messages.

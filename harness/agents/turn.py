@@ -100,8 +100,13 @@ class ModelCalls(Protocol):
     async def ask(
         self, request: ModelCallRequest, on_piece: OnPiece | None = None
     ) -> ModelCallAnswer:
-        """Returns the whole answer. on_piece: gets each piece as it arrives. A cancellation
-        ends the provider's work. Raises CallFailed, and InputError for an invalid request.
+        """Returns the whole answer.
+
+        Args:
+            on_piece: gets each piece as it arrives.
+
+        A cancellation ends the provider's work. Raises CallFailed, and InputError for an
+        invalid request.
         """
         ...
 
@@ -137,8 +142,10 @@ class TurnBudget:
         self.usd += usage.cost_usd or 0.0
 
     def left(self, now_s: float) -> TurnBounds:
-        """Returns the rest of the bounds, never negative. now_s: of the same clock as
-        `began_s`.
+        """Returns the rest of the bounds, never negative.
+
+        Args:
+            now_s: of the same clock as `began_s`.
         """
         return TurnBounds(
             max_steps=max(0, self.bounds.max_steps - self.steps),

@@ -33,7 +33,11 @@ class TurnRunner:
         owner: str,
         auto: AutoTargets,
     ) -> None:
-        """owner: `PLACE#START`. A place has one live process, and each start is unique."""
+        """Creates a runner without running turns.
+
+        Args:
+            owner: `PLACE#START`. A place has one live process, and each start is unique.
+        """
         self._ctx = ctx
         self._calls = PaidCalls(ctx, calls)
         self._tools = tools

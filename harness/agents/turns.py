@@ -175,8 +175,12 @@ def begin_answer(
     *,
     model: str,
 ) -> SessionMessage:
-    """Stores an answer as streaming, before its model is called. model: its name. Raises
-    StaleWrite if the turn has ended.
+    """Stores an answer as streaming, before its model is called.
+
+    Args:
+        model: its name.
+
+    Raises StaleWrite if the turn has ended.
     """
     with ctx.store.write() as tx:
         _require_own_turn(tx, session)
@@ -202,9 +206,12 @@ def record_step(
 ) -> Sequence[SessionMessage]:
     """Stores a finished answer and tools' results. Raises StaleWrite if the turn has ended.
 
-    results: pairs of a call's id and a text.
-    kept: the answer to repetitions of the idempotency key, empty if the client may send the
-    message again. None if the turn continues; otherwise the turn ends.
+    Args:
+        results: pairs of a call's id and a text.
+        kept: the answer to repetitions of the idempotency key, empty if the client may send the
+            message again.
+
+    None if the turn continues; otherwise the turn ends.
     """
     with ctx.store.write() as tx:
         _require_own_turn(tx, session)

@@ -222,8 +222,12 @@ def _make_valid_utf8(text: str) -> str:
 
 
 def open_agents(config: Path | None, *, signs_as: KeyPurpose | None = None) -> Installation:
-    """Opens the installation. signs_as: None for the agents process, which then has no private
-    key. Raises ConfigError.
+    """Opens the installation.
+
+    Args:
+        signs_as: None for the agents process, which then has no private key.
+
+    Raises ConfigError.
     """
     telemetry.configure()
     if signs_as is None:
@@ -240,7 +244,11 @@ class TurnService:
     """
 
     def __init__(self, installation: Installation, *, place: str = "") -> None:
-        """place: makes this process's name unique on the machine; by default, the port."""
+        """Creates the service of one process.
+
+        Args:
+            place: makes this process's name unique on the machine; by default, the port.
+        """
         settings = installation.settings
         ctx = installation.context
         self.drain_s = settings.router.drain_s

@@ -72,7 +72,10 @@ def post_to_webhook(
     timeout_s: float,
 ) -> None:
     """Posts an alert to a webhook, signed. Raises DeliveryFailed for every answer
-    except 2xx. timeout_s: for the whole request.
+    except 2xx.
+
+    Args:
+        timeout_s: for the whole request.
     """
     body = build_webhook_body(message)
     at = int(time.time())  # noqa: TID251 - the receiver compares it with its real clock

@@ -74,9 +74,11 @@ def export_requests(
 ) -> tuple[RequestsToLabel, Sequence[ConversionNote]]:
     """Writes `suites/NAME-to-label.jsonl` beside swapgate.yaml, redacted like captures.
 
-    kind: a key of LOG_READERS.
-    route: gives the requests their data class. Without a route, the file names the service
-    that sent each request.
+    Args:
+        kind: a key of LOG_READERS.
+        route: gives the requests their data class. Without a route, the file names the service
+            that sent each request.
+
     Raises, without a file, InputError, NothingTaken, NotFound for an unknown route.
     """
     settings = installation.settings

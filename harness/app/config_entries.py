@@ -45,9 +45,11 @@ def add_entries(
 ) -> bool:
     """Adds entries to sections of the configuration file. Keeps entries that the file has.
 
-    entries_by_section: the entries' settings by name, by section. Returns False, without a
-    change, if a section has a form that Swapgate cannot edit. Raises ConfigError as
-    `replace_config`.
+    Args:
+        entries_by_section: the entries' settings by name, by section.
+
+    Returns False, without a change, if a section has a form that Swapgate cannot edit. Raises
+    ConfigError as `replace_config`.
     """
     text = file.read_text(encoding="utf-8")
     places = parse_file(file).places

@@ -55,9 +55,12 @@ def serve_router(
 ) -> int:
     """Serves until SIGTERM or SIGINT, and lets requests end. Returns the exit code.
 
-    config_path: the configuration file, if the user named it. workers: overrides the file's
-    number. beside_control: whether a control plane starts at the same time and creates the
-    tables. Raises ConfigError, DatabaseUnusable.
+    Args:
+        config_path: the configuration file, if the user named it.
+        workers: overrides the file's number.
+        beside_control: whether a control plane starts at the same time and creates the tables.
+
+    Raises ConfigError, DatabaseUnusable.
     """
     from router.recording.worker_aggregator import WorkerAggregator  # noqa: PLC0415 - only this process needs it
     from router.workers.parent import WorkerParent, open_listeners  # noqa: PLC0415

@@ -151,7 +151,9 @@ def build_comparison_context(
     """Builds a context that draws the order of items by `seeds`. It limits the patience of all
     policies to MAX_PATIENCE_S, because a person or CI waits.
 
-    unreadable_is_wrong: whether unreadable answers count as wrong, whatever the policies say.
+    Args:
+        unreadable_is_wrong: whether unreadable answers count as wrong, whatever the policies
+            say.
     """
     policies = {
         name: replace(
@@ -174,8 +176,10 @@ def run_until_decided(
 ) -> Proposal:
     """Runs the reconcile loop until the gate decides. Returns the proposal.
 
-    pause: waits after each iteration, and returns False to give up. Raises SpendingPaused at
-    the monthly cap, because the cap cannot be raised during the run.
+    Args:
+        pause: waits after each iteration, and returns False to give up.
+
+    Raises SpendingPaused at the monthly cap, because the cap cannot be raised during the run.
     """
     while True:
         control_jobs.reconcile(ctx)

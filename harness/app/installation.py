@@ -123,7 +123,11 @@ class FileAdditions(Generic[T]):
         version: FileVersion | None,
         section: Callable[[Settings], Mapping[str, T]],
     ) -> None:
-        """version: the version of the file that the process read; None if unknown."""
+        """Creates a reader of one section of the file.
+
+        Args:
+            version: the version of the file that the process read; None if unknown.
+        """
         self._source = source
         self._version = version
         self._section = section
@@ -336,8 +340,10 @@ def open_installation(
 ) -> Installation:
     """Opens the installation, without connecting to the database.
 
-    create_secret: whether to create a missing secret and signing keys.
-    read: the configuration, if the caller has read it (`read_settings`).
+    Args:
+        create_secret: whether to create a missing secret and signing keys.
+        read: the configuration, if the caller has read it (`read_settings`).
+
     Raises ConfigError; DatabaseUnusable without an installation.
     """
     settings, version = read or read_settings(config_path)

@@ -76,7 +76,12 @@ def can_fork() -> bool:
 
 def fork_process(name: str) -> ForkedProcess | None:
     """Forks this process. Returns None in the child, which leads a new session, so that Ctrl-C
-    does not reach it. name: the child's name in `ps`, at most 15 characters. Raises OSError.
+    does not reach it.
+
+    Args:
+        name: the child's name in `ps`, at most 15 characters.
+
+    Raises OSError.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -133,7 +138,11 @@ def require_port(
 
 
 def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
-    """Raises ConfigError with all holders if a port is not free. parts: names for messages."""
+    """Raises ConfigError with all holders if a port is not free.
+
+    Args:
+        parts: names for messages.
+    """
     from harness.frame.runtime.tcp_ports import is_free, port_holder  # noqa: PLC0415 - psutil
 
     taken_parts = []
@@ -162,7 +171,10 @@ def announce_when_serving(
     say: Callable[[str], None],
 ) -> Iterator[None]:
     """Prints the addresses once all parts serve, while the block runs. Reports a part that
-    takes longer than SLOW_AFTER_S. say: prints a line.
+    takes longer than SLOW_AFTER_S.
+
+    Args:
+        say: prints a line.
     """
     block_ended = threading.Event()
     thread = threading.Thread(
@@ -274,8 +286,10 @@ def simulate(
     port: int,
     **options: Any,
 ) -> None:
-    """Serves simulated models until a signal comes. options: see
-    `evals.sim.server.serve_forever`.
+    """Serves simulated models until a signal comes.
+
+    Args:
+        options: see `evals.sim.server.serve_forever`.
     """
     from evals.sim.server import serve_forever  # noqa: PLC0415 - only this command needs it
 

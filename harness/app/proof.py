@@ -267,8 +267,12 @@ def _name_target(target: Target | None) -> str:
 
 
 def verify_proof(file: Path, key: Path) -> ProofFindings:
-    """Verifies a proof. key: a keyring such as `signing.pub`. Raises InputError for a malformed
-    proof, ConfigError for a malformed keyring.
+    """Verifies a proof.
+
+    Args:
+        key: a keyring such as `signing.pub`.
+
+    Raises InputError for a malformed proof, ConfigError for a malformed keyring.
     """
     keyring = parse_keyring(_read_text(key), str(key))
     try:

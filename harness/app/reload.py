@@ -46,7 +46,9 @@ def reload_settings(
     """Loads the current configuration and `.env`. Raises ConfigError, and leaves the
     environment unchanged, for an invalid file or a changed fixed setting.
 
-    fixed: the settings that need a restart. check: a further check of the new settings.
+    Args:
+        fixed: the settings that need a restart.
+        check: a further check of the new settings.
     """
     former_environment = dict(os.environ)
     try:

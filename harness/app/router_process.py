@@ -193,7 +193,11 @@ def build_recorder(
     *,
     name: str,
 ) -> "Recorder":
-    """Builds a recorder with the spool of `home`. name: the prefix of its worker's name."""
+    """Builds a recorder with the spool of `home`.
+
+    Args:
+        name: the prefix of its worker's name.
+    """
     from router.recording.capture_writer import CaptureWriter  # noqa: PLC0415
     from router.recording.recorder import Recorder  # noqa: PLC0415
     from router.recording.spool import Spool  # noqa: PLC0415
@@ -227,7 +231,11 @@ def build_embedded_router(config_path: Path | None = None) -> EmbeddedRouter:
 
 
 def embed_router(installation: Installation, name: str) -> EmbeddedRouter:
-    """Builds a router of this installation. name: see `build_recorder`."""
+    """Builds a router of this installation.
+
+    Args:
+        name: see `build_recorder`.
+    """
     from router.upstream.transports import Transports  # noqa: PLC0415 - only a process that routes needs it
 
     try:
@@ -251,8 +259,12 @@ def run_router_worker(
     channel: int,
     listeners: Sequence[int],
 ) -> None:
-    """Runs a worker until SIGTERM or its parent's end. pickled_settings: the parent's settings.
-    channel, listeners: file descriptors of the parent.
+    """Runs a worker until SIGTERM or its parent's end.
+
+    Args:
+        pickled_settings: the parent's settings.
+        channel: a file descriptor of the parent.
+        listeners: file descriptors of the parent.
     """
     from router.recording.reporter import Reporter  # noqa: PLC0415 - only the router's process needs it
     from router.server.process import serve, server  # noqa: PLC0415

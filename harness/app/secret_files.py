@@ -95,7 +95,10 @@ def environment_secret(variable: str, environ: Mapping[str, str] = os.environ) -
 
 
 def require_named_secret(variable: str, section: str) -> str:
-    """Reads the secret of a variable that the configuration names. section: for the message.
+    """Reads the secret of a variable that the configuration names.
+
+    Args:
+        section: for the message.
 
     Raises ConfigError if the variable is not set.
     """
@@ -194,8 +197,10 @@ WORKER_VARIABLES: Final = tuple(
 
 
 def signatures(settings: Settings, purpose: KeyPurpose | None = None) -> Ed25519Signatures:
-    """Builds this process's signatures. purpose: the purpose of its private key; None for a
-    process that only verifies.
+    """Builds this process's signatures.
+
+    Args:
+        purpose: the purpose of its private key; None for a process that only verifies.
     """
     private = None if purpose is None else partial(private_key, settings, purpose)
     return Ed25519Signatures(

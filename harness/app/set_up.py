@@ -125,8 +125,10 @@ def set_up(
 ) -> SetUpResult:
     """Creates missing files, and changes no existing file. Raises ConfigError.
 
-    takes: gets the providers' keys in the environment. Returns whether to add their providers
-    to a file without providers.
+    Args:
+        takes: gets the providers' keys in the environment.
+
+    Returns whether to add their providers to a file without providers.
     """
     file = config_file(config_path, os.environ) or Path.cwd() / configuration.FILE_NAME
     schema = file.with_name(SCHEMA_NAME)
@@ -204,8 +206,11 @@ def write_first_route(config: Path | None, wanted: FirstRoute, provider: Provide
     """Writes the first route and its provider into the configuration file. Keeps entries that
     the file has.
 
-    provider: as the database has it. Returns False, without a change, if a section has a form
-    that Swapgate cannot edit. Raises ConfigError if the file would be invalid.
+    Args:
+        provider: as the database has it.
+
+    Returns False, without a change, if a section has a form that Swapgate cannot edit. Raises
+    ConfigError if the file would be invalid.
     """
     file = config_file(config, os.environ) or Path.cwd() / configuration.FILE_NAME
     return add_entries(
@@ -348,8 +353,12 @@ def temporary_installation(
     *,
     reuses_state: bool = False,
 ) -> Iterator[Installation]:
-    """Opens an installation with its state in `folder`. reuses_state: whether to continue with
-    an earlier call's state. Raises InputError for a used folder otherwise.
+    """Opens an installation with its state in `folder`.
+
+    Args:
+        reuses_state: whether to continue with an earlier call's state.
+
+    Raises InputError for a used folder otherwise.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

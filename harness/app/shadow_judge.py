@@ -35,7 +35,11 @@ _UNREADABLE: Final = "the judge's answer could not be read"
 
 
 def choose_judge(name: str, criteria: str | None = None, anyway: str = "") -> ShadowJudge:
-    """Builds a person's choice of a judge. criteria: None for the usual rubric."""
+    """Builds a person's choice of a judge.
+
+    Args:
+        criteria: None for the usual rubric.
+    """
     from evals.scorers.preference import DEFAULT_CRITERIA  # noqa: PLC0415 - only with a judge
 
     return ShadowJudge(name, DEFAULT_CRITERIA if criteria is None else criteria, anyway)

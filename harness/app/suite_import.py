@@ -143,9 +143,12 @@ def add_suite(
     """Writes an uploaded suite's file beside swapgate.yaml, and adds the suite to
     swapgate.yaml. Running processes find it when they next read the file (`ConfiguredSuites`).
 
-    suite_settings: without a path. file_name: its suffix determines the format. Raises, without
-    a change, InputError as `file:line: …`, Conflict for an existing suite, ConfigError if
-    swapgate.yaml cannot contain it, and NotAllowed unless the actor is an admin.
+    Args:
+        suite_settings: without a path.
+        file_name: its suffix determines the format.
+
+    Raises, without a change, InputError as `file:line: …`, Conflict for an existing suite,
+    ConfigError if swapgate.yaml cannot contain it, and NotAllowed unless the actor is an admin.
     """
     actor.require(Role.ADMIN)
     if len(content) > MAX_UPLOAD_BYTES:
@@ -184,9 +187,12 @@ def import_file(
 ) -> SuiteImport:
     """Writes a file's suites beside swapgate.yaml, and their settings into swapgate.yaml.
 
-    suite_settings: without a path, and with a judge for scorers that need a judge. uploaded:
-    requires that each item and swapgate.yaml accept the suite, and logs the upload. Raises,
-    without a change, InputError, Conflict for an existing name, ConfigError.
+    Args:
+        suite_settings: without a path, and with a judge for scorers that need a judge.
+        uploaded: requires that each item and swapgate.yaml accept the suite, and logs the
+            upload.
+
+    Raises, without a change, InputError, Conflict for an existing name, ConfigError.
     """
     config_file = installation.settings.source
     if config_file is None:
@@ -249,9 +255,11 @@ def add_suites(
 ) -> SuiteImport:
     """Writes suites beside swapgate.yaml, and their settings into swapgate.yaml.
 
-    audit: returns the context that records the addition in the audit log.
-    must_configure: refuses a swapgate.yaml that Swapgate cannot extend. Raises, without a
-    change, InputError, Conflict for an existing name, ConfigError.
+    Args:
+        audit: returns the context that records the addition in the audit log.
+        must_configure: refuses a swapgate.yaml that Swapgate cannot extend.
+
+    Raises, without a change, InputError, Conflict for an existing name, ConfigError.
     """
     config_file = installation.settings.source
     if config_file is None:
@@ -332,7 +340,11 @@ def _read_items(
     suite_settings: SuiteSettings,
     human_score: str,
 ) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
-    """Reads the suites' items. source: None for an upload, whose bytes become the suite's file.
+    """Reads the suites' items.
+
+    Args:
+        source: None for an upload, whose bytes become the suite's file.
+
     Raises InputError.
     """
     if isinstance(source, SourceConfig):

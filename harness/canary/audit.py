@@ -120,8 +120,10 @@ class ReplayedAction:
     def decide_again(self, what: str, decide: Callable[[], RolloutAction]) -> "ReplayedAction":
         """Calls `decide`, and compares the hash of its result with the stored hash.
 
-        what: subject and verb of the difference's text, such as `the stored blocks give`. An
-        error of `decide` is a difference, because an unreadable input must not look like
+        Args:
+            what: subject and verb of the difference's text, such as `the stored blocks give`.
+
+        An error of `decide` is a difference, because an unreadable input must not look like
         agreement.
         """
         try:
@@ -183,9 +185,13 @@ def decision_inputs(
 ) -> dict[str, object]:
     """Gathers the inputs that the audit log needs to repeat and check a decision.
 
-    transaction: contains the rollout before the action. action: the decision; None for a
-    person's action, which records the evidence at this moment. Returns the error's text for
-    unreadable inputs, because an error must not block the end of a canary.
+    Args:
+        transaction: contains the rollout before the action.
+        action: the decision; None for a person's action, which records the evidence at this
+            moment.
+
+    Returns the error's text for unreadable inputs, because an error must not block the end of a
+    canary.
     """
     rollout = transaction.rollout
     try:
@@ -275,8 +281,10 @@ def decision_evidence(
 ) -> dict[str, object]:
     """Adds the decision's figures to its inputs, as JSON values for the audit event.
 
-    action: None for a person's action; then only the inputs are returned. `log_e` and
-    `log_certificate` are natural logarithms of e-values.
+    Args:
+        action: None for a person's action; then only the inputs are returned.
+
+    `log_e` and `log_certificate` are natural logarithms of e-values.
     """
     inputs = decision_inputs(transaction, action)
     if action is None:
@@ -294,7 +302,10 @@ def decision_evidence(
 def replay_action(ctx: ProposalsContext, number: int) -> ReplayedAction:
     """Decides an action on a canary again, from the stored blocks.
 
-    number: of its audit event. Raises NotFound, InputError for an event without inputs.
+    Args:
+        number: of its audit event.
+
+    Raises NotFound, InputError for an event without inputs.
     """
     with ctx.store.read() as tx:
         event = load_event(tx, number)
@@ -356,8 +367,9 @@ def repeat_end(
 ) -> tuple[RolloutAction, Sequence[ObservationBlock]]:
     """Returns the decision that ended a canary, and the blocks that it read.
 
-    blocks: all stored blocks of the rollout. Blocks that came after the decision are left out,
-    so that the counts stay those of the decision.
+    Args:
+        blocks: all stored blocks of the rollout. Blocks that came after the decision are left
+            out, so that the counts stay those of the decision.
     """
     used_blocks = _select_up_to(blocks, decided.last_block)
     rollout_before = replace(rollout, state=decided.state, bake_ends_at=decided.bake_ends_at)
@@ -372,9 +384,11 @@ def record_end(
 ) -> EndDecision | None:
     """Builds the record of the decision that ends a canary. The canary's status shows it later.
 
-    transaction: contains the rollout before its end. action: None if a person or a change of
-    the route ends it; then all stored blocks count. Returns None if the blocks cannot be read,
-    because an error must not block the end.
+    Args:
+        transaction: contains the rollout before its end.
+        action: None if a person or a change of the route ends it; then all stored blocks count.
+
+    Returns None if the blocks cannot be read, because an error must not block the end.
     """
     rollout = transaction.rollout
     if action is not None:

@@ -128,8 +128,10 @@ def find_arm(
     """Tells which arm a caller has in live canaries and bakes; with `route`, in that route's
     newest canary, live or not.
 
-    user: a user's id as the client sends it, or a client key's name or id. Raises NotFound for
-    an unknown route, and for a route without a canary.
+    Args:
+        user: a user's id as the client sends it, or a client key's name or id.
+
+    Raises NotFound for an unknown route, and for a route without a canary.
     """
     with ctx.store.read() as tx:
         rollouts = [*Rollouts(tx).live(), *Rollouts(tx).baking()]

@@ -82,11 +82,15 @@ def describe_canary_state(  # noqa: PLR0913 - by name, and most have a default
 ) -> CanaryState:
     """Describes the state of a rollout, live or ended.
 
-    holds: reasons that block the rollout. action, explanation: from its evidence; None if the
-    calling code did not read the evidence. pause_reason: empty if it is not paused. incumbent:
-    the incumbent's name. later_end: how a person rolled the promotion back after the bake; else
-    None. no_way_back: why the former incumbent cannot serve; empty if it can, or if that is
-    unknown.
+    Args:
+        holds: reasons that block the rollout.
+        action: from its evidence; None if the calling code did not read the evidence.
+        explanation: from its evidence; None if the calling code did not read the evidence.
+        pause_reason: empty if it is not paused.
+        incumbent: the incumbent's name.
+        later_end: how a person rolled the promotion back after the bake; else None.
+        no_way_back: why the former incumbent cannot serve; empty if it can, or if that is
+            unknown.
     """
     kind = STATE_OF_END[later_end.end] if later_end else _choose_kind(rollout, holds, action)
     if no_way_back and rollout.baking and kind is not CanaryStateKind.HARM:
@@ -156,7 +160,8 @@ def _fill_words(
 ) -> StateWords:
     """Returns the state's words, with its share.
 
-    held: whether a reason to hold exists, also during a pause.
+    Args:
+        held: whether a reason to hold exists, also during a pause.
     """
     at = AFTER_PROMOTION if rollout.baking else f"at {format_bps(rollout.current.weight_bps)}"
     more = ", and on hold" if held and kind is CanaryStateKind.PAUSED else ""
@@ -203,7 +208,9 @@ def _describe_next_step(
 ) -> str:
     """Describes the next event, or the action that a person must take.
 
-    explanation: None if the calling code did not read the evidence; then the text has no time.
+    Args:
+        explanation: None if the calling code did not read the evidence; then the text has no
+            time.
     """
     if kind is CanaryStateKind.HELD and rollout.baking:
         return f"the bake continues until the hold ends. {HARM_NEXT}"
@@ -279,8 +286,12 @@ def describe_effect(
 ) -> str:
     """Describes the effect of a person's action before the person confirms it.
 
-    new, old: names of candidate and incumbent. Shares are of the rollout's current step. Raises
-    KeyError for a signal that no person can cause.
+    Args:
+        new: the candidate's name.
+        old: the incumbent's name.
+
+    Shares are of the rollout's current step. Raises KeyError for a signal that no person can
+    cause.
     """
     share = format_bps(rollout.current.weight_bps)
     control_share = format_bps(rollout.policy.bake_bps)

@@ -275,7 +275,8 @@ RECENT: Final = timedelta(minutes=10)
 def describe_traffic_gap(traffic: Sequence[TrafficMinute], now: datetime) -> str:
     """Describes that routers stopped recording this route, although it should have traffic.
 
-    traffic: rows of the last two hours, one per minute.
+    Args:
+        traffic: rows of the last two hours, one per minute.
     """
     if not traffic:
         return ""
@@ -327,8 +328,10 @@ def describe_missing_exposures(
 ) -> str:
     """Describes that the route has traffic, but this step's canary has none; else empty.
 
-    step_exposures: canary exposures in blocks with the step's share. Requests of the step's
-    first minute do not count. by_rule: of `count_by_audience`; the share draws none of them.
+    Args:
+        step_exposures: canary exposures in blocks with the step's share. Requests of the step's
+            first minute do not count.
+        by_rule: of `count_by_audience`; the share draws none of them.
     """
     if step_exposures or now - rollout.step_started_at < RECENT:
         return ""
@@ -351,8 +354,10 @@ def describe_oversized_share(
     else empty.
 
     A share counts as too high above MOST_SHARE_TIMES its planned value. The canary splits
-    callers, not requests, so one busy caller can move the share of requests. by_rule: of
-    `count_by_audience`; the share draws none of them.
+    callers, not requests, so one busy caller can move the share of requests.
+
+    Args:
+        by_rule: of `count_by_audience`; the share draws none of them.
     """
     planned = rollout.current.weight_bps / 10_000
     since = rollout.step_started_at
@@ -558,7 +563,11 @@ def _check_onward_proof(
 
 
 def describe_moved(moved: Sequence[str]) -> str:
-    """Explains why a canary stops. moved: result of `proof_validity.list_moved_providers`."""
+    """Explains why a canary stops.
+
+    Args:
+        moved: result of `proof_validity.list_moved_providers`.
+    """
     if not moved:
         return ""
     return f"{'; '.join(moved)}. The canary does not continue: abort it and propose again."

@@ -154,7 +154,10 @@ def estimate_for_route(
 ) -> RampPlan:
     """Plans a canary.
 
-    policy: its name, None for the route's. expected: None for the route's recorded traffic.
+    Args:
+        policy: its name, None for the route's.
+        expected: None for the route's recorded traffic.
+
     Raises NotFound for an unknown route or policy.
     """
     with ctx.store.read() as tx:
@@ -231,7 +234,11 @@ def estimate_for_policy(
 
 
 def describe_short_period(requests: int, seconds: float) -> str:
-    """Describes an observed period that is too short for an estimate. seconds: its length."""
+    """Describes an observed period that is too short for an estimate.
+
+    Args:
+        seconds: its length.
+    """
     a_day = requests * DAY_S / seconds
     return (
         f"At most {format_quantity(requests, 'caller')} came in {format_estimate(seconds)}, "
@@ -254,8 +261,10 @@ def describe_few_callers(
 ) -> str:
     """Describes the limits of a canary on a route with few callers a day.
 
-    Without counted callers, the text describes the general case. callers_per_day: None for the
-    pace of all 24 hours.
+    Without counted callers, the text describes the general case.
+
+    Args:
+        callers_per_day: None for the pace of all 24 hours.
     """
     callers = pace.units_per_hour * 24.0 if callers_per_day is None else callers_per_day
     last = policy.steps[-1]
@@ -342,7 +351,11 @@ class MeasuredTraffic:
 def read_traffic(
     tx: Transaction, rollout: Rollout, now: datetime, *, held: bool
 ) -> EstimateBasis:
-    """Reads the traffic for the estimate of a live canary. held: whether a hold stops it."""
+    """Reads the traffic for the estimate of a live canary.
+
+    Args:
+        held: whether a hold stops it.
+    """
     stored_route = Routing(tx).route(rollout.route)
     limit_s = stored_route.settings.total_timeout_s if stored_route else 0.0
     window_s = rollout.policy.window_s
@@ -392,9 +405,11 @@ def measure_traffic(
 ) -> MeasuredTraffic | None:
     """Measures the pace of the last hour; None without a request in it.
 
-    exposures: new callers an hour from an earlier canary, for routes whose callers no router
-    counts; None without one. Without them, requests stand in for callers, and `measured` is
-    False. rate: the failure rate, and whether it is measured.
+    Args:
+        exposures: new callers an hour from an earlier canary, for routes whose callers no
+            router counts; None without one. Without them, requests stand in for callers, and
+            `measured` is False.
+        rate: the failure rate, and whether it is measured.
     """
     per_hour = measure_pace(parts, now)
     if per_hour is None:

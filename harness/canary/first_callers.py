@@ -83,8 +83,11 @@ def measure_first_callers(
 ) -> FirstCallers:
     """Measures the callers that are first, by the blocks of their ledger.
 
-    measured: the rollout's own blocks, whose control may lower the usual rate. tolerated: the
-    policy's rho. A missing outcome is no failure.
+    Args:
+        measured: the rollout's own blocks, whose control may lower the usual rate.
+        tolerated: the policy's rho.
+
+    A missing outcome is no failure.
     """
     own = [block.set_missing(against=False) for block in first]
     tallies = [error_tally(block) for block in own]

@@ -39,7 +39,11 @@ def measure_history(
     policy: CanaryPolicy,
     now: datetime,
 ) -> IncumbentHistory:
-    """Returns the incumbent's figures for a rollout that begins now. incumbent: a target id."""
+    """Returns the incumbent's figures for a rollout that begins now.
+
+    Args:
+        incumbent: a target id.
+    """
     return IncumbentHistory(
         waits=measure_limits(tx, route, incumbent, now),
         caps=_measure_caps(tx, route.name, incumbent, policy, now),
@@ -57,7 +61,10 @@ def _measure_usual_rates(
     """Returns the usual rate of each stream of errors for a rollout that begins now. Leaves out
     a stream whose history is too short, and windows that are not as long as the history's.
 
-    incumbent: a target id. A day counts only if the target was the incumbent for all of it.
+    Args:
+        incumbent: a target id.
+
+    A day counts only if the target was the incumbent for all of it.
     """
     since = _incumbent_since(tx, route, incumbent, now)
     days: list[dict[Guardrail, DayCount]] = []
@@ -97,8 +104,11 @@ def _measure_caps(
 ) -> dict[Guardrail, float]:
     """Returns the caps for a rollout that begins now, in seconds, tokens and US dollars.
 
-    incumbent: a target id. A guardrail without MIN_ANSWERS values has no cap. Traffic records
-    no time between tokens, so that guardrail has no cap.
+    Args:
+        incumbent: a target id.
+
+    A guardrail without MIN_ANSWERS values has no cap. Traffic records no time between tokens,
+    so that guardrail has no cap.
     """
     found = {
         guardrail: CAP_TIMES * mean

@@ -30,8 +30,10 @@ def describe_later_turns(
 ) -> str:
     """Describes which harm at later turns a canary shows, and how long its steps wait for it.
 
-    windows_s: how long after a caller's first request its window is known. Returns an empty
-    text for a policy without windows.
+    Args:
+        windows_s: how long after a caller's first request its window is known.
+
+    Returns an empty text for a policy without windows.
     """
     if not policy.window_s:
         return ""
@@ -74,7 +76,10 @@ def window_rate(pace: TrafficPace) -> float:
 def find_visible_share(policy: CanaryPolicy, rate: float) -> float | None:
     """Finds the smallest share of callers at a later turn for which a failing candidate is
     rolled back. The candidate always fails at this turn. Returns one of REACHING_SHARES; None
-    if no share is enough. rate: see `window_rate`.
+    if no share is enough.
+
+    Args:
+        rate: see `window_rate`.
     """
     return next(
         (
@@ -109,8 +114,9 @@ def _count_until_rollback(
 ) -> int | None:
     """Counts as `count_callers_to_rollback` does.
 
-    steps: for each step, the exposures and canary exposures of a block, the canary's share in
-    basis points, and the exposures of the step.
+    Args:
+        steps: for each step, the exposures and canary exposures of a block, the canary's share
+            in basis points, and the exposures of the step.
     """
     tallies = list(_expect_tallies(steps, rate, rate + share * (1.0 - rate)))
     shares = [bps / BUCKETS for _, bps in tallies]

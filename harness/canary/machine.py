@@ -86,10 +86,13 @@ def open_canary(
 ) -> Proposal:
     """Opens a proposal's canary: stores rollout, routing table and proposal in one transaction.
 
-    event: PASSED or APPROVED, which lets the proposal open the canary. Returns the saved
-    proposal. Raises ProofRefused if the verdict is no longer valid or the route's rules have
-    changed. Raises EvidenceMismatch if the stored scores do not give the verdict,
-    RevisionConflict if another writer was first, and Conflict while the route is frozen.
+    Args:
+        event: PASSED or APPROVED, which lets the proposal open the canary.
+
+    Returns the saved proposal. Raises ProofRefused if the verdict is no longer valid or the
+    route's rules have changed. Raises EvidenceMismatch if the stored scores do not give the
+    verdict, RevisionConflict if another writer was first, and Conflict while the route is
+    frozen.
     """
     freezes.require_step_allowed(ctx, tx, proposal.route)
     now = ctx.clock.now()
@@ -159,7 +162,9 @@ def _add_cost_guardrail(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
 def _build_handover(rollout: Rollout, before: Canary | None = None) -> Handover | None:
     """Builds the handover: until its end, running conversations keep their model.
 
-    rollout: at its new step. before: the route's canary at the step before, if there was one.
+    Args:
+        rollout: at its new step.
+        before: the route's canary at the step before, if there was one.
     """
     lasts_s = rollout.policy.handover_s
     if not lasts_s:
@@ -238,8 +243,11 @@ class CanaryMachine:
     ) -> None:
         """Appends the audit event of a move, with the evidence and the inputs before the move.
 
-        rollout: after the move. The event's state and blocks come from the rollout before it,
-        so that the decision can be replayed.
+        Args:
+            rollout: after the move.
+
+        The event's state and blocks come from the rollout before it, so that the decision can
+        be replayed.
         """
         figures = decision_evidence(self._transaction, move.action)
         self._write_event(action, rollout, move, figures)
@@ -263,7 +271,10 @@ class CanaryMachine:
     def acknowledge(self, counts: Mapping[str, str], move: CanaryMove) -> Rollout:
         """Records that an approver knows of causes, which never hold this rollout again.
 
-        counts: a text by cause. Returns the saved rollout.
+        Args:
+            counts: a text by cause.
+
+        Returns the saved rollout.
         """
         rollout = self._rollout
         known = (*(rollout.acknowledged or ()), *counts)

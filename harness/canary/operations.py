@@ -87,7 +87,10 @@ def operate(
 ) -> CanaryOperation:
     """Move the route's canary, or end its bake.
 
-    expected_version: the rollout's version that the person saw; None takes the stored version.
+    Args:
+        expected_version: the rollout's version that the person saw; None takes the stored
+            version.
+
     Raises NotFound without a canary, IllegalTransition if its state does not allow the signal,
     StaleWrite for another version, InputError without a reason, NotAllowed for the proposer of
     a move onward (`four_eyes.check_four_eyes`), and ProofRefused if the verdict is no longer
@@ -207,7 +210,10 @@ def _add_evidence(
     """Adds the evidence to a person's move, so that the audit log has the figures that the
     person overrules.
 
-    kind: the action that the person asks for. Returns the move and the warnings against it.
+    Args:
+        kind: the action that the person asks for.
+
+    Returns the move and the warnings against it.
     """
     action, warnings = _check_harmless(transaction)
     reason = move.reason
@@ -258,8 +264,10 @@ class ProposalCanaries:
 def drive(ctx: ProposalsContext, before: Rollout) -> list[str]:
     """Drives a live canary or a bake by one turn. Returns log lines.
 
-    before: the rollout as read; the decision is applied only if it has not moved since. Raises
-    StaleWrite otherwise, and the next turn decides again.
+    Args:
+        before: the rollout as read; the decision is applied only if it has not moved since.
+
+    Raises StaleWrite otherwise, and the next turn decides again.
     """
     action = decision.decide(ctx, before)
     _update_ratio_alert(ctx, before, action)
@@ -287,10 +295,12 @@ def apply_action(
 ) -> Rollout:
     """Applies the action to rollout, routing table and proposal in one transaction.
 
-    transaction: contains the rollout of the decision. back: whether the incumbent can still
-    serve; only recorded with a promotion. Raises StaleWrite if the rollout has moved. If
-    another change has taken the canary off the route, the rollout ends with BASE_CHANGED,
-    whatever the action is.
+    Args:
+        transaction: contains the rollout of the decision.
+        back: whether the incumbent can still serve; only recorded with a promotion.
+
+    Raises StaleWrite if the rollout has moved. If another change has taken the canary off the
+    route, the rollout ends with BASE_CHANGED, whatever the action is.
     """
     rollout = Rollouts(transaction.tx).get(transaction.rollout.id)
     if rollout.version != transaction.rollout.version:
@@ -351,9 +361,13 @@ def roll_back(  # noqa: PLR0913 - by name, and most have a default
     expected_version: int | None = None,
 ) -> RestoredRoute:
     """Restores a former incumbent, by default the incumbent before the last promotion in force.
-    Ends a live canary, and rolls a baking promotion back. expected: the route as the actor saw
-    it. Raises StaleWrite if incumbent, canary or `expected_version` has changed, so that only
-    the first of two simultaneous rollbacks takes effect.
+    Ends a live canary, and rolls a baking promotion back.
+
+    Args:
+        expected: the route as the actor saw it.
+
+    Raises StaleWrite if incumbent, canary or `expected_version` has changed, so that only the
+    first of two simultaneous rollbacks takes effect.
 
     First checks in at most 5 seconds whether the former incumbent can serve
     (`way_back.check_rollback`). A lasting obstacle refuses the rollback, unless `force` is set;
@@ -486,8 +500,10 @@ def _find_former_incumbent(
 ) -> str:
     """Returns the id of the incumbent to restore.
 
-    version: None for the incumbent before the last promotion in force. Raises NotFound without
-    an earlier incumbent or without that version.
+    Args:
+        version: None for the incumbent before the last promotion in force.
+
+    Raises NotFound without an earlier incumbent or without that version.
     """
     if version is None:
         incumbent = find_rollback_target(history)

@@ -33,7 +33,11 @@ def measure_limits(
     incumbent: str,
     now: datetime,
 ) -> WaitLimits:
-    """Returns the limits for a rollout that begins now. incumbent: a target id."""
+    """Returns the limits for a rollout that begins now.
+
+    Args:
+        incumbent: a target id.
+    """
     return _find_wait_limits(
         route, Observations(tx).waits(route.name, incumbent, now - _PERIOD)
     )

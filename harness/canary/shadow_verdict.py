@@ -92,8 +92,11 @@ def fix_terms(
     """Fixes the terms of a new shadow: the claim and margin of the route's policy, and the
     alpha of its look.
 
-    judge: the target of `choice`. Raises InputError for a judge that may not compare these
-    models, and for a route without captures; NotAllowed for the judge's data class; NotFound.
+    Args:
+        judge: the target of `choice`.
+
+    Raises InputError for a judge that may not compare these models, and for a route without
+    captures; NotAllowed for the judge's data class; NotFound.
     """
     settings = route.settings
     if not choice.criteria.strip():

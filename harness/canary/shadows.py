@@ -73,8 +73,9 @@ LOSS_PROBABILITIES: Final = (0.55, 0.6, 0.7, 0.8, 0.9, 0.97)
 def check_log_e(lost: int, won: int) -> float:
     """Returns the log e-value of one check.
 
-    lost: pairs in which only the incumbent passed.
-    won: pairs in which only the candidate passed.
+    Args:
+        lost: pairs in which only the incumbent passed.
+        won: pairs in which only the candidate passed.
 
     The null hypothesis: a discordant pair is lost with probability 1/2 or less. The e-value is
     the mean of likelihood ratios over LOSS_PROBABILITIES, so it is valid at any time.
@@ -91,7 +92,8 @@ def combined_log_e(discordant: Mapping[str, tuple[int, int]]) -> float:
     """Returns the log of the mean of the checks' e-values. A product would need independent
     checks, but all checks use the same pairs.
 
-    discordant: (lost, won) by check.
+    Args:
+        discordant: (lost, won) by check.
 
     A check without pairs counts with an e-value of 1.
     """
@@ -212,8 +214,11 @@ def start_shadow(  # noqa: PLR0913 - by name, and most have a default
 
     Needs a proposer if the candidate has an open proposal, otherwise an approver. Raises
     NotFound, NotAllowed (also for the data class), InputError, and Conflict if the route
-    already has a shadow. candidate_name: id or `provider/model`. judge: None for a shadow
-    without a verdict.
+    already has a shadow.
+
+    Args:
+        candidate_name: id or `provider/model`.
+        judge: None for a shadow without a verdict.
     """
     actor.require(Role.PROPOSER)
     check_shadow_limits(limits)
@@ -367,7 +372,11 @@ def end_shadow(
     actor: Actor,
     because: str,
 ) -> Shadow:
-    """Ends a shadow and records it. actor: SYSTEM for an end by time or by a change."""
+    """Ends a shadow and records it.
+
+    Args:
+        actor: SYSTEM for an end by time or by a change.
+    """
     ended = Shadows(tx).end(
         shadow.id,
         actor=actor.name,
@@ -464,8 +473,10 @@ def build_status(
     now: datetime,
     verdict: ShadowVerdict | None = None,
 ) -> ShadowStatus:
-    """Builds a shadow's status. rows: the shadow's tallies, or those of several shadows that
-    count as one.
+    """Builds a shadow's status.
+
+    Args:
+        rows: the shadow's tallies, or those of several shadows that count as one.
     """
     total = reduce(add_tallies, rows, ShadowTally(shadow.id, now.date(), ""))
     counts = Counter(total.counts)

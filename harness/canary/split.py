@@ -72,7 +72,11 @@ class SplitDriver(Protocol):
         targets: Collection[Target],
         split: Split,
     ) -> None:
-        """Makes the gateway use these shares. split: in basis points, with a sum of 10 000."""
+        """Makes the gateway use these shares.
+
+        Args:
+            split: in basis points, with a sum of 10 000.
+        """
         ...
 
     def read_outcomes(self, since: datetime, driven: DrivenTargets) -> Iterable[Outcome]:
@@ -104,7 +108,10 @@ def allowed_split(
     switches: Iterable[KillSwitch],
     now: datetime,
 ) -> Split:
-    """Returns the table's shares after the kill switches. targets: by id.
+    """Returns the table's shares after the kill switches.
+
+    Args:
+        targets: by id.
 
     A share that a switch forbids goes to the first target that the switches still allow.
     Targets without a share are left out.
@@ -123,7 +130,11 @@ def describe_change(
     has: Split,
     names: Mapping[str, str],
 ) -> str:
-    """Describes each share that differs. names: the targets' names, by id."""
+    """Describes each share that differs.
+
+    Args:
+        names: the targets' names, by id.
+    """
     return ", ".join(
         f"{names.get(target, target)} has {format_bps(has.get(target, 0))} instead of "
         f"{format_bps(had.get(target, 0))}"
@@ -164,8 +175,9 @@ def confirm_time(
     """Extends the last period to now. After a change, adds a period that begins once the change
     has settled.
 
-    now: the newest check of the gateway.
-    settles: time for a change to settle; None without a change.
+    Args:
+        now: the newest check of the gateway.
+        settles: time for a change to settle; None without a change.
 
     Drops periods that ended more than twice LONGEST_LOG_DELAY before now, so that the list
     stays short.

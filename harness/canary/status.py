@@ -334,8 +334,11 @@ def build_canary_status(
 ) -> CanaryStatus:
     """Builds the status of one rollout from its blocks and alerts.
 
-    targets: by id. now: the moment at which the evidence is judged. Reads row by row; for a
-    list, call `preload_canaries` first.
+    Args:
+        targets: by id.
+        now: the moment at which the evidence is judged.
+
+    Reads row by row; for a list, call `preload_canaries` first.
     """
     rollout = transaction.rollout
     action, blocks = _read_decision(transaction, now)

@@ -160,7 +160,11 @@ def _find_rollout(tx: Transaction, id_: str) -> Rollout | None:
 def list_former(history: Sequence[RouteRecord], excluded: str) -> Sequence[FormerIncumbent]:
     """Lists the former incumbents that a rollback can restore, newest first.
 
-    history: newest first. excluded: a target id to leave out. Pure.
+    Args:
+        history: newest first.
+        excluded: a target id to leave out.
+
+    Pure.
     """
     versions: dict[str, int] = {}
     for record in history:
@@ -183,9 +187,12 @@ def check_rollback(
 ) -> TargetLife:
     """Checks the target that a person wants to restore, in at most CHECK_S seconds.
 
-    target: its id. force: accept a target that is gone. Returns the check's result. Raises
-    ProofRefused for a target that is gone; the error names the next former incumbent that can
-    serve.
+    Args:
+        target: its id.
+        force: accept a target that is gone.
+
+    Returns the check's result. Raises ProofRefused for a target that is gone; the error names
+    the next former incumbent that can serve.
     """
     ends = monotonic() + CHECK_S
     life = _check(ctx, target)
@@ -206,8 +213,11 @@ def describe_refusal(
 ) -> str:
     """Describes why a rollback is refused, and the next former incumbent that can serve.
 
-    former: newest first. lives: by target id. Names an incumbent without a clear answer only if
-    no other incumbent is alive. Pure.
+    Args:
+        former: newest first.
+        lives: by target id.
+
+    Names an incumbent without a clear answer only if no other incumbent is alive. Pure.
     """
     why = (
         f"{life.name} cannot serve: {life.reason}. A rollback to it would leave the callers of "

@@ -62,7 +62,11 @@ class AsyncModelClient:
         *,
         repeats: bool = True,
     ) -> None:
-        """repeats: whether the client retries a request once if the router says so."""
+        """Creates a client on a channel.
+
+        Args:
+            repeats: whether the client retries a request once if the router says so.
+        """
         self._channel = channel
         self._clock = clock
         self._repeats = repeats

@@ -27,7 +27,9 @@ _CHOICE_WORDS: Final = ("auto", "none", "required")
 def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, object]:
     """Builds the body of a chat completion.
 
-    stream: whether to request a stream, with usage in its last event.
+    Args:
+        stream: whether to request a stream, with usage in its last event.
+
     Raises InputError for an `extra` field that has a parameter of its own.
     """
     body: dict[str, object] = {

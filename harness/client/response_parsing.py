@@ -38,7 +38,11 @@ _CALL_FIELDS: Final = frozenset({"id", "type", "index", "function"})
 
 
 def parse_served(headers: Mapping[str, str]) -> Served:
-    """Reads the target and route from an answer's headers. headers: names in lower case."""
+    """Reads the target and route from an answer's headers.
+
+    Args:
+        headers: names in lower case.
+    """
 
     def header(name: str) -> str:
         return headers.get(f"x-swapgate-{name}", "")
@@ -99,7 +103,11 @@ def _read_chunk(
     choice: Mapping[str, object],
     message: Mapping[str, object],
 ) -> StreamChunk:
-    """Reads the fields that whole answers and events share. message: `message` or `delta`."""
+    """Reads the fields that whole answers and events share.
+
+    Args:
+        message: `message` or `delta`.
+    """
     return StreamChunk(
         text=_read_text(message.get("content")),
         reasoning=_read_text(message.get("reasoning_content"))
@@ -247,7 +255,10 @@ def error_from_answer(
 ) -> CallFailed:
     """Builds the error of an answer without status 200.
 
-    headers: names in lower case. route: for the message. now: to read a date in Retry-After.
+    Args:
+        headers: names in lower case.
+        route: for the message.
+        now: to read a date in Retry-After.
     """
     error = (read_object(body) or {}).get("error")
     details = error if isinstance(error, dict) else {}
@@ -278,8 +289,10 @@ def error_from_stream(
     route: str,
     request_id: str,
 ) -> StreamBroken:
-    """Builds the error of a stream that broke off. error: the event's error object; may be
-    empty.
+    """Builds the error of a stream that broke off.
+
+    Args:
+        error: the event's error object; may be empty.
     """
     message = _read_text(error.get("message")) or "the stream broke off"
     return StreamBroken(

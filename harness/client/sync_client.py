@@ -149,8 +149,9 @@ class ModelClient:
     ) -> Self:
         """Opens a client of a router at an address. Raises InputError.
 
-        key: a client key; by default the environment variable SWAPGATE_KEY.
-        timeout_s: for a whole answer, also of a stream.
+        Args:
+            key: a client key; by default the environment variable SWAPGATE_KEY.
+            timeout_s: for a whole answer, also of a stream.
         """
         return cls(lambda: AsyncModelClient.over_http(base_url, key, timeout_s=timeout_s))
 
@@ -159,8 +160,9 @@ class ModelClient:
         """Opens a client with its own router in this process, over the installation's database.
         Raises ConfigError, SnapshotInvalid, InputError.
 
-        config: the configuration file; by default SWAPGATE_CONFIG, else ./swapgate.yaml.
-        key: a client key, whose routes, limits and budget apply; by default SWAPGATE_KEY.
+        Args:
+            config: the configuration file; by default SWAPGATE_CONFIG, else ./swapgate.yaml.
+            key: a client key, whose routes, limits and budget apply; by default SWAPGATE_KEY.
         """
         return cls(lambda: AsyncModelClient.in_process(config, key))
 
@@ -183,8 +185,9 @@ class ModelClient:
         """Calls the model, and runs in threads the tools that it calls, until it calls no tool.
         Raises ToolLoopUnfinished after max_turns answers.
 
-        tools: a function for each of the request's tools, by name.
-        on_chunk: gets each piece of the streamed answers; it must not block for long.
+        Args:
+            tools: a function for each of the request's tools, by name.
+            on_chunk: gets each piece of the streamed answers; it must not block for long.
         """
         return self._loop.run(
             self._client.complete_with_tools(

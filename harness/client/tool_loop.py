@@ -40,8 +40,11 @@ async def run_tool_loop(
     """Runs the tools of each turn in parallel; plain functions run in threads. If a tool fails,
     the model gets its error.
 
-    complete: sends one request. tools: a function for each of the request's tools, by name.
-    max_turns: the largest number of answers, at least 1.
+    Args:
+        complete: sends one request.
+        tools: a function for each of the request's tools, by name.
+        max_turns: the largest number of answers, at least 1.
+
     Raises InputError for missing tools, and ToolLoopUnfinished, whose `conversation` has the
     messages so far.
     """

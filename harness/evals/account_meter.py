@@ -120,7 +120,11 @@ class AccountMeter:
         model: str,
         headers: Mapping[str, str],
     ) -> None:
-        """Notes the limits that an answer's headers report. headers: names in lower case."""
+        """Notes the limits that an answer's headers report.
+
+        Args:
+            headers: names in lower case.
+        """
         now = self._clock.now()
         rates = read_rates(headers, now)
         with self._lock:
@@ -137,7 +141,10 @@ class AccountMeter:
         *,
         of_user: bool,
     ) -> None:
-        """Notes a 429. of_user: a user waited for the call.
+        """Notes a 429.
+
+        Args:
+            of_user: a user waited for the call.
 
         A 429 of another call counts as a user's if users called the account recently, because
         both share the limit.

@@ -93,8 +93,11 @@ def _advance_pair(
 ) -> list[str]:
     """Advances one watch by at most one step: baseline, end of a run, or the next run.
 
-    watch: None if the pair has no open watch. A changed plan closes the watch and opens a new
-    one, because scores of different plans cannot be compared.
+    Args:
+        watch: None if the pair has no open watch.
+
+    A changed plan closes the watch and opens a new one, because scores of different plans
+    cannot be compared.
     """
     plan = drift_watches.plan_watch(ctx, pair)
     if watch is None:
@@ -130,7 +133,8 @@ def _begin_watch(
 ) -> list[str]:
     """Opens a watch with its baseline run.
 
-    after: the watch that it replaces, closed in the same write.
+    Args:
+        after: the watch that it replaces, closed in the same write.
     """
     with ctx.store.write() as tx:
         if after is not None and not drift_watches.close_watch(ctx, tx, after):
@@ -276,7 +280,11 @@ def _judge_check(
     samples: Sequence[Sample],
     counted_before: Sequence[DriftCheck],
 ) -> DriftCheck:
-    """Judges a check whose run has ended. counted_before: the watch's counted checks."""
+    """Judges a check whose run has ended.
+
+    Args:
+        counted_before: the watch's counted checks.
+    """
     if message := _explain_unmeasured(check, run, samples):
         return replace(check, message=message)
     counted = replace(check, scores=_load_scores(samples, check.plan.epochs))

@@ -399,7 +399,10 @@ def _require_pairs(
 ) -> list[WatchedPair]:
     """Lists the route's watched pairs.
 
-    suite: empty for all. Raises NotFound without a watched pair.
+    Args:
+        suite: empty for all.
+
+    Raises NotFound without a watched pair.
     """
     routes.require_route(tx, route)
     pairs = [

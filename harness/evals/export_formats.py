@@ -207,7 +207,11 @@ def _build_braintrust_sample(
     row: Mapping[str, object],
     failed_scorers: Mapping[str, frozenset[str]],
 ) -> ScoredSample:
-    """Builds a sample. failed_scorers: names of scorers with an error, by the root's span."""
+    """Builds a sample.
+
+    Args:
+        failed_scorers: names of scorers with an error, by the root's span.
+    """
     scores, unread = read_scores(as_mapping(row.get("scores")))
     question = row.get("input")
     # The library gives 0 for a scorer that raised, and lists it here.

@@ -86,8 +86,9 @@ class MonthSpending:
     def find_obstacle(self, more_usd: float = 0.0, unpriced_model: str = "") -> str:
         """Explains why the cap forbids a further call; empty if it allows one.
 
-        more_usd: spending that no stored sum contains yet. unpriced_model: the called model's
-        name if its price is unknown.
+        Args:
+            more_usd: spending that no stored sum contains yet.
+            unpriced_model: the called model's name if its price is unknown.
         """
         if self.cap_usd is None:
             return ""
@@ -115,7 +116,11 @@ def check_cap(usd: float | None) -> float | None:
 
 
 def month_of(now: datetime) -> date:
-    """Returns the first day of the time's month. now: in UTC."""
+    """Returns the first day of the time's month.
+
+    Args:
+        now: in UTC.
+    """
     return now.date().replace(day=1)
 
 

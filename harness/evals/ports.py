@@ -73,8 +73,13 @@ class CallSpending(Protocol):
         ...
 
     def require_money(self, unpriced_model: str = "") -> None:
-        """Checks the cap. unpriced_model: the model's name if its price is unknown. Raises
-        SpendingPaused."""
+        """Checks the cap.
+
+        Args:
+            unpriced_model: the model's name if its price is unknown.
+
+        Raises SpendingPaused.
+        """
         ...
 
     def pay(self, cost_usd: float | None) -> None:
@@ -136,9 +141,11 @@ class EvalRunner(Protocol):
     ) -> RunState:
         """Asks and scores every missing sample, in order, and passes each sample on as it ends.
 
-        on_sample: stores a sample, whether it failed or not. Returns False to end the run,
-        because the budget is spent or the lease is lost.
-        stop: called between samples; returns True to end the run.
+        Args:
+            on_sample: stores a sample, whether it failed or not.
+            stop: called between samples; returns True to end the run.
+
+        Returns False to end the run, because the budget is spent or the lease is lost.
         Returns DONE, STOPPED, OVER_BUDGET or FAILED. Raises JudgeUnfit if the suite's judge
         cannot measure, ProviderAway if the provider is unavailable.
         """

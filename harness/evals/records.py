@@ -82,7 +82,11 @@ class Spending:
         return self._tx.read(CAP).scalar()
 
     def set_cap(self, usd: float | None, now: datetime) -> bool:
-        """Sets the cap, and returns whether it changed. usd: None for no cap."""
+        """Sets the cap, and returns whether it changed.
+
+        Args:
+            usd: None for no cap.
+        """
         self._tx.serialize_by(_SERIAL)
         row = {
             "id": THE_CAP,
@@ -99,7 +103,13 @@ class Spending:
         return True
 
     def month(self, month: date) -> MonthSpending:
-        """Returns a month's spending. month: its first day. A month without a row has zeros."""
+        """Returns a month's spending.
+
+        Args:
+            month: its first day.
+
+        A month without a row has zeros.
+        """
         rows = self._tx.read(MONTH, {"of": month})
         return MonthSpending(
             month=month,

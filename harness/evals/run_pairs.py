@@ -40,7 +40,13 @@ def choose_run(
     name: str,
     option: str,
 ) -> ScoredRun:
-    """Picks the named run. name: may be empty for a single run. Raises InputError."""
+    """Picks the named run.
+
+    Args:
+        name: may be empty for a single run.
+
+    Raises InputError.
+    """
     name = canonical(name)
     names = [run.model for run in runs]
     if not name and len(runs) == 1:
@@ -161,7 +167,8 @@ def _find_plan_size(runs: tuple[ScoredRun, ScoredRun], accepted: Acceptance) -> 
 def _pair_items(groups: tuple[_Groups, _Groups], metric: str, planned: int) -> list[PairRow]:
     """Pairs the items' epochs. A missing epoch has the score None.
 
-    planned: the minimum number of epochs.
+    Args:
+        planned: the minimum number of epochs.
     """
     incumbent_groups, candidate_groups = groups
     pairs = []
@@ -229,7 +236,8 @@ def _group_samples(
 ) -> tuple[_Groups, _Groups]:
     """Groups samples by question, or by id if a question is missing or all texts are equal.
 
-    by_id: also by id if the runs share no question, because their texts include the shots.
+    Args:
+        by_id: also by id if the runs share no question, because their texts include the shots.
     """
     incumbent_questions = {sample.question for sample in incumbent.samples}
     candidate_questions = {sample.question for sample in candidate.samples}
@@ -283,8 +291,9 @@ def _check_items(
 ) -> None:
     """Raises InputError if one id has two questions, or if the runs share no item.
 
-    by_question: False compares only the items' revisions, because the question's text may
-    contain the shots.
+    Args:
+        by_question: False compares only the items' revisions, because the question's text may
+            contain the shots.
     """
     known_versions: dict[str, set[tuple[str, str]]] = {}
     for samples in incumbent_items.values():
@@ -495,8 +504,10 @@ def _count_gaps(
     metric: str,
     unscored: int,
 ) -> GapCount:
-    """Counts the causes of a run's missing scores. unscored: number of scores of this run that
-    the pairs lack.
+    """Counts the causes of a run's missing scores.
+
+    Args:
+        unscored: number of scores of this run that the pairs lack.
     """
     failed = sum(sample.failed for sample in run.samples)
     rest = [sample for sample in run.samples if not sample.failed]

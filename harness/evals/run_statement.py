@@ -72,7 +72,11 @@ class CallSettings:
     noted: Mapping[str, str] = field(default_factory=dict)
 
     def digest(self, prompts: Iterable[str] = ()) -> str:
-        """Returns a digest of 16 characters. prompts: digests of the items' prompts."""
+        """Returns a digest of 16 characters.
+
+        Args:
+            prompts: digests of the items' prompts.
+        """
         content = [dict(self.fixed), dict(self.noted), sorted(prompts)]
         return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

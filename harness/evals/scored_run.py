@@ -168,7 +168,8 @@ def read_scores(
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """Returns the scores by name, and the values that cannot be read as scores.
 
-    read: turns a value into a score, None if it cannot.
+    Args:
+        read: turns a value into a score, None if it cannot.
 
     Null, an empty text and NaN are missing scores, so they are not reported as unreadable.
     """

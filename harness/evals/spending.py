@@ -70,7 +70,11 @@ def find_money_obstacle(
     run: EvalRun,
     judge: str,
 ) -> str:
-    """Explains why a run may not call a model now; empty if it may. judge: id of its target."""
+    """Explains why a run may not call a model now; empty if it may.
+
+    Args:
+        judge: id of its target.
+    """
     if month.cap_usd is None:
         return ""
     targets = Targets(tx).all()
@@ -152,7 +156,10 @@ class JudgingCost:
 
 
 def sum_judging_cost(answers: AnswerColumns, *, judged: bool) -> JudgingCost:
-    """Sums the calls of a run's judge, and their cost. judged: whether the suite has a judge.
+    """Sums the calls of a run's judge, and their cost.
+
+    Args:
+        judged: whether the suite has a judge.
 
     Answers from before Swapgate counted judge calls have no calls and an unknown cost.
     """

@@ -81,7 +81,8 @@ class SpendingMeter:
     def find_obstacle(self, unpriced_model: str = "") -> str:
         """Explains why a call may not be made, by the last read sum; never waits.
 
-        unpriced_model: the called model's name if its price is unknown.
+        Args:
+            unpriced_model: the called model's name if its price is unknown.
         """
         with self._sums_lock:
             month = self._month
@@ -108,7 +109,11 @@ class SpendingMeter:
             self._collect(month_of(self._clock.now()), cost)
 
     def refresh(self, *, at_once: bool = False) -> None:
-        """Stores new costs, or reads the sum again if it is due. at_once: reads it in any case.
+        """Stores new costs, or reads the sum again if it is due.
+
+        Args:
+            at_once: reads it in any case.
+
         Raises StoreUnavailable; then no cost is lost.
         """
         with self._write_lock:

@@ -258,7 +258,9 @@ def build_table_runs(
 ) -> list[ScoredRun]:
     """Builds a run for each model from its rows, one for each answer. Raises InputError.
 
-    columns: the columns' names by their plain forms. metrics: the columns of scores.
+    Args:
+        columns: the columns' names by their plain forms.
+        metrics: the columns of scores.
     """
     rows = [row for run_rows in runs.values() for row in run_rows]
     for model, run_rows in runs.items():
@@ -281,7 +283,11 @@ def _build_csv_sample(
     columns: Mapping[str, str],
     metrics: Sequence[str],
 ) -> ScoredSample:
-    """Builds the sample of a row. columns: the columns' names by their plain forms."""
+    """Builds the sample of a row.
+
+    Args:
+        columns: the columns' names by their plain forms.
+    """
     ids, questions, targets = (
         [columns[name] for name in names if name in columns]
         for names in (IDS, QUESTIONS, TARGETS)

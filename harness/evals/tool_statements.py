@@ -56,7 +56,8 @@ def promptfoo_statement(
 ) -> RunStatement:
     """Reads the statements about one provider's run.
 
-    rows: all rows of the file, for its number of results; the run's own for its metrics.
+    Args:
+        rows: all rows of the file, for its number of results; the run's own for its metrics.
     """
     results = as_mapping(document.get("results"))
     metadata = as_mapping(document.get("metadata"))

@@ -279,8 +279,10 @@ def describe_absence(
     since: datetime,
     now: datetime,
 ) -> str:
-    """Returns `gemma since 19:37 UTC: connection refused`. absence_text: the text of a
-    ProviderAway.
+    """Returns `gemma since 19:37 UTC: connection refused`.
+
+    Args:
+        absence_text: the text of a ProviderAway.
     """
     provider, _, reason = absence_text.partition(AWAY)
     reason = reason.removeprefix("the call failed: ").replace(

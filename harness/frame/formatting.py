@@ -102,7 +102,11 @@ def format_points_interval(
     high: float | None,
     missing: str = DASH,
 ) -> str:
-    """Formats an interval of a difference of shares. missing: the text if an end is unknown."""
+    """Formats an interval of a difference of shares.
+
+    Args:
+        missing: the text if an end is unknown.
+    """
     if low is None or high is None:
         return missing
     return f"{format_points(low)} to {format_points(high)}"
@@ -114,7 +118,10 @@ def format_score(
     missing: str = UNKNOWN,
 ) -> str:
     """Formats a score from 0 to 1, or the size of a difference of two scores, on the scale of
-    100. digits: places after the point; None for all of them.
+    100.
+
+    Args:
+        digits: places after the point; None for all of them.
     """
     if score is None:
         return missing
@@ -128,7 +135,11 @@ def format_percent(
     *,
     significant: int = 3,
 ) -> str:
-    """Formats a share from 0 to 1 as a percentage. digits: places after the point."""
+    """Formats a share from 0 to 1 as a percentage.
+
+    Args:
+        digits: places after the point.
+    """
     if share is None:
         return missing
     number = (
@@ -170,8 +181,9 @@ def format_spent_usd(
 ) -> str:
     """Formats spending.
 
-    unpriced: the number of calls without a price; `amount` omits them. bounded: the number of
-    calls whose cost in `amount` is a lower bound.
+    Args:
+        unpriced: the number of calls without a price; `amount` omits them.
+        bounded: the number of calls whose cost in `amount` is a lower bound.
     """
     if not (unpriced or bounded):
         return format_usd(amount)
@@ -199,7 +211,9 @@ def format_thousand_price(usd: float | None, missing: str = UNKNOWN) -> str:
 def format_answer_price(usd: float, beside: float | None = None) -> str:
     """Formats the price of one answer, or of 1,000 answers if both prices are small.
 
-    usd: of one answer. beside: the price next to it, with which people compare it.
+    Args:
+        usd: of one answer.
+        beside: the price next to it, with which people compare it.
     """
     if max(usd, beside or 0.0) >= SMALL_USD:
         return f"${format_number(usd)}"

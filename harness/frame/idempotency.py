@@ -74,7 +74,9 @@ def do_once(
 ) -> tuple[T, bool]:
     """Returns the object that the request created, and whether an earlier request created it.
 
-    load: loads the object by its id.
+    Args:
+        load: loads the object by its id.
+
     Raises InputError if an earlier request had the same key and another body; errors of `do`.
     """
 

@@ -205,7 +205,13 @@ class Operation(Generic[T]):
         ]
 
     def run(self, caller: OperationCaller, inputs: Mapping[str, Any]) -> FinishedOperation[T]:
-        """Calls the use case. inputs: by name. Raises as the use case."""
+        """Calls the use case.
+
+        Args:
+            inputs: by name.
+
+        Raises as the use case.
+        """
         accepted = inspect.signature(self.use_case).parameters
         ctx = caller.ctx
         context_arguments = [ctx, caller.actor] if "actor" in accepted else [ctx]

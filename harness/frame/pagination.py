@@ -58,7 +58,11 @@ class Page(Sequence[T], Generic[T]):
 
 
 def read_all(load: Callable[[PageRequest], Page[T]]) -> Iterator[T]:
-    """Yields the rows of all pages. load: reads one page."""
+    """Yields the rows of all pages.
+
+    Args:
+        load: reads one page.
+    """
     cursor: str | None = None
     while True:
         page = load(PageRequest(MOST_LISTED, cursor))
@@ -74,7 +78,13 @@ def encode_cursor(values: Sequence[object]) -> str:
 
 
 def decode_cursor(text: str, kinds: Sequence[type]) -> list[object]:
-    """Decodes the values of a cursor. kinds: their types. Raises InputError."""
+    """Decodes the values of a cursor.
+
+    Args:
+        kinds: their types.
+
+    Raises InputError.
+    """
     parts = text.split(",")
     try:
         return [

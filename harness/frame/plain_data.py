@@ -52,7 +52,8 @@ def hash_content(content: bytes | str) -> str:
 def short_hash(text: str, size: int = 8) -> bytes:
     """Computes the BLAKE2b hash of a text. Python's hash() differs between processes.
 
-    size: of the hash, in bytes.
+    Args:
+        size: of the hash, in bytes.
     """
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
@@ -144,7 +145,11 @@ def from_plain(
     data: Any,
     **known: Any,
 ) -> Any:
-    """Reads a value that `to_plain` wrote. known: fields that the caller has already read.
+    """Reads a value that `to_plain` wrote.
+
+    Args:
+        known: fields that the caller has already read.
+
     Raises ValueError, KeyError, TypeError or AttributeError for other data.
     """
     if known:

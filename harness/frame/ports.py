@@ -67,7 +67,10 @@ class Verifier(Protocol):
     ) -> None:
         """Verifies a signature; an implementation may remember valid signatures.
 
-        purpose: the required purpose of the signing key. A `control` key may sign every row.
+        Args:
+            purpose: the required purpose of the signing key.
+
+        A `control` key may sign every row.
         Raises SignatureInvalid; ConfigError without a keyring.
         """
         ...

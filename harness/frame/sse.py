@@ -65,7 +65,11 @@ class SseParser(ABC):
 
     @abstractmethod
     def _event(self, event: bytes, end: bytes) -> bytes:
-        """Converts one complete event. end: the empty line after it."""
+        """Converts one complete event.
+
+        Args:
+            end: the empty line after it.
+        """
 
     @abstractmethod
     def _fail(self, why: str) -> None:
@@ -134,7 +138,11 @@ class SseParser(ABC):
         return b"".join(out)
 
     def _cut_at_any_end(self, searched: int) -> list[bytes]:
-        """Converts the complete events. searched: an index before which no event ends."""
+        """Converts the complete events.
+
+        Args:
+            searched: an index before which no event ends.
+        """
         out: list[bytes] = []
         start = 0
         for end in _EVENT_END.finditer(self._buffer, searched):

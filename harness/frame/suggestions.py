@@ -79,8 +79,11 @@ def did_you_mean(
     """Returns the end of an error message: `; did you mean 'x'?`, or `otherwise`. Never
     suggests `name` itself.
 
-    otherwise: the end if no name is near. cutoff: the required similarity, from 0 to 1. meant:
-    our name for `name`, if `name` is another product's; empty to look for the nearest.
+    Args:
+        otherwise: the end if no name is near.
+        cutoff: the required similarity, from 0 to 1.
+        meant: our name for `name`, if `name` is another product's; empty to look for the
+            nearest.
     """
     nearest = meant or find_nearest(name, names, cutoff=cutoff)
     return f"; did you mean {nearest!r}?" if nearest else otherwise
@@ -137,8 +140,9 @@ def describe_fault(
 ) -> str:
     """Describes a fault that pydantic reports, with the nearest valid key or word.
 
-    path: the wrong value's place within `schema`.
-    named: the unknown key or word to show; empty if it may be a secret.
+    Args:
+        path: the wrong value's place within `schema`.
+        named: the unknown key or word to show; empty if it may be a secret.
     """
     shown_name = f" {named!r}" if named else ""
     if fault["type"] in UNKNOWN_KEY:

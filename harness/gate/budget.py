@@ -41,8 +41,9 @@ EFFECT = 0.05
 def sd_pass_fail(disagree: float, delta: float = 0.0) -> float:
     """Computes the deviation of a pass/fail difference from the share of items that differ.
 
-    disagree: share of items on which only one model passes.
-    delta: mean difference, a share of 1.
+    Args:
+        disagree: share of items on which only one model passes.
+        delta: mean difference, a share of 1.
     """
     return math.sqrt(max(disagree - delta * delta, 0.0))
 
@@ -54,8 +55,11 @@ def slice_effect(
 ) -> float:
     """Computes the smallest loss of a slice that one look at n units finds with power .8.
 
-    level: the error of that look (statistics.md §1.13). Uses SLICE_POWER, because a much worse
-    candidate differs on more items than earlier candidates did.
+    Args:
+        level: the error of that look (statistics.md §1.13).
+
+    Uses SLICE_POWER, because a much worse candidate differs on more items than earlier
+    candidates did.
     """
     reach = float(special.stdtrit(n - 1.0, 1.0 - level) + special.ndtri(SLICE_POWER))
     unseen = 1.0 / (1.0 + n * sd * sd / 4.0)
@@ -70,8 +74,11 @@ def items_to_reject(
 ) -> int:
     """Estimates the items after which the evidence of a loss rejects with 80 % power.
 
-    Bets the best stake for this loss on each item (statistics.md §1.19). loss: the distance of
-    the true mean difference below theta0, above 0. log_e_bad: the evidence so far.
+    Bets the best stake for this loss on each item (statistics.md §1.19).
+
+    Args:
+        loss: the distance of the true mean difference below theta0, above 0.
+        log_e_bad: the evidence so far.
     """
     scale = 1.0 - theta0
     mean = loss / scale
@@ -311,7 +318,11 @@ def planned_test(
     suite_items: int,
     spread: DifferenceSpread,
 ) -> PlannedTest:
-    """Builds the prediction for a registered plan. suite_items: the suite's units."""
+    """Builds the prediction for a registered plan.
+
+    Args:
+        suite_items: the suite's units.
+    """
     test = PlannedTest(
         plan.alpha,
         suite_items,
@@ -330,7 +341,10 @@ def cheapest_design(
 ) -> DesignOption | None:
     """Finds the cheapest design that shows the effect; None if the suite has too few items.
 
-    effect: true distance from the null, above 0. If prices are unknown, counts answers.
+    Args:
+        effect: true distance from the null, above 0.
+
+    If prices are unknown, counts answers.
     """
     options = []
     for epochs in range(2 if test.about_these else 1, MAX_EPOCHS + 1):
@@ -426,7 +440,9 @@ def holm_test(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
 def slice_level(alpha: float, slices: int, passed: int) -> float:
     """Computes the level of each remaining slice by Holm's rule (statistics.md §1.24).
 
-    slices: the number of declared slices. passed: how many of them have passed.
+    Args:
+        slices: the number of declared slices.
+        passed: how many of them have passed.
     """
     if not 0 <= passed < slices:
         raise ValueError(f"{passed} of {slices} slices cannot leave a slice to test")

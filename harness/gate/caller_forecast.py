@@ -187,7 +187,10 @@ class TrafficForecast:
 
 def find_time(reached: Callable[[float], bool], from_s: float, most_s: float) -> float:
     """Returns the first moment from `from_s` on at which `reached` holds, in seconds; infinite
-    if it does not hold at `most_s`. reached: never ends once it holds.
+    if it does not hold at `most_s`.
+
+    Args:
+        reached: never ends once it holds.
     """
     if not reached(most_s):
         return math.inf
@@ -237,7 +240,10 @@ def forecast_hours(
     """Returns the expected requests an hour, by the hour of the day (UTC).
 
     An hour has the mean of its earlier days, times the ratio of `pace` to the last hour's mean
-    of earlier days. An hour without an earlier day has the pace. pace: of the last hour.
+    of earlier days. An hour without an earlier day has the pace.
+
+    Args:
+        pace: of the last hour.
     """
     last_hour = now - PACE_PERIOD
     sums = [0.0] * 24

@@ -39,7 +39,11 @@ def end_predicate(end: CanaryEnd) -> str:
 
 
 def end_sentence(end: CanaryEnd, route: str = "") -> str:
-    """Describes the end: `canary of chat was aborted`. route: empty for no route."""
+    """Describes the end: `canary of chat was aborted`.
+
+    Args:
+        route: empty for no route.
+    """
     of_route = f" of {route}" if route else ""
     if end is CanaryEnd.PROMOTION_ROLLED_BACK:
         return f"promotion{of_route} was rolled back"
@@ -107,7 +111,11 @@ def _describe_error(count: GuardCount) -> str:
 
 
 def error_words(failure: str, status: int | None = None) -> str:
-    """Names an error by its status and class: `503 overloaded`. status: None for no reply."""
+    """Names an error by its status and class: `503 overloaded`.
+
+    Args:
+        status: None for no reply.
+    """
     words = _ERRORS.get(failure) or failure.replace("_", " ")
     return f"{status} {words}" if status else words
 
@@ -193,9 +201,11 @@ _REASON_SENTENCES: Final[Mapping[ReasonCode, str]] = {
 def step_sentence(code: ReasonCode, figures: StepFigures, more: str = "") -> str:
     """Writes the reason of a decision.
 
-    more: depends on the code. HARM: the guardrail's predicate. OPEN, LATE: the condition.
-    ENDED: the state. Other codes: a remark about the callers. Raises KeyError for a code that
-    is not about a step.
+    Args:
+        more: depends on the code. HARM: the guardrail's predicate. OPEN, LATE: the condition.
+            ENDED: the state. Other codes: a remark about the callers.
+
+    Raises KeyError for a code that is not about a step.
     """
     share = format_bps(figures.weight_bps)
     whose = f"in the callers of day {figures.day} alone"

@@ -133,8 +133,12 @@ def advise_claim(
     saving: float | None,
     effect: float,
 ) -> ClaimAdvice:
-    """Compares claims on one suite. plans: one for each possible claim; Swapgate registers the
-    first unless a person changes it. chosen: the claim that a person chose, if any.
+    """Compares claims on one suite.
+
+    Args:
+        plans: one for each possible claim; Swapgate registers the first unless a person changes
+            it.
+        chosen: the claim that a person chose, if any.
 
     Prefers the chosen claim. For a cheaper candidate it prefers the cost claim, even if a
     person chose superior. Only a person changes margin and items.

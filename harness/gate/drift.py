@@ -207,8 +207,10 @@ def compare_runs(
 ) -> DriftEvidence:
     """Compares the newest run with all earlier runs.
 
-    history: the runs' scores, the baseline first.
-    log_before: the evidence after the previous comparison; -inf before the first comparison.
+    Args:
+        history: the runs' scores, the baseline first.
+        log_before: the evidence after the previous comparison; -inf before the first
+            comparison.
 
     An item without a score in one run still counts in the other runs. Raises InputError below
     two runs, and for a score outside [0, 1].
@@ -251,7 +253,11 @@ def _check_score(item: str, score: float | None) -> float:
 
 
 def log_e_values(scores: Floats, windows: Sequence[int]) -> Floats:
-    """Computes log e by window and eta. scores: by run and item, NaN if not measured."""
+    """Computes log e by window and eta.
+
+    Args:
+        scores: by run and item, NaN if not measured.
+    """
     bag = ScoreBag.empty(max(windows), scores.shape[1])
     for run in scores:
         bag = bag.with_run(run)
@@ -274,8 +280,10 @@ class ScoreBag:
 
     @classmethod
     def empty(cls, largest: int, items: int) -> "ScoreBag":
-        """Returns a bag without scores. largest: the most scores in one choice, the largest
-        window.
+        """Returns a bag without scores.
+
+        Args:
+            largest: the most scores in one choice, the largest window.
         """
         means = np.zeros((largest + 1, len(ETAS), items))
         means[0] = 1.0
@@ -334,8 +342,10 @@ def _build_evidence(
     *,
     is_lower: bool,
 ) -> DriftEvidence:
-    """Builds the evidence from one window's figures. d: differences by item, newer minus
-    earlier.
+    """Builds the evidence from one window's figures.
+
+    Args:
+        d: differences by item, newer minus earlier.
     """
     low, high, method = _interval(d)
     worse = int((d < 0.0).sum())

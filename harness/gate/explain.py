@@ -71,7 +71,11 @@ SHADOW_FIRST: Final = (
 
 
 def no_pace_text(route: str, requests: int) -> str:
-    """Explains why a canary's duration is unknown. requests: number in the last 24 hours."""
+    """Explains why a canary's duration is unknown.
+
+    Args:
+        requests: number in the last 24 hours.
+    """
     lead = f"How long a canary of {route} takes is unknown"
     if not requests:
         return (
@@ -143,8 +147,10 @@ def describe_peak(policy: CanaryPolicy) -> str:
 
 
 def ramp_options(steps: Sequence[StepPlan], *, may_mirror: bool) -> tuple[str, ...]:
-    """Lists remedies for late steps; empty if no step is late. may_mirror: whether the route
-    may have a shadow.
+    """Lists remedies for late steps; empty if no step is late.
+
+    Args:
+        may_mirror: whether the route may have a shadow.
     """
     if all(step.in_time for step in steps):
         return ()
@@ -236,8 +242,11 @@ def explain_rollout(
     now: datetime,
     traffic: EstimateBasis = NO_BASIS,
 ) -> RolloutExplanation:
-    """Explains a rollout. action: result of `decide_action` for these blocks and this
-    moment."""
+    """Explains a rollout.
+
+    Args:
+        action: result of `decide_action` for these blocks and this moment.
+    """
     return replace(
         _explain(rollout, action, blocks, now, traffic),
         judged_by=_describe_rules(rollout.policy),
@@ -439,7 +448,8 @@ def _list_needs(
     """Lists the conditions of the next step. During a pause, a person's decision is the first
     condition.
 
-    times: of the current step; None if they are unknown.
+    Args:
+        times: of the current step; None if they are unknown.
     """
     needs = [_need_exposures(rollout, action, times)]
     if any(block.windows_known_s for block in blocks):

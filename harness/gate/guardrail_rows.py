@@ -83,7 +83,9 @@ def guardrail_row(
 ) -> GuardrailRow:
     """Explains one guardrail's evidence.
 
-    limit: the log e of a rollback. guard: counts of the router's guard that stopped the canary.
+    Args:
+        limit: the log e of a rollback.
+        guard: counts of the router's guard that stopped the canary.
     """
     row = _evidence_row(evidence, limit, judge)
     if guard is None:
@@ -127,8 +129,9 @@ def _evidence_row(
 ) -> GuardrailRow:
     """Builds the row of one guardrail.
 
-    limit: log e of the rollback, for all guardrails together.
-    judge: the policy's judge; None without one.
+    Args:
+        limit: log e of the rollback, for all guardrails together.
+        judge: the policy's judge; None without one.
 
     Without data the arms' figures are empty texts, because a zero would look measured.
     """
@@ -171,7 +174,11 @@ def _evidence_row(
 
 
 def _write_limit(guardrail: Guardrail, tolerated: float) -> str:
-    """Writes the limit of a guardrail. tolerated: a ratio, or a margin for sums."""
+    """Writes the limit of a guardrail.
+
+    Args:
+        tolerated: a ratio, or a margin for sums.
+    """
     kind = guardrail_kind(guardrail)
     if kind is GuardrailKind.SUMS:
         return f"at most the incumbent's share and {format_percent(tolerated)} of the requests"

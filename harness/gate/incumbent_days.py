@@ -104,13 +104,19 @@ class IncumbentDays:
         recent: int,
         samples: Mapping[str, Sequence[Sample]],
     ) -> Self:
-        """Estimates the spread of the days. samples: of each run, by run id."""
+        """Estimates the spread of the days.
+
+        Args:
+            samples: of each run, by run id.
+        """
         return cls(tuple(days), estimate_spread(_scores_by_day(days, samples), recent))
 
 
 def describe_fresh_run(where: str) -> str:
-    """Describes that the incumbent's evidence is one fresh run. where: ` on SUITE`; empty for
-    all suites.
+    """Describes that the incumbent's evidence is one fresh run.
+
+    Args:
+        where: ` on SUITE`; empty for all suites.
     """
     return (
         f"The incumbent's scores{where} are one fresh run, not the mean of scheduled runs on "
@@ -180,7 +186,10 @@ def mean_samples(
 
     Averages the runs of a day first, then the days. Keeps the newest run's cost, texts and
     served models, because a price may have changed since the older runs. An item without a
-    score in a run has no score. places: each item's position in the registered order.
+    score in a run has no score.
+
+    Args:
+        places: each item's position in the registered order.
     """
     strict = _mean_answer_scores(days, samples, "strict")
     lenient = _mean_answer_scores(days, samples, "lenient")
@@ -241,7 +250,8 @@ def _scores_by_day(
 def estimate_spread(scores: Sequence[Sequence[float]], recent: int) -> DaySpread:
     """Estimates the variance of a day's mean score, without the noise of single answers.
 
-    scores: (items, days).
+    Args:
+        scores: (items, days).
 
     S² is the variance of the days' means. The items' own variances over the days give the part
     of S² that comes from varying answers. The rest is averaged with the prior's variance, which
@@ -271,7 +281,9 @@ def find_mean_faults(
 ) -> list[str]:
     """Describes how the mean run and the spread differ from the scheduled runs' samples.
 
-    mean: the mean run's samples. samples: of each scheduled run, by run id.
+    Args:
+        mean: the mean run's samples.
+        samples: of each scheduled run, by run id.
     """
     if missing := [run for run in days.runs if not samples.get(run)]:
         return [f"the scheduled runs {', '.join(missing[:MAX_NAMED])} have no samples"]

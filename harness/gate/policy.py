@@ -356,8 +356,10 @@ class CanaryPolicy:
 
     def with_cost(self, accepted: float | None, *, priced: bool) -> "CanaryPolicy":
         """Returns the policy for a candidate that may cost `accepted` times as much as the
-        incumbent. priced: whether both have a price; if not, the guardrail counts tokens
-        instead.
+        incumbent.
+
+        Args:
+            priced: whether both have a price; if not, the guardrail counts tokens instead.
         """
         cost = self.guardrails.cost_per_success
         tokens = self.guardrails.output_tokens

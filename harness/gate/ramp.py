@@ -182,8 +182,10 @@ def estimate_canary(
 
 
 def estimate_step(model: CanaryModel, progress: CanaryProgress, begins_s: float) -> StepTimes:
-    """Estimates one step. begins_s: its beginning in seconds from now; 0 for the current
-    step.
+    """Estimates one step.
+
+    Args:
+        begins_s: its beginning in seconds from now; 0 for the current step.
     """
     policy = model.policy
     forecast = model.forecast
@@ -272,9 +274,13 @@ def _certified_s(
 def certified_share(log_certificate: float, limit: float) -> float:
     """Returns which share of the way to the certificate is done, from 0 to 1.
 
-    log_certificate, limit: natural logarithms. The certificate is the mean of two kinds of
-    evidence, and one kind is itself a mean of three. One of these six grows like an
-    exponential, so the mean's logarithm lies below its line by EVIDENCE_LAG.
+    Args:
+        log_certificate: natural logarithm.
+        limit: natural logarithm.
+
+    The certificate is the mean of two kinds of evidence, and one kind is itself a mean of
+    three. One of these six grows like an exponential, so the mean's logarithm lies below its
+    line by EVIDENCE_LAG.
     """
     share = (max(0.0, log_certificate) + EVIDENCE_LAG) / (limit + EVIDENCE_LAG)
     return min(1.0, share)
@@ -284,8 +290,10 @@ def count_certifying(
     policy: CanaryPolicy, weight_bps: int, failure_rate: float, share: float
 ) -> float:
     """Counts the canary callers after which `share` of the healthy canaries are certified in
-    the first period; infinite if MAX_BLOCKS blocks are too few. share: TYPICAL_SHARE or
-    CAUTIOUS_SHARE.
+    the first period; infinite if MAX_BLOCKS blocks are too few.
+
+    Args:
+        share: TYPICAL_SHARE or CAUTIOUS_SHARE.
     """
     size, canary = block_size(policy, weight_bps)
     rate = float(f"{max(failure_rate, LOWEST_RATE):.2g}")
@@ -352,8 +360,9 @@ def plan_ramp(
 ) -> tuple[StepPlan, ...]:
     """Plans each step from its typical start time.
 
-    windows_s: how long after a caller's first request its window is known, in seconds.
-    forecast: None for the steady `pace`.
+    Args:
+        windows_s: how long after a caller's first request its window is known, in seconds.
+        forecast: None for the steady `pace`.
     """
     forecast = forecast or forecast_pace(pace)
     typical = CanaryModel(policy, forecast, pace.failure_rate, windows_s)
@@ -400,7 +409,8 @@ def simulate_crossings(
     """Returns the blocks until half, and until four of five, of RUNS simulated canaries are
     certified.
 
-    terms: rho_ni, p0 and the certificate's level.
+    Args:
+        terms: rho_ni, p0 and the certificate's level.
     """
     rho_ni, p0, level = terms
     limit = math.log(level) - math.log(CARRIED_SHARE)

@@ -242,7 +242,8 @@ def is_nothing_readable(answers: Iterable[tuple[str | None, str]]) -> bool:
     """Tells whether all answers without an error are unreadable; False if every answer has an
     error.
 
-    answers: (error, rule) each.
+    Args:
+        answers: (error, rule) each.
     """
     has_answer = False
     for error, rule in answers:
@@ -342,7 +343,11 @@ def describe_faults(
     *,
     first: bool = False,
 ) -> Sequence[str]:
-    """Describes why answers are poor evidence. first: only a run's first answers."""
+    """Describes why answers are poor evidence.
+
+    Args:
+        first: only a run's first answers.
+    """
     total = len(answers)
     faults = []
 

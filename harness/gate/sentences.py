@@ -81,8 +81,10 @@ def missing_text(
 ) -> str:
     """Describes how many scores of each model are missing, why, and the possible differences.
 
-    reasons: of the incumbent's and the candidate's, one for each score. units: the units of the
-    bounds, such as `60 items`. unlabelled: the share of items without a label.
+    Args:
+        reasons: of the incumbent's and the candidate's, one for each score.
+        units: the units of the bounds, such as `60 items`.
+        unlabelled: the share of items without a label.
     """
     arms = [
         f"{len(lost)} of the {arm}'s ({format_reasons(lost)})"
@@ -185,8 +187,10 @@ def slices_reason(
 ) -> str:
     """Writes the reason of a suite that lost in slices.
 
-    worse: the slices, with strict scores. outcome: `harness_mismatch` if only the format loses.
-    rule: the format rule that broke most often.
+    Args:
+        worse: the slices, with strict scores.
+        outcome: `harness_mismatch` if only the format loses.
+        rule: the format rule that broke most often.
     """
     named = ", ".join(
         f"{slice_.name}: {format_points(slice_.delta)} points on {slice_.n_used} {plan.unit}s"
@@ -283,7 +287,11 @@ def find_direction(
 ) -> PointsTo | None:
     """Returns the result to which the data point; None if the interval includes the limit.
 
-    interval, margin: shares of 1. The limit is 0, or the allowed loss for a claim that has one.
+    Args:
+        interval: shares of 1.
+        margin: a share of 1.
+
+    The limit is 0, or the allowed loss for a claim that has one.
     """
     low, high = interval
     if low is None or high is None:

@@ -54,7 +54,8 @@ def peak_reached_at(
 ) -> datetime:
     """Returns the first moment with `length_s` seconds of peak hours since `began`.
 
-    length_s: more than 0.
+    Args:
+        length_s: more than 0.
     """
     length = _peak_length(peak)
     days, rest = divmod(_peak_until(peak, began) + timedelta(seconds=length_s), length)

@@ -119,8 +119,11 @@ def guard_slices(
     cluster_sizes: Sequence[int],
     n_max: int,
 ) -> tuple[Slice, ...]:
-    """Lists slices as `guarded_slices` does. fields: slice values in the items' order.
-    cluster_sizes: empty if each item is a unit.
+    """Lists slices as `guarded_slices` does.
+
+    Args:
+        fields: slice values in the items' order.
+        cluster_sizes: empty if each item is a unit.
     """
     units = [unit for unit, size in enumerate(cluster_sizes) for _ in range(size)]
     found: list[Slice] = []
@@ -244,8 +247,11 @@ def normalize_text(text: str) -> str:
 def compared_texts(spoken: Sequence[str], whole: Sequence[str]) -> Sequence[str]:
     """Lists the items' texts, to find the same items in suites of another form.
 
-    spoken: without system messages, which another suite may have in its settings. whole: with
-    them. Uses the whole text of items whose spoken texts are equal.
+    Args:
+        spoken: without system messages, which another suite may have in its settings.
+        whole: with them.
+
+    Uses the whole text of items whose spoken texts are equal.
     """
     counted = Counter(spoken)
     return [

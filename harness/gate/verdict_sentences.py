@@ -53,7 +53,10 @@ COST_WORDS: Final = {
 
 def describe_claim(basis: VerdictBasis, titles: Mapping[str, str] | None = None) -> str:
     """Describes a verdict's result: `Better on the weighted mean of 2 suites; both suites point
-    the same way.` titles: suite titles by name.
+    the same way.`
+
+    Args:
+        titles: suite titles by name.
     """
     names = titles or {}
     if basis.outcome == "passed":
@@ -81,7 +84,10 @@ def describe_claim(basis: VerdictBasis, titles: Mapping[str, str] | None = None)
 
 def describe_reason(verdict: BaseVerdict, titles: Mapping[str, str] | None = None) -> str:
     """Describes why a verdict was decided: the stored sentence of its deciding suite, and how
-    the other suites ended. titles: suite titles by name; None to use names.
+    the other suites ended.
+
+    Args:
+        titles: suite titles by name; None to use names.
     """
     basis = VerdictBasis.from_verdict(verdict)
     report = _deciding_report(basis, verdict)
@@ -226,7 +232,10 @@ def describe_results(
 ) -> Sequence[tuple[str, str]]:
     """Describes each suite that decides the verdict, after its slices that are shown worse.
 
-    Returns (name, sentences). titles: suite titles by name.
+    Returns (name, sentences).
+
+    Args:
+        titles: suite titles by name.
     """
     names = titles or {}
     results: list[tuple[str, str]] = []

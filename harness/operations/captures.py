@@ -113,7 +113,9 @@ def export_captures(
 ) -> CaptureExport:
     """Exports captured requests for labelling, without near-duplicates, and at most
     MOST_OF_A_CALLER requests of a caller. Needs an approver. Raises NotAllowed, InputError.
-    near: the least similarity of near-duplicates, above 0, at most 1.
+
+    Args:
+        near: the least similarity of near-duplicates, above 0, at most 1.
     """
     actor.require(Role.APPROVER)
     if not 0 < near <= 1:
@@ -164,8 +166,10 @@ def write_export(
     """Writes requests to label: one JSON object per line, in a file that only its owner can
     read.
 
-    advice: the advice in the error for an existing file. Raises InputError; never overwrites a
-    file.
+    Args:
+        advice: the advice in the error for an existing file.
+
+    Raises InputError; never overwrites a file.
     """
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     try:
@@ -183,8 +187,10 @@ def build_export_line(
     sample: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Builds a JSON object for labelling. The suite's scorer compares answers with `label`.
-    sample: the time of the export, the number of sampled requests, and the number of too large
-    requests.
+
+    Args:
+        sample: the time of the export, the number of sampled requests, and the number of too
+            large requests.
     """
     content = captured.content
     omitted = ("answer", PROVIDER_STATE)
@@ -225,8 +231,10 @@ def label_lines(
     author: str,
     now: datetime,
 ) -> Sequence[Mapping[str, Any]]:
-    """Writes labels into an export's lines. labels: maps a line's id to its label. An empty
-    label leaves the line as it is.
+    """Writes labels into an export's lines.
+
+    Args:
+        labels: maps a line's id to its label. An empty label leaves the line as it is.
     """
     authorship = {"label_author": author, "labelled_at": now.isoformat()}
     return [
@@ -252,7 +260,10 @@ def purge_captures(
     everything: bool = False,
 ) -> int:
     """Deletes the captures that match all filters. Needs an admin. Raises NotAllowed,
-    InputError without a filter. user: the id that clients sent.
+    InputError without a filter.
+
+    Args:
+        user: the id that clients sent.
     """
     actor.require(Role.ADMIN)
     if not (id_ or route or user or everything):
@@ -274,7 +285,9 @@ def purge_captures(
 
 def _purge(tx: Transaction, **filters: Any) -> int:
     """Deletes captures, and counts deleted pairs of shadows. Returns the number of captures.
-    filters: those of `Captures.purge`.
+
+    Args:
+        filters: those of `Captures.purge`.
     """
     from harness.operations.deleted_pairs import count_deleted  # noqa: PLC0415 - imports numpy
 
@@ -380,7 +393,11 @@ def purge_sessions(
     tx: Transaction,
     ids: Sequence[str],
 ) -> int:
-    """Deletes sessions, and returns their number. ids: children before their parents."""
+    """Deletes sessions, and returns their number.
+
+    Args:
+        ids: children before their parents.
+    """
     for session in ids:
         agents.close_in_transaction(ctx, tx, session, PURGE_REASON)
         SwitchRequests(tx).blank(session)

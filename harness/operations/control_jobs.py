@@ -299,8 +299,10 @@ SUITE_JOB: Final = "evals of "
 
 
 def forget_removed_jobs(ctx: Context, suites: Collection[str]) -> None:
-    """Deletes the times, and ends the alerts, of removed scheduled evals. suites: the suites
-    with scheduled evals.
+    """Deletes the times, and ends the alerts, of removed scheduled evals.
+
+    Args:
+        suites: the suites with scheduled evals.
     """
     scheduled_jobs = {f"{SUITE_JOB}{suite}" for suite in suites}
     with ctx.store.read() as tx:
@@ -354,7 +356,8 @@ def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
     """Blanks the prompts and answers of old runs, but not their scores. Returns the number of
     runs.
 
-    keep: maps a suite to the age from which its texts are blanked.
+    Args:
+        keep: maps a suite to the age from which its texts are blanked.
     """
     count = 0
     for suite, age in keep.items():
@@ -375,7 +378,9 @@ def evaluate_incumbents(
 ) -> list[EvalRun]:
     """Queues a run on each incumbent of the suite's routes, unless it has one already.
 
-    due: the time of the suite's schedule. reason: shown in the audit log.
+    Args:
+        due: the time of the suite's schedule.
+        reason: shown in the audit log.
     """
     slot = f"{due:%Y-%m-%dT%H:%MZ}"
     with ctx.store.read() as tx:

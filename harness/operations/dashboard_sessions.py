@@ -63,7 +63,9 @@ def create_link(
 ) -> tuple[DashboardSession, str]:
     """Creates a link that signs in once. Returns it with its text, which is never shown again.
 
-    key: the id of the management key that the session acts with; None for the actor's own.
+    Args:
+        key: the id of the management key that the session acts with; None for the actor's own.
+
     Raises NotFound, NotAllowed for another person's key that the actor may not use.
     """
     now = ctx.clock.now()
@@ -97,7 +99,10 @@ def _find_owner(
 ) -> Actor:
     """Returns the actor of the key that a new link acts with.
 
-    key: None for the actor's own key. Raises NotFound, NotAllowed.
+    Args:
+        key: None for the actor's own key.
+
+    Raises NotFound, NotAllowed.
     """
     if key is None or key == actor.key:
         return actor
@@ -144,7 +149,8 @@ def open_link(
     If another browser sends a used link before the link expires, two people have the link. In
     that case, the session that the link opened ends.
 
-    former: the browser's present cookie, whose session ends.
+    Args:
+        former: the browser's present cookie, whose session ends.
     """
     _find_waiting(ctx, link, former, secret)
     with refuse_invalid_rows(), ctx.store.write() as tx:
@@ -176,7 +182,13 @@ def open_with_key(
     lasts: timedelta,
     former: str = "",
 ) -> tuple[ActorSession, str]:
-    """Opens a session by a management key. former: as for `open_link`. Raises NotAllowed."""
+    """Opens a session by a management key.
+
+    Args:
+        former: as for `open_link`.
+
+    Raises NotAllowed.
+    """
     actor = keys.authenticate(ctx.store, text, secret=secret)
     now = ctx.clock.now()
     new_session = DashboardSession(
@@ -268,7 +280,9 @@ class SignedInSession:
 
 def list_open(ctx: Context, actor: Actor | None) -> Sequence[SignedInSession]:
     """Lists open sessions, newest first: all for an admin, otherwise the actor's own.
-    actor: None if the caller is not signed in.
+
+    Args:
+        actor: None if the caller is not signed in.
     """
     if actor is None:
         return []
@@ -424,7 +438,11 @@ def _record_start(
     signed_in: ActorSession,
     former_actor: Actor | None,
 ) -> None:
-    """Records a sign-in. former_actor: the actor whose session in the same browser ended."""
+    """Records a sign-in.
+
+    Args:
+        former_actor: the actor whose session in the same browser ended.
+    """
     session = signed_in.session
     details = {
         "by": "key" if session.link_hash is None else "link",

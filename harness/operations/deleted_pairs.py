@@ -20,7 +20,10 @@ from harness.routing.shadow_score import ScoreReason, ShadowScore, name_caller
 
 def count_deleted(tx: Transaction, deleted: Iterable[DeletedCapture]) -> int:
     """Stores unknown scores for deleted pairs without a score, one for each caller of a series
-    without a verdict. Returns their number. deleted: may contain sampled requests.
+    without a verdict. Returns their number.
+
+    Args:
+        deleted: may contain sampled requests.
     """
     pairs = sorted(
         (pair for pair in deleted if pair.shadow), key=lambda pair: (pair.at, pair.id)

@@ -139,8 +139,10 @@ def accept_restore(
     """Opens a new epoch, so that routers follow the restored database. Changes after the backup
     are lost.
 
-    above: the highest revision that any router served; the epoch's revisions are higher. Raises
-    InputError for a wrong number, or without a reason.
+    Args:
+        above: the highest revision that any router served; the epoch's revisions are higher.
+
+    Raises InputError for a wrong number, or without a reason.
     """
     actor.require(Role.ADMIN)
     if not reason.strip():
@@ -311,8 +313,10 @@ def head_line(
     at: datetime,
     signatures: Signatures,
 ) -> str:
-    """Writes the chain's head as a signed line of JSON. at: the time in the line, which the
-    signature does not cover.
+    """Writes the chain's head as a signed line of JSON.
+
+    Args:
+        at: the time in the line, which the signature does not cover.
     """
     return canonical_json(
         {

@@ -76,9 +76,13 @@ def create_key(  # noqa: PLR0913 - the parts of a key
 ) -> tuple[ApiKey, str]:
     """Creates a key. Returns it with its text, which is never shown again.
 
-    role: None for a client key. principal: name of the management key's owner; None for a new
-    person or service with the key's name. Raises NotFound for an unknown route or principal;
-    Conflict if another principal or client key has the name; InputError, NotAllowed.
+    Args:
+        role: None for a client key.
+        principal: name of the management key's owner; None for a new person or service with the
+            key's name.
+
+    Raises NotFound for an unknown route or principal; Conflict if another principal or client
+    key has the name; InputError, NotAllowed.
     """
     actor.require(Role.ADMIN)
     allowed_routes = frozenset(routes)
@@ -217,7 +221,8 @@ def set_limits(
     """Changes a client key's limits, but not its counted spend. Routers follow within two
     seconds. Raises NotFound, InputError.
 
-    change: maps the present limits to the new ones; KeyLimits() means no limits.
+    Args:
+        change: maps the present limits to the new ones; KeyLimits() means no limits.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
@@ -293,7 +298,11 @@ def refresh_actor(store: Database, actor: Actor) -> Actor:
 
 @contextmanager
 def refuse_invalid_rows(words: str) -> Iterator[None]:
-    """Turns the block's SignatureInvalid into NotAllowed. words: the message's first words."""
+    """Turns the block's SignatureInvalid into NotAllowed.
+
+    Args:
+        words: the message's first words.
+    """
     try:
         yield
     except SignatureInvalid as error:
@@ -405,7 +414,10 @@ def _require_named(tx: Transaction, name: str) -> Principal:
 
 def list_people(ctx: Context, actor: Actor | None) -> Sequence[PersonView]:
     """Lists principals by name, with their declared persons. Only an admin sees principals of
-    other people. actor: None if the caller has not signed in.
+    other people.
+
+    Args:
+        actor: None if the caller has not signed in.
     """
     with ctx.store.read() as tx:
         people = PersonLinks(tx).people()

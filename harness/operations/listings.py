@@ -110,9 +110,12 @@ class Listings(AgentListings):
         open_only: bool = False,
         decided_only: bool = False,
     ) -> Page[Proposal]:
-        """Pages proposals, newest first. route: None for all routes.
+        """Pages proposals, newest first.
 
-        open_only: proposals that have not ended. decided_only: proposals in a decided phase.
+        Args:
+            route: None for all routes.
+            open_only: proposals that have not ended.
+            decided_only: proposals in a decided phase.
         """
         where = (
             given(proposal.c.route, route),
@@ -186,7 +189,11 @@ class Listings(AgentListings):
         *,
         route: str | None = None,
     ) -> Page[SwitchRecord]:
-        """Lists switches. route: selects the switches of this route and of all routes."""
+        """Lists switches.
+
+        Args:
+            route: selects the switches of this route and of all routes.
+        """
         affects_route = sa.or_(switch.c.route == route, switch.c.route.is_(None))
         return self.page(
             SWITCH, SWITCHES, page_request, None if route is None else affects_route
@@ -219,7 +226,11 @@ class Listings(AgentListings):
         open_only: bool = False,
         search: str = "",
     ) -> Page[AlertRecord]:
-        """Lists the alerts. search: a substring of their text."""
+        """Lists the alerts.
+
+        Args:
+            search: a substring of their text.
+        """
         columns = (
             alert.c.title,
             alert.c.text,
@@ -242,8 +253,10 @@ class Listings(AgentListings):
         route: str | None = None,
         user_hashes: Sequence[str] = (),
     ) -> Page[Failover]:
-        """Pages the failovers since a time, newest first. user_hashes: only requests of a
-        caller with one of these hashes; empty for all.
+        """Pages the failovers since a time, newest first.
+
+        Args:
+            user_hashes: only requests of a caller with one of these hashes; empty for all.
         """
         # Searches for substrings, because a request that names its caller twice has several
         # hashes.

@@ -113,7 +113,10 @@ def find_audit_break(ctx: Context) -> int | None:
 
 def list_suites(ctx: Context, *, pinned: bool = True) -> Sequence[SuiteSummary]:
     """Lists the suites in the order of the configuration, with the errors of suites that do not
-    load. pinned: whether to include digests and the scorers' hashes.
+    load.
+
+    Args:
+        pinned: whether to include digests and the scorers' hashes.
     """
     return [_summarize_suite(ctx, name, pinned=pinned) for name in ctx.suites.names()]
 
@@ -189,7 +192,9 @@ def list_route_users(
     ctx: Context, names_used_by: Callable[[Route], Iterable[str]]
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[RowFault]]:
     """Maps each name to the routes that use it, with the faults of forged routes.
-    names_used_by: returns the names that a route uses.
+
+    Args:
+        names_used_by: returns the names that a route uses.
     """
     page = ctx.store.lists.routes()
     users: dict[str, list[str]] = defaultdict(list)
@@ -294,7 +299,11 @@ def list_alerts(
     open_only: bool = False,
     search: str = "",
 ) -> Page[alerts.AlertView]:
-    """Lists the alerts, last seen first. search: a part of their text."""
+    """Lists the alerts, last seen first.
+
+    Args:
+        search: a part of their text.
+    """
     page = ctx.store.lists.alerts(page_request, open_only=open_only, search=search)
     with ctx.store.read() as tx:
         Preload(tx).deliveries([record.id for record in page])
@@ -312,8 +321,10 @@ def list_failovers(
     user: str | None = None,
     since: timedelta = DEFAULT_SINCE,
 ) -> Page[Failover]:
-    """Lists the failovers, newest first. user: the id that the client sent, or a part of its
-    hash, which the log contains.
+    """Lists the failovers, newest first.
+
+    Args:
+        user: the id that the client sent, or a part of its hash, which the log contains.
     """
     return ctx.store.lists.failovers(
         page_request,
@@ -349,8 +360,12 @@ def list_audit_events(
     *,
     reader: Actor | None = None,
 ) -> Page[AuditEvent]:
-    """Lists the selected audit events, newest first. reader: the person who reads. Only an
-    admin sees people's identities at the single sign-on server.
+    """Lists the selected audit events, newest first.
+
+    Args:
+        reader: the person who reads.
+
+    Only an admin sees people's identities at the single sign-on server.
     """
     page = ctx.store.lists.events(page_request, selection=selection)
     if reader is not None and reader.role >= Role.ADMIN:
@@ -364,7 +379,11 @@ def read_audit_events(
     *,
     reader: Actor | None = None,
 ) -> Iterator[AuditEvent]:
-    """Yields all selected audit events, newest first. reader: as for `list_audit_events`."""
+    """Yields all selected audit events, newest first.
+
+    Args:
+        reader: as for `list_audit_events`.
+    """
     return read_all(lambda page: list_audit_events(ctx, page, selection, reader=reader))
 
 
@@ -398,7 +417,11 @@ def list_agent_grants(
     *,
     agent: str | None = None,
 ) -> Page[AgentGrant]:
-    """Lists all grants of literal models, newest first. agent: None for all agents."""
+    """Lists all grants of literal models, newest first.
+
+    Args:
+        agent: None for all agents.
+    """
     return ctx.store.lists.agent_grants(page_request, agent=agent)
 
 

@@ -94,7 +94,8 @@ class Captures(Records[CapturedRequest]):
     def store(self, new: CapturedRequest, *, most_per_day: int) -> CaptureResult:
         """Stores a sampled request, or counts its repetition.
 
-        most_per_day: the route's limit.
+        Args:
+            most_per_day: the route's limit.
         """
         # Without the lock, parallel routers could exceed the limit.
         self._tx.serialize_by(f"capture:{new.route}")
@@ -153,7 +154,9 @@ class Captures(Records[CapturedRequest]):
     ) -> Sequence[CapturedRequest]:
         """Lists shadows' pairs that have no judgement, in the order in which they began.
 
-        judged: the ids of judged pairs.
+        Args:
+            judged: the ids of judged pairs.
+
         Ends at the first pair whose answer may still come, so that a slow answer keeps its
         place. An answer that is overdue has the outcome LOST. Each caller has one pair of a
         shadow.
@@ -182,7 +185,10 @@ class Captures(Records[CapturedRequest]):
         since: datetime | None = None,
         limit: int | None = None,
     ) -> Sequence[CapturedRequest]:
-        """Lists sampled requests with their content, newest first. since: None for all.
+        """Lists sampled requests with their content, newest first.
+
+        Args:
+            since: None for all.
 
         A shadow's pairs are no part of the sample: another rule draws them.
         """
@@ -225,7 +231,10 @@ class Captures(Records[CapturedRequest]):
         users: Sequence[str] = (),
     ) -> Sequence[DeletedCapture]:
         """Deletes requests that match all given filters, and returns what must be counted of
-        them. users: hashes of user ids; a request matches if it has any of them.
+        them.
+
+        Args:
+            users: hashes of user ids; a request matches if it has any of them.
         """
         query = sa.delete(captured)
         if id_ is not None:

@@ -136,7 +136,11 @@ def _load_activity(
     tx: Transaction,
     route: str | None = None,
 ) -> CurrentActivity:
-    """Reads open proposals, rollouts and switches. route: None for all routes."""
+    """Reads open proposals, rollouts and switches.
+
+    Args:
+        route: None for all routes.
+    """
     rollouts = (
         *Rollouts(tx).baking(route=route),
         *Rollouts(tx).live(route=route),
@@ -353,7 +357,10 @@ def _build_state(
 ) -> RouteStatus:
     """Builds a route's status without verdict and traffic.
 
-    targets: the targets of the route and its open proposal, by id. Raises SignatureInvalid.
+    Args:
+        targets: the targets of the route and its open proposal, by id.
+
+    Raises SignatureInvalid.
     """
     for id_ in route.targets - targets.keys():
         raise SignatureInvalid(f"its target {id_} has an invalid signature")

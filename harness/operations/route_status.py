@@ -336,9 +336,12 @@ def describe_needs(
 ) -> str:
     """Returns the overview's headline: whether a route needs a person.
 
-    alerts: the number of open alerts. unconfirmed: the number of unconfirmed break-glasses.
-    others: the number of routes at rest. has_router: whether a router serves. mark: formats a
-    route's name.
+    Args:
+        alerts: the number of open alerts.
+        unconfirmed: the number of unconfirmed break-glasses.
+        others: the number of routes at rest.
+        has_router: whether a router serves.
+        mark: formats a route's name.
     """
     waiting_text = "a break-glass waits for a second person" if unconfirmed else ""
     if unconfirmed > 1:
@@ -365,8 +368,10 @@ def list_news(
     *,
     mark: Callable[[str], str] = str,
 ) -> Sequence[str]:
-    """Lists the most important states of routes, the most urgent first. mark: formats a route's
-    name.
+    """Lists the most important states of routes, the most urgent first.
+
+    Args:
+        mark: formats a route's name.
     """
     waiting = [status for status in statuses if status.needs_decision]
     verb = "needs" if len(waiting) == 1 else "need"
@@ -418,7 +423,8 @@ class Banner:
 def list_switch_banners(ctx: Context, standing: Iterable[KillSwitch]) -> Sequence[Banner]:
     """Describes the switches in force.
 
-    standing: switches of the environment or the configuration.
+    Args:
+        standing: switches of the environment or the configuration.
     """
     return [
         _describe_switch(switch) for switch in (*standing, *freezes.list_live_switches(ctx))
@@ -444,7 +450,11 @@ def list_break_glass_banners(ctx: Context) -> Sequence[Banner]:
 
 
 def list_freeze_banners(ctx: Context, route: str | None = None) -> Sequence[Banner]:
-    """Describes freezes in force. route: None for all routes."""
+    """Describes freezes in force.
+
+    Args:
+        route: None for all routes.
+    """
     notices = freezes.list_freeze_notices(ctx, route)
     return [Banner(f.heading, f.text, "how-to/freezes", serious=False) for f in notices]
 

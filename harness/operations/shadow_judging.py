@@ -203,8 +203,10 @@ class ShadowJudging:
         stored: int,
     ) -> None:
         """Stores the scores up to the first pair without a judgement; none if the shadow has
-        ended, or its series has further scores, meanwhile. stored: the scores that this turn
-        has read.
+        ended, or its series has further scores, meanwhile.
+
+        Args:
+            stored: the scores that this turn has read.
         """
         judged = []
         for pair in pairs:

@@ -149,8 +149,9 @@ def sign_in(
     """Finds or begins the session of a sign-in. Raises NotAllowed if the sign-in is too old, or
     another principal has the person's name.
 
-    former: the cookie, or the sign-in's text, of the browser's earlier session. That session
-    ends, and the audit log records its principal.
+    Args:
+        former: the cookie, or the sign-in's text, of the browser's earlier session. That
+            session ends, and the audit log records its principal.
     """
     identity.require_current(ctx.clock.now(), lasts)
     hash_ = key_hash(identity.sign_in, secret)

@@ -33,7 +33,8 @@ def record_approval(
 
     The approval keeps the widened rules and the change request that the person saw.
 
-    kind: the allowed step: a canary, or a promotion before the last step's evidence.
+    Args:
+        kind: the allowed step: a canary, or a promotion before the last step's evidence.
     """
     action = "approve" if kind is ApprovalKind.CANARY else "promote"
     four_eyes.check_four_eyes(tx, actor, proposal, action)

@@ -77,10 +77,11 @@ def propose_break_glass(
 
     Needs an approver who is a person, because a service cannot take responsibility.
 
-    target: an id or `provider/model`.
-    lasts: the duration from the request, not from the confirmation.
-    through_freeze: whether the route may change during a freeze. It does not pass
-    `control.observe_only`.
+    Args:
+        target: an id or `provider/model`.
+        lasts: the duration from the request, not from the confirmation.
+        through_freeze: whether the route may change during a freeze. It does not pass
+            `control.observe_only`.
 
     Raises InputError without a reason, for a duration of more than 7 days, and for the target
     that serves already.
@@ -445,7 +446,8 @@ def _require_free(
 ) -> None:
     """Raises RouteBusy if the route has another open break-glass, a canary or a bake.
 
-    ignored_id: id of a break-glass that does not count, because it is being confirmed.
+    Args:
+        ignored_id: id of a break-glass that does not count, because it is being confirmed.
     """
     for other in BreakGlasses(tx).open():
         if other.route == route.name and other.id != ignored_id:
@@ -492,7 +494,11 @@ def _write_notice(
     target: str,
     standstill: str,
 ) -> tuple[str, str]:
-    """Writes heading and text of a break-glass. standstill: result of `_find_standstill`."""
+    """Writes heading and text of a break-glass.
+
+    Args:
+        standstill: result of `_find_standstill`.
+    """
     until = format_date_time(record.expires_at)
     description = f"{record.reason} ({_describe_state(record)}; {record.id})."
     if not record.confirmed:

@@ -63,9 +63,11 @@ def approve_proposal(
     """Approves a passed proposal for its canary, bound to the verdict that the approver saw.
     Needs an approver other than the proposer.
 
-    expected_verdict: id of that verdict; None takes the stored verdict. change_reference: the
-    change request, if the proposal names none. accept_cost: the accepted cost as a multiple of
-    the incumbent's; the approval's reason applies to it, too.
+    Args:
+        expected_verdict: id of that verdict; None takes the stored verdict.
+        change_reference: the change request, if the proposal names none.
+        accept_cost: the accepted cost as a multiple of the incumbent's; the approval's reason
+            applies to it, too.
 
     Raises InputError if the policy requires a change request and none is named, or if the
     canary would end for a cost that no approver accepted. Raises NotAllowed for the proposer
@@ -133,9 +135,10 @@ def _resolve_accepted_cost(
 ) -> CostAcceptance | None:
     """Returns the accepted cost of an approval, and refuses a cost that would end the canary.
 
-    ratio: the cost that the approver accepts, in costs of the incumbent; None keeps the
-    acceptance that was registered with the proposal. Raises Conflict for a second acceptance,
-    and InputError if the canary would still end for its cost.
+    Args:
+        ratio: the cost that the approver accepts, in costs of the incumbent; None keeps the
+            acceptance that was registered with the proposal. Raises Conflict for a second
+            acceptance, and InputError if the canary would still end for its cost.
     """
     accepted = proposal.accepted_cost
     if ratio is not None:
@@ -303,8 +306,11 @@ def _end_proposal(
 ) -> Proposal:
     """Ends a proposal before its canary, and stops the runs that no other proposal needs.
 
-    event: REFUSED or CANCELLED. Raises InputError for a proposal in its canary, because only
-    `canary abort` also ends the candidate's traffic.
+    Args:
+        event: REFUSED or CANCELLED.
+
+    Raises InputError for a proposal in its canary, because only `canary abort` also ends the
+    candidate's traffic.
     """
     with ctx.store.write() as tx:
         return end_in_transaction(ctx, tx, actor, Proposals(tx).get(proposal), event, reason)

@@ -171,7 +171,11 @@ def _evaluate_answers(
 def _decide(
     ctx: ProposalsContext, canaries: Canaries, proposal: Proposal, wait: LabelWait | None
 ) -> list[str]:
-    """Decides the verdict and applies it, or waits for answers or labels. wait: for labels."""
+    """Decides the verdict and applies it, or waits for answers or labels.
+
+    Args:
+        wait: for labels.
+    """
     with ctx.store.read() as tx:
         runs_by_id = evaluation.load_runs(tx, proposal)
         answers = evaluation.load_answers(tx, proposal)

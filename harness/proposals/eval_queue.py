@@ -286,7 +286,10 @@ def fail_run(
 ) -> str:
     """Counts a failure, and queues the run again unless it has failed too often.
 
-    max_failures: number of failures after which the run stays failed. Returns a log line.
+    Args:
+        max_failures: number of failures after which the run stays failed.
+
+    Returns a log line.
     """
     EvalRuns(tx).set_state(run, RunState.FAILED, reason)
     failures = EvalRuns(tx).get(run).failures
@@ -429,10 +432,13 @@ def queue_run(  # noqa: PLR0913 - all parts of a run
     The run has no effect on a route: its item order differs from a proposal's, so no proposal
     shares it. An agent with `auto` starts such runs for targets of its route.
 
-    target: an id or a model's name. because: shown in the audit log. slot: the time of a
-    scheduled run. With a slot, returns
-    None if the slot already has a run or an equal run has not ended. Raises NotFound for an
-    unknown suite or target.
+    Args:
+        target: an id or a model's name.
+        because: shown in the audit log.
+        slot: the time of a scheduled run. With a slot, returns None if the slot already has a
+            run or an equal run has not ended.
+
+    Raises NotFound for an unknown suite or target.
     """
     actor.require(Role.PROPOSER)
     pin = ctx.suites.pin(suite)

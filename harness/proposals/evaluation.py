@@ -202,7 +202,9 @@ def drop_unreadable(
     Such a run has ended or is about to end. The number of its answers depends on concurrency,
     so no verdict may use them.
 
-    answers_by_suite: result of `load_answers`. runs: result of `load_runs`.
+    Args:
+        answers_by_suite: result of `load_answers`.
+        runs: result of `load_runs`.
     """
     max_answers = FIRST_ANSWERS + ctx.eval_connections
 
@@ -301,12 +303,15 @@ def decide_verdict(
 
     Pure: uses only the samples and the registered plans.
 
-    stuck_runs: result of `list_stuck_runs`. A failed run means "not measured", a run over
-    budget "not enough evidence"; neither can pass.
-    now: the time of the decision (`proof_validity.route_time`).
-    models: the names of the incumbent's and the candidate's model.
-    passed_slices: for a slice, the proposals of the other slices that have passed.
-    labels: result of `label_verdicts.load_suite_labels`.
+    Args:
+        stuck_runs: result of `list_stuck_runs`.
+        now: the time of the decision (`proof_validity.route_time`).
+        models: the names of the incumbent's and the candidate's model.
+        passed_slices: for a slice, the proposals of the other slices that have passed.
+        labels: result of `label_verdicts.load_suite_labels`.
+
+    A failed run means "not measured", a run over budget "not enough evidence"; neither can
+    pass.
     Raises StaleEvidence if the two arms of a suite do not match.
     """
     outcome_by_suite: dict[str, tuple[str, str]] = {}

@@ -168,8 +168,10 @@ def replace_chain(
 ) -> Route:
     """Replaces a route's chain.
 
-    expected: the route that the actor saw; another chain raises StaleWrite. Also raises the
-    errors of `_edit_chain`.
+    Args:
+        expected: the route that the actor saw; another chain raises StaleWrite.
+
+    Also raises the errors of `_edit_chain`.
     """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
@@ -202,8 +204,10 @@ def add_fallback(
 ) -> Route:
     """Adds a fallback, or renews its evidence.
 
-    position_from_1: from 1; None for the end. Raises InputError for a place below 1, and as
-    `_edit_chain`.
+    Args:
+        position_from_1: from 1; None for the end.
+
+    Raises InputError for a place below 1, and as `_edit_chain`.
     """
 
     def edit(tx: Transaction, chain: list[FallbackRequest]) -> None:
@@ -299,7 +303,8 @@ def _edit_chain(
     Raises ProofRefused for a target without evidence, and for a fallback with an expired
     waiver.
 
-    edit: edits the list in place. The list omits the incumbent.
+    Args:
+        edit: edits the list in place. The list omits the incumbent.
     """
     actor.require(Role.ADMIN)
     require_reason(reason, "a change of the chain")

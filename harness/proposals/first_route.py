@@ -56,8 +56,11 @@ SIMULATED_ROUTE: Final = FirstRoute(
 
 
 def suggest_first_route(provider: str, own_suites: Sequence[str] = ()) -> FirstRoute:
-    """Suggests the answers for a provider. own_suites: the suites of the installation's owner;
-    the first one is the suggestion for a real provider.
+    """Suggests the answers for a provider.
+
+    Args:
+        own_suites: the suites of the installation's owner; the first one is the suggestion for
+            a real provider.
     """
     if provider == SIMULATOR:
         return SIMULATED_ROUTE
@@ -131,7 +134,10 @@ def prepare_provider(
 ) -> Sequence[str]:
     """Adds a missing provider, stores its key and reads its list of models, with their prices.
 
-    key: empty to store none. Returns the listed models; empty if the list could not be read.
+    Args:
+        key: empty to store none.
+
+    Returns the listed models; empty if the list could not be read.
     Raises as `register_provider` and `put_credential`.
     """
     registered_providers.register_provider(ctx, actor, name, api_base=api_base)

@@ -60,8 +60,9 @@ def sampling_share_bps(
     The judge reads its own share of the smaller arm. It reads a smaller share of the larger
     arm: at most MAX_ARM_RATIO exposures for each exposure of the smaller arm.
 
-    candidate: whether the arm is the candidate's.
-    candidate_bps: the candidate's share of the callers.
+    Args:
+        candidate: whether the arm is the candidate's.
+        candidate_bps: the candidate's share of the callers.
     """
     own_bps = candidate_bps if candidate else BUCKETS - candidate_bps
     other_bps = BUCKETS - own_bps
@@ -81,16 +82,19 @@ def is_sampled(
 ) -> bool:
     """Tells whether the judge reads this exposure, equally in every worker.
 
-    exposure: the caller's key. period: number of the rollout's period, so that each period
-    draws anew.
-    share_bps: result of `sampling_share_bps`.
+    Args:
+        exposure: the caller's key.
+        period: number of the rollout's period, so that each period draws anew.
+        share_bps: result of `sampling_share_bps`.
     """
     return hash_bucket(exposure, salt=f"judge:{rollout}:{period}") < share_bps
 
 
 def build_prompt(criteria: str, transcript: Mapping[str, Any]) -> str:
-    """Builds the judge's prompt. transcript: a request and its answer, from
-    `router.protocols.transcript`.
+    """Builds the judge's prompt.
+
+    Args:
+        transcript: a request and its answer, from `router.protocols.transcript`.
 
     The judged content is one JSON object at the end of the prompt, so that no text in the
     content can close the object.
@@ -127,8 +131,10 @@ def has_budget(
 ) -> bool:
     """Tells whether the judge's budget allows another call.
 
-    known_usd: stored spending of all routers. recent_usd: this worker's spending that may not
-    be stored yet; the function assumes the same for each other worker.
+    Args:
+        known_usd: stored spending of all routers.
+        recent_usd: this worker's spending that may not be stored yet; the function assumes the
+            same for each other worker.
     """
     return known_usd + recent_usd * workers < judge.max_usd
 

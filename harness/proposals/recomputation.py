@@ -108,7 +108,8 @@ def recompute_verdict(
     Never raises for a forged verdict, but returns DIFFERS. Returns FIGURES_DIFFER for a verdict
     of another version of the rules, because this version cannot decide it again.
 
-    samples: incumbent's and candidate's, in the run's order, possibly with later samples.
+    Args:
+        samples: incumbent's and candidate's, in the run's order, possibly with later samples.
     """
     if (rules := stored.inputs.get("rules")) != RULES_VERSION:
         is_older = isinstance(rules, int) and rules < RULES_VERSION
@@ -203,7 +204,10 @@ def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, 
     """Returns the case with pairs from the samples, and its differences as text.
 
     Without differences, the returned case has the same items as the verdict. With differences,
-    the case is returned unchanged. samples: incumbent's and candidate's, in the run's order.
+    the case is returned unchanged.
+
+    Args:
+        samples: incumbent's and candidate's, in the run's order.
     """
     suite = case.plan.suite
     used_items = case.paired.items
@@ -416,7 +420,11 @@ def raise_mismatch_alert(
     """Opens the alert that stored scores no longer give the verdict. Each verdict has one such
     alert.
 
-    verdict: its id. differences: as text. Also logs an error.
+    Args:
+        verdict: its id.
+        differences: as text.
+
+    Also logs an error.
     """
     log.error(
         "evidence_mismatch",
@@ -520,7 +528,9 @@ def replay_verdict(ctx: ProposalsContext, decision: str) -> ReplayedVerdict:
 
     Unlike `recompute_verdict`, it expects the same bytes: both use the verdict's own inputs.
 
-    decision: a verdict's id, or a proposal's for its newest verdict.
+    Args:
+        decision: a verdict's id, or a proposal's for its newest verdict.
+
     Raises NotFound, also for a proposal without a verdict.
     """
     with ctx.store.read() as tx:

@@ -130,7 +130,9 @@ STRICTER: Final = frozenset(
 def list_choices_beyond(rules: GatePolicy, chosen: GatePolicy) -> list[str]:
     """Lists a proposer's choices that the route's policy does not allow, as text.
 
-    rules: the policy's gate. chosen: the same with the proposer's claim, margin and saving.
+    Args:
+        rules: the policy's gate.
+        chosen: the same with the proposer's claim, margin and saving.
     """
     beyond = []
     if chosen.claim not in rules.allowed_claims:
@@ -182,7 +184,10 @@ def find_second_person_reasons(
     Each of these could make a worse candidate pass. Returns the changes by name, in the form
     that proposals store as `widened`: with the route's value, the proposed value, and details.
 
-    pins: of the route's suites. candidate, proposer: None if unknown.
+    Args:
+        pins: of the route's suites.
+        candidate: None if unknown.
+        proposer: None if unknown.
     """
     reasons = _find_other_suites(ctx, tx, route, pins, proposer)
     if proposer is not None:
@@ -203,8 +208,10 @@ def _find_other_suites(
 
     The newer of two versions counts as accepted: the suites of the last admitted proposal, or
     the route's suites as created or as set by a person other than the proposer. Without either,
-    the first proposal of a route sets the standard. proposer: None if unknown; then the suites
-    of any person count.
+    the first proposal of a route sets the standard.
+
+    Args:
+        proposer: None if unknown; then the suites of any person count.
     """
     history = _history_since_suites_set(ctx, tx, route, proposer)
     last_admitted = next(iter(Proposals(tx).approved_or_started(route.name)), None)
@@ -419,8 +426,10 @@ def describe_second_person_reasons(reasons: Mapping[str, Any]) -> list[str]:
 
 
 def _describe_reason(name: str, difference: Mapping[str, Any]) -> str:
-    """Writes the change without its name. difference: a value of
-    `find_second_person_reasons`.
+    """Writes the change without its name.
+
+    Args:
+        difference: a value of `find_second_person_reasons`.
     """
     if name == "incumbent":
         return (

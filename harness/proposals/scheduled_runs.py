@@ -51,8 +51,11 @@ def store_mean(
 ) -> MeanRun | None:
     """Stores the mean of the target's scheduled runs; None if it has too few of them.
 
-    new_run: a new run of the plan on the incumbent. The stored run has another id and all items
-    of the suite. Equal scheduled runs give the same run, which proposals then share.
+    Args:
+        new_run: a new run of the plan on the incumbent.
+
+    The stored run has another id and all items of the suite. Equal scheduled runs give the same
+    run, which proposals then share.
     """
     if not uses_days(plan, judged=Suites(tx).get(plan.suite_digest).judged):
         return None
@@ -156,8 +159,11 @@ def find_mean_differences(
 ) -> list[str]:
     """Describes how the incumbent's means differ from their scheduled runs, by suite.
 
-    runs, samples: of the incumbent's runs and of the scheduled runs, by run id. Empty for a
-    proposal whose incumbent has one run.
+    Args:
+        runs: the incumbent's runs and the scheduled runs, by run id.
+        samples: of these runs, by run id.
+
+    Empty for a proposal whose incumbent has one run.
     """
     differences: list[str] = []
     for plan in proposal.plans:

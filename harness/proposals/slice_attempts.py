@@ -83,7 +83,8 @@ def may_level_rise(
 ) -> bool:
     """Tells whether another slice may still pass, so that this slice's level may rise.
 
-    decide: the gate's present verdict on another slice; None while it needs more answers.
+    Args:
+        decide: the gate's present verdict on another slice; None while it needs more answers.
     """
     return any(_may_pass(other, decide) for other in _list_others(tx, proposal))
 

@@ -140,8 +140,11 @@ def create_selection(
     *,
     note_made: NoteCreated = note_nothing,
 ) -> tuple[Proposal, ...]:
-    """Registers a proposal for each of the request's candidates, all or none. terms: of the
-    route's schedule; None for a person's request, which ends the schedule's open proposals.
+    """Registers a proposal for each of the request's candidates, all or none.
+
+    Args:
+        terms: of the route's schedule; None for a person's request, which ends the schedule's
+            open proposals.
 
     Each of k candidates gets the k-th part of alpha (statistics.md §1.16). Raises the errors of
     `create_proposal`, and InputError for a duplicate candidate.
@@ -500,7 +503,9 @@ def preview_proposal(
 ) -> ProposalPreview:
     """Returns the terms that `create_proposal` would register; stores nothing.
 
-    actor: None if the proposer is unknown; the preview then finds no restored incumbent.
+    Args:
+        actor: None if the proposer is unknown; the preview then finds no restored incumbent.
+
     Raises NotFound for an unknown route, model or policy.
     Raises NotAllowed for a choice beyond the policy, and for a spent alpha budget. It does not
     check whether the route is free.

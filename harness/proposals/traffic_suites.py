@@ -41,8 +41,11 @@ def list_further_looks(
     a judge, and of other draws that a person tried by hand. Otherwise a person could propose
     the draw that has the best scores.
 
-    pin: of the draw. lineage: of the candidate. tried: its targets that were proposed. until: a
-    proposal; later looks do not count.
+    Args:
+        pin: of the draw.
+        lineage: of the candidate.
+        tried: its targets that were proposed.
+        until: a proposal; later looks do not count.
     """
     before = until.created_at if until else None
     proposed = {plan.suite_digest for proposal in proposals for plan in proposal.plans}

@@ -52,7 +52,11 @@ NO_ORIGIN: Final = AnswerOrigin()
 
 
 def read_origin(headers: Iterable[tuple[bytes, bytes]]) -> AnswerOrigin:
-    """Reads the headers of an answer. headers: names in lower case."""
+    """Reads the headers of an answer.
+
+    Args:
+        headers: names in lower case.
+    """
     model = ""
     is_fallback = False
     for name, value in headers:
@@ -67,7 +71,9 @@ def is_model_chosen(body: Mapping[str, object]) -> bool:
     """Tells whether a caller's request lets a gateway choose another model.
 
     The name in its answer is then no evidence about the model that the router asked.
-    body: the request's fields.
+
+    Args:
+        body: the request's fields.
     """
     fields = CHOOSING_FIELDS.intersection(body)
     if fields != {_PROVIDER_OPTIONS}:

@@ -111,7 +111,9 @@ _DOTS: Final = str.maketrans("\u3002\uff0e\uff61", "...")
 def check_api_base(url: str, allowed: Collection[str] = ()) -> None:
     """Checks an address, without resolving its name.
 
-    allowed: entries of `router.allow_addresses`, which may name closed hosts and networks.
+    Args:
+        allowed: entries of `router.allow_addresses`, which may name closed hosts and networks.
+
     Raises InputError, which omits the URL, because it may contain a secret.
     """
     host = _parse_host(url)
@@ -233,7 +235,11 @@ def _parse_number(part: str) -> int:
 
 
 def _is_open(host: str, allowed: Collection[str]) -> bool:
-    """Tells whether Swapgate may call a host. host: a name or an address in its plain form."""
+    """Tells whether Swapgate may call a host.
+
+    Args:
+        host: a name or an address in its plain form.
+    """
     address = _parse_address(host)
     if address is None:
         return host not in CLOSED_NAMES or host in _allowed_hosts(allowed)

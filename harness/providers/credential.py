@@ -148,8 +148,10 @@ def key_rest_s(
     help.
 
     A rate limit lets a key rest for `retry_after_s`, another failure for REFUSED_S or longer.
-    No rest is longer than MAX_REST_S. retry_after_s: from the provider's header; None without
-    one.
+    No rest is longer than MAX_REST_S.
+
+    Args:
+        retry_after_s: from the provider's header; None without one.
     """
     if not reach.is_of_key:
         return None
@@ -165,7 +167,9 @@ def rested_keys(
 ) -> tuple[Key, ...]:
     """Returns the keys that do not rest now, in order.
 
-    resting_until, now: monotonic seconds of one clock.
+    Args:
+        resting_until: monotonic seconds of the clock of `now`.
+        now: monotonic seconds.
     """
     return tuple(key for key in keys if resting_until.get(key, now) <= now)
 
@@ -178,7 +182,10 @@ def choose_key(
     """Chooses the first key that does not rest, or else the key that rests for the shortest
     time.
 
-    Even if all keys rest, the router so tries the request. keys: at least one.
+    Even if all keys rest, the router so tries the request.
+
+    Args:
+        keys: at least one.
     """
     available = rested_keys(keys, resting_until, now)
     return available[0] if available else min(keys, key=lambda key: resting_until[key])
@@ -236,8 +243,10 @@ def lacks_key(
     """Tells whether a provider needs a key but has neither a key nor a header with credentials.
 
     A provider needs a key if its kind does, if it names a variable, or if it ever had a stored
-    key: after a person removes the key, the router must not call without one. stored_before:
-    whether it ever had a stored key.
+    key: after a person removes the key, the router must not call without one.
+
+    Args:
+        stored_before: whether it ever had a stored key.
     """
     if keys:
         return False
@@ -310,8 +319,11 @@ def place_new_key(
     first: bool,
     keep_until: datetime | None,
 ) -> list[Credential]:
-    """Returns the keys to store for a new key. keep_until: until when the router tries the
-    replaced key as well, after the new key; None drops it at once.
+    """Returns the keys to store for a new key.
+
+    Args:
+        keep_until: until when the router tries the replaced key as well, after the new key;
+            None drops it at once.
     """
     same_name = next(
         (credential for credential in stored if credential.name == new.name),

@@ -153,7 +153,11 @@ def active_switches(switches: Iterable[KillSwitch], now: datetime) -> tuple[Kill
 
 
 def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | None:
-    """Returns the switch that decides for the route. switches: those in force."""
+    """Returns the switch that decides for the route.
+
+    Args:
+        switches: those in force.
+    """
     covering = [switch for switch in switches if switch.covers(route)]
     return max(covering, key=_strength, default=None)
 
@@ -191,8 +195,10 @@ def decide_plan(
 def force_plan(switch: KillSwitch, plan: Sequence[Target]) -> ForcedPlan:
     """Applies one switch to a plan. If no target would remain, the whole plan stays.
 
-    The router, previews and the four-eyes check all call this function, so they agree. plan:
-    targets in order.
+    The router, previews and the four-eyes check all call this function, so they agree.
+
+    Args:
+        plan: targets in order.
     """
     force = switch.force
     named_ids = _named_ids(force, plan)
@@ -267,8 +273,10 @@ def _permanent_switches(
 ) -> tuple[KillSwitch, ...]:
     """Builds the switches of an environment variable or a file. They never expire.
 
-    place: for messages. Raises InputError for an invalid item, and for a second forcing switch
-    of the same route.
+    Args:
+        place: for messages.
+
+    Raises InputError for an invalid item, and for a second forcing switch of the same route.
     """
     switches: dict[tuple[str | None, Force | None], KillSwitch] = {}
     for number, item in enumerate(items, 1):

@@ -127,8 +127,9 @@ class ProviderKind:
     def translates(self, capabilities: Capabilities) -> frozenset[Endpoint]:
         """Returns the endpoints that the router translates for a model of this kind.
 
-        capabilities: the model's declared capabilities. `native` calls the server's own
-        endpoint, and False prefers the translation to chat.
+        Args:
+            capabilities: the model's declared capabilities. `native` calls the server's own
+                endpoint, and False prefers the translation to chat.
         """
         if Endpoint.CHAT not in self.speaks:
             return self.adapted if capabilities.chat else frozenset()
@@ -387,8 +388,10 @@ def rename_answer_limit(fields: Mapping[str, object], kind: str) -> dict[str, ob
     """Gives the field that limits the answer the name that the kind accepts. An existing field
     of that name keeps its value.
 
-    fields: of a request's body; the function copies them. For an unknown kind, and for a kind
-    that accepts both names, all fields stay.
+    Args:
+        fields: of a request's body; the function copies them.
+
+    For an unknown kind, and for a kind that accepts both names, all fields stay.
     """
     provider_kind = PROVIDER_KINDS.get(kind)
     preferred = provider_kind.answer_limit if provider_kind is not None else None

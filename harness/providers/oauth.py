@@ -165,8 +165,10 @@ def read_claims(token: str) -> Mapping[str, object]:
 def headers_from_claims(token: str, headers: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Returns the headers that repeat claims of a token, such as an account's id.
 
-    headers: by name, the claim's path. The result omits missing claims, and claims that a
-    header cannot carry.
+    Args:
+        headers: by name, the claim's path.
+
+    The result omits missing claims, and claims that a header cannot carry.
     """
     result = {}
     for name, path in headers.items():
@@ -335,8 +337,11 @@ def apply_account_tokens(
     *,
     exchanged: bool,
 ) -> SignIn:
-    """Applies a new account token. exchanged: whether requests carry access tokens, which
-    Swapgate gets for the account token. The next access token is then due at once.
+    """Applies a new account token.
+
+    Args:
+        exchanged: whether requests carry access tokens, which Swapgate gets for the account
+            token. The next access token is then due at once.
     """
     renewable = bool(tokens.refresh_token) or sign_in.account_due is not None
     return replace(
@@ -395,7 +400,11 @@ def record_failed_renewal(sign_in: SignIn, now: datetime) -> SignIn:
 
 
 def record_refusal(sign_in: SignIn, reason: str) -> SignIn:
-    """Ends the renewals of a sign-in. reason: the server's refusal, for people."""
+    """Ends the renewals of a sign-in.
+
+    Args:
+        reason: the server's refusal, for people.
+    """
     return replace(sign_in, refused=reason or "refused", retry_at=None)
 
 

@@ -39,8 +39,9 @@ class ProviderProbe(Protocol):
         """Sends one small request to a provider. It never raises: the reply contains the error,
         without secrets. It reads a stream only up to its first content.
 
-        key: may be empty.
-        body: None for a GET.
+        Args:
+            key: may be empty.
+            body: None for a GET.
         """
         ...
 
@@ -97,7 +98,9 @@ class ProviderCalls(Protocol):
     async def post(self, path: str, body: bytes) -> Posted:
         """Posts a body to a provider. Returns its answer, of any status, in OpenAI's form.
         Raises NoAnswer.
-        path: OpenAI's, e.g. `/chat/completions`.
+
+        Args:
+            path: OpenAI's, e.g. `/chat/completions`.
         """
         ...
 
@@ -114,7 +117,11 @@ class ProviderCallsFactory(Protocol):
         timeout_s: float,
         allowed: Collection[str],
     ) -> ProviderCalls:
-        """timeout_s: for one call. allowed: entries of `router.allow_addresses`.
+        """Builds the calls of a provider.
+
+        Args:
+            timeout_s: for one call.
+            allowed: entries of `router.allow_addresses`.
 
         Raises ConfigError if a package that the kind needs is not installed.
         """

@@ -202,9 +202,10 @@ class TokenPrice:
         """Returns the cost of an answer in US dollars. Counts are tokens, and means may be
         fractions.
 
-        cached_tokens: input read from the cache, a part of input_tokens.
-        written_tokens: input written to the cache.
-        hour_tokens: the part of written_tokens that the provider keeps for an hour.
+        Args:
+            cached_tokens: input read from the cache, a part of input_tokens.
+            written_tokens: input written to the cache.
+            hour_tokens: the part of written_tokens that the provider keeps for an hour.
         """
         input_usd = self.input_usd_per_mtok
         cached_usd = self.cached_input_usd_per_mtok
@@ -272,8 +273,11 @@ class Price(TierPrice):
     def for_answer(self, input_tokens: float, tier: str = "") -> TokenPrice | None:
         """Returns the prices of one answer; None if they are unknown.
 
-        tier: its name in the answer. If only the standard tier has a long price, a long request
-        at another tier has no known price.
+        Args:
+            tier: its name in the answer.
+
+        If only the standard tier has a long price, a long request at another tier has no known
+        price.
         """
         tier_price: TierPrice | None = self
         if tier not in STANDARD_TIERS:
@@ -446,7 +450,11 @@ class Provider(ProviderSettings):
         return f"{base}{path}"
 
     def key_headers(self, key: str) -> dict[str, str]:
-        """Returns the headers that carry a key. key: may be empty."""
+        """Returns the headers that carry a key.
+
+        Args:
+            key: may be empty.
+        """
         if not key:
             return {}
         kind = PROVIDER_KINDS.get(self.kind)

@@ -50,7 +50,8 @@ def read_price(
 ) -> TargetPrice:
     """Returns the price of a target by its name. The provider's own price precedes the list's.
 
-    listed_price: of the catalogue or the provider's list; None if they lack it.
+    Args:
+        listed_price: of the catalogue or the provider's list; None if they lack it.
     """
     known_price = find_price(providers, target)
     if known_price is not None:
@@ -72,7 +73,10 @@ def advise_price(target: str) -> str:
 def describe_missing(*targets: str, effect: str = "") -> str:
     """Writes that prices are missing, their effect, and the command that sets them.
 
-    effect: a clause such as `, so no saving can be shown`. Names at most MOST_NAMED targets.
+    Args:
+        effect: a clause such as `, so no saving can be shown`.
+
+    Names at most MOST_NAMED targets.
     """
     hidden_count = len(targets) - MOST_NAMED
     if hidden_count > 0:

@@ -54,7 +54,10 @@ def parse_routed_choice(
     default_route: str = "",
 ) -> ModelChoice | None:
     """Parses a choice of a route or of `auto`; None for another name, which may be a literal
-    target. default_route: the route for `auto` without a route.
+    target.
+
+    Args:
+        default_route: the route for `auto` without a route.
 
     Raises InputError for an empty text, and for an `auto` without an existing route.
     """
@@ -75,7 +78,11 @@ def parse_routed_choice(
 
 
 def literal_choice(text: str, target: str) -> ModelChoice:
-    """Builds the choice of one target. target: `provider/model`, resolved from `text`."""
+    """Builds the choice of one target.
+
+    Args:
+        target: `provider/model`, resolved from `text`.
+    """
     return ModelChoice(text.strip(), ModelKind.LITERAL, target=target)
 
 

@@ -113,7 +113,8 @@ class CandidatePattern:
         """Tells whether the pattern selects a model. A pattern with a ceiling selects no model
         without a price.
 
-        usd_per_mtok: the higher of its prices for input and output.
+        Args:
+            usd_per_mtok: the higher of its prices for input and output.
         """
         if not fnmatchcase(name, self.name):
             return False
@@ -192,6 +193,7 @@ ROUND_SHARE: Final = 0.125
 def round_alpha(spent_alpha: float, candidates: int) -> float:
     """Returns each candidate's alpha.
 
-    spent_alpha: the alpha of all rounds in the last 90 days.
+    Args:
+        spent_alpha: the alpha of all rounds in the last 90 days.
     """
     return max(0.0, QUARTER_ALPHA - spent_alpha) * ROUND_SHARE / max(1, candidates)

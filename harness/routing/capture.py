@@ -106,8 +106,11 @@ class CaptureSample:
 
     @classmethod
     def from_sizes(cls, sampled: Sequence[tuple[int, bool, int]]) -> Self:
-        """Summarises sampled requests. sampled: for each request its bytes, whether it is too
-        large, and its number of repetitions.
+        """Summarises sampled requests.
+
+        Args:
+            sampled: for each request its bytes, whether it is too large, and its number of
+                repetitions.
         """
         kept: Counter[int] = Counter()
         for size, too_large, times in sampled:
@@ -150,7 +153,11 @@ def _format_size_range(upper_bytes: int) -> str:
 
 
 def is_sampled(request: str, share_bps: int) -> bool:
-    """Tells whether Swapgate captures this request. request: its id, unique to each request."""
+    """Tells whether Swapgate captures this request.
+
+    Args:
+        request: its id, unique to each request.
+    """
     return share_bps > 0 and hash_bucket(request, salt=_SALT) < share_bps
 
 
@@ -183,7 +190,8 @@ def day_start(at: datetime) -> datetime:
 def capture_expiry(at: datetime, keep_days: float) -> datetime:
     """Returns when Swapgate deletes a capture.
 
-    keep_days: the route's setting at the time of the capture.
+    Args:
+        keep_days: the route's setting at the time of the capture.
     """
     return at + timedelta(days=keep_days)
 
@@ -197,8 +205,11 @@ def draw_per_caller(
     """Draws at most `max_records` records of each caller, and every record of an unknown
     caller.
 
-    callers: by a record's id, its caller's pseudonym; empty if unknown. The draw depends only
-    on the ids, not on answers or labels, so a second draw gives the same records.
+    Args:
+        callers: by a record's id, its caller's pseudonym; empty if unknown.
+
+    The draw depends only on the ids, not on answers or labels, so a second draw gives the same
+    records.
     """
     kept: Counter[str] = Counter()
     drawn = set()

@@ -50,7 +50,11 @@ class Freeze:
     ends_at: datetime
 
     def covers(self, route: str | None) -> bool:
-        """Tells whether the freeze applies to the route. route: None asks for any route."""
+        """Tells whether the freeze applies to the route.
+
+        Args:
+            route: None asks for any route.
+        """
         return route is None or self.route in (None, route)
 
     @property

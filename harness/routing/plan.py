@@ -192,7 +192,9 @@ def target_availability(
 ) -> TargetAvailability:
     """Returns when the router may call a target.
 
-    now: monotonic seconds. slowdown: after its provider requested a pause; None without one.
+    Args:
+        now: monotonic seconds.
+        slowdown: after its provider requested a pause; None without one.
     """
     circuit_s = retry_in_s(breaker, now, policy)
     pause_s = slowdown.rest_s(now) if slowdown is not None else 0.0
@@ -250,9 +252,11 @@ def plan_request(
 ) -> RoutePlan:
     """Plans a request.
 
-    arm: the caller's arm, chosen before. needs: the capabilities that the request needs.
-    around: health, switches and keys at this moment. warm: the fallback that `draw_keep_warm`
-    selected for this request, or None.
+    Args:
+        arm: the caller's arm, chosen before.
+        needs: the capabilities that the request needs.
+        around: health, switches and keys at this moment.
+        warm: the fallback that `draw_keep_warm` selected for this request, or None.
 
     If every target is excluded, the request waits for a turn at a slowed target. Without a
     slowed target, a target that only an open breaker excludes may be the last resort.
@@ -313,8 +317,10 @@ def next_target(
 ) -> str | None:
     """Returns the target to call next; None if the client gets the last failure.
 
-    failures: of this request so far, in order; not empty.
-    policy_fallback: whether the route tries the next target after a content filter's refusal.
+    Args:
+        failures: of this request so far, in order; not empty.
+        policy_fallback: whether the route tries the next target after a content filter's
+            refusal.
 
     A target whose window was too small excludes later targets whose window is not larger.
     """
@@ -486,8 +492,11 @@ def draw_keep_warm(
 ) -> str | None:
     """Selects the fallback that answers a request; None for almost all requests.
 
-    key: the sticky key. A higher share keeps the selected keys, and selects further keys. The
-    selection changes each day, so that no caller always gets a fallback.
+    Args:
+        key: the sticky key.
+
+    A higher share keeps the selected keys, and selects further keys. The selection changes each
+    day, so that no caller always gets a fallback.
     """
     if not targets or setting.side_effects or not setting.share_bps:
         return None

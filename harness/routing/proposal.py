@@ -355,8 +355,10 @@ def apply_event(
     reason: str = "",
     ending: CanaryEnding | None = None,
 ) -> Proposal:
-    """Returns the proposal after an event. ending: the canary's end, if the event ends a
-    canary.
+    """Returns the proposal after an event.
+
+    Args:
+        ending: the canary's end, if the event ends a canary.
 
     Raises IllegalTransition.
     """
@@ -377,7 +379,11 @@ HASH_CHARACTERS: Final = 32  # 128 bits
 
 
 def build_candidate_run_id(proposal: Proposal, nonce: str) -> str:
-    """Builds the id of a run of the proposal's candidate. nonce: differs for each attempt."""
+    """Builds the id of a run of the proposal's candidate.
+
+    Args:
+        nonce: differs for each attempt.
+    """
     plans_hash = digest([nonce, proposal.id, [plan.as_json() for plan in proposal.plans]])
     return f"{RUN_PREFIX}{nonce}{plans_hash[:HASH_CHARACTERS]}"
 

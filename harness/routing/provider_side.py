@@ -48,8 +48,10 @@ def find_provider_state(read: Callable[[str], Any]) -> str:
     """Returns why a copy of a request could act or need state at the provider, as a phrase;
     empty if it cannot.
 
-    read: returns a member of the request's body, None without it. Files in the messages are
-    not searched here; see `find_provider_file`.
+    Args:
+        read: returns a member of the request's body, None without it.
+
+    Files in the messages are not searched here; see `find_provider_file`.
     """
     for member in _STATE_MEMBERS:
         if read(member):

@@ -228,7 +228,10 @@ def standing_incumbents(history: Sequence[RouteRecord]) -> list[str]:
 def find_rollback_target(history: Sequence[RouteRecord]) -> str | None:
     """Returns the id of the target that a rollback restores, or None.
 
-    It is the incumbent before the last promotion in force. history: newest first.
+    It is the incumbent before the last promotion in force.
+
+    Args:
+        history: newest first.
     """
     # Each rollback undoes one more promotion, so a second rollback does not undo the first.
     return next(iter(standing_incumbents(history)[-2:-1]), None)

@@ -64,6 +64,10 @@ class ShadowScore:
 
 def name_caller(series: str, caller: str, conversation: str, pair: str) -> str:
     """Returns the caller's pseudonym in a series: of the caller, else of the conversation, else
-    of the pair. caller, conversation: as the pair has them; empty if it has none.
+    of the pair.
+
+    Args:
+        caller: as the pair has it; empty if the pair has none.
+        conversation: as the pair has it; empty if the pair has none.
     """
     return hash_content(f"{series}:{caller or conversation or pair}")[:24]

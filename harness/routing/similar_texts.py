@@ -69,7 +69,8 @@ def jaccard_similarity(
 def find_near_duplicates(texts: Mapping[str, str], *, threshold: float) -> dict[str, str]:
     """Maps the id of each near-duplicate to the id of the earlier text that is kept.
 
-    threshold: least similarity, above 0, at most 1.
+    Args:
+        threshold: least similarity, above 0, at most 1.
     """
     sets = {text_id: shingles(text) for text_id, text in texts.items()}
     counted = Counter(shingle for runs in sets.values() for shingle in runs)

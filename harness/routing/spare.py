@@ -60,8 +60,9 @@ def judge_spare(
 ) -> SpareProof:
     """Judges a spare by its newest comparison alone, even if an older one was better.
 
-    newest: None if the incumbent and the model were never compared. suites: the route's present
-    suites, each with its digest.
+    Args:
+        newest: None if the incumbent and the model were never compared.
+        suites: the route's present suites, each with its digest.
     """
     if newest is None:
         return SpareProof(proven=False, why="no verdict compares it with the route's incumbent")

@@ -102,8 +102,10 @@ def choose_predicate(
 ) -> str | None:
     """Returns the first predicate that a request meets; None without one.
 
-    predicates: result of `list_predicates`. endpoint: the name of an Endpoint. find_header:
-    returns the value of a header by its name in lower case.
+    Args:
+        predicates: result of `list_predicates`.
+        endpoint: the name of an Endpoint.
+        find_header: returns the value of a header by its name in lower case.
     """
     tools_trait = RequestTrait.TOOLS if has_tools else RequestTrait.NO_TOOLS
     for predicate in predicates:
@@ -122,7 +124,11 @@ def override_errors(
     data_classes: Mapping[str, str],
     classes: DataClasses,
 ) -> Iterator[tuple[str, SwapgateError]]:
-    """Yields the errors of overrides, by predicate. data_classes: by route."""
+    """Yields the errors of overrides, by predicate.
+
+    Args:
+        data_classes: by route.
+    """
     for kind, other in overrides.items():
         subject = f"route {route!r}: the override for {kind}"
         try:
@@ -244,7 +250,10 @@ class Canary:
     def find_settled_bps(self, now_s: float) -> int:
         """Finds the share whose callers all went to the canary's target before `now_s`.
 
-        now_s: seconds since 1970 UTC. During a handover, this is the share before it.
+        Args:
+            now_s: seconds since 1970 UTC.
+
+        During a handover, this is the share before it.
         """
         handover = self.handover
         if handover is not None and now_s < handover.until_s:
@@ -344,7 +353,8 @@ def hash_bucket(key: str, *, salt: str) -> int:
 def choose_arm(route: Route, key: str) -> Arm:
     """Chooses a caller's arm. If the canary's weight rises, it keeps its callers.
 
-    key: the caller's sticky key.
+    Args:
+        key: the caller's sticky key.
 
     The same key always gets the same arm at the same weight, in every worker. Ignores
     handovers.
@@ -370,8 +380,12 @@ class CallerPlace(NamedTuple):
 def place_caller(route: Route, claims: CallerClaims, key: str) -> CallerPlace:
     """Chooses a caller's arm by the audience's rules, then by the share.
 
-    claims: of the request. key: the caller's sticky key. Routers and `canary who` call it, so
-    that the command gives the router's own answer. Ignores handovers, as `choose_arm` does.
+    Args:
+        claims: of the request.
+        key: the caller's sticky key.
+
+    Routers and `canary who` call it, so that the command gives the router's own answer. Ignores
+    handovers, as `choose_arm` does.
     """
     trial = route.experiment
     audience = trial.audience if trial is not None else None

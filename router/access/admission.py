@@ -142,9 +142,12 @@ class Admission:
     ) -> RateReservation | Reply:
         """Reserves a request's part of the key's rate, or returns the refusal.
 
-        request: None for an invalid request, which counts. size: in bytes. The budget is
-        checked before the rate, so that a stopped key takes nothing from its rate. Its
-        refusal forbids clients to retry.
+        Args:
+            request: None for an invalid request, which counts.
+            size: in bytes.
+
+        The budget is checked before the rate, so that a stopped key takes nothing from its
+        rate. Its refusal forbids clients to retry.
         """
         active = self._active_limits.get(key)
         if active is None or active[0] is not limits:
@@ -211,7 +214,8 @@ class Admission:
     def refuse_unknown_key(self, address: str) -> Reply:
         """Refuses an unknown key: 401, or 429 after too many.
 
-        address: the client's. Only a keyed digest of it is counted.
+        Args:
+            address: the client's. Only a keyed digest of it is counted.
         """
         digest = blake2b(address.encode(), key=self._salt, digest_size=4).digest()
         count = f"{UNKNOWN_KEY_PREFIX}{int.from_bytes(digest) % UNKNOWN_KEY_BUCKETS}"

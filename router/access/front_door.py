@@ -304,7 +304,11 @@ def find_grant(
     serving: CompiledSnapshot,
     secret: bytes,
 ) -> KeyGrant | None:
-    """Finds a key's grant, or None. secret: used to hash keys."""
+    """Finds a key's grant, or None.
+
+    Args:
+        secret: used to hash keys.
+    """
     if key is None:
         return None
     hashed = key_hash(key.strip().decode("latin-1"), secret)

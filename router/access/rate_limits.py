@@ -173,7 +173,10 @@ def take_tokens(
 ) -> RateDecision:
     """Takes a request and its tokens from a key's rate, if the limit allows it.
 
-    now: monotonic seconds. A refused request takes nothing.
+    Args:
+        now: monotonic seconds.
+
+    A refused request takes nothing.
     """
     decisions: list[RateDecision] = []
 

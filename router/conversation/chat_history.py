@@ -126,8 +126,10 @@ def move_chat(
 ) -> MovedBody:
     """Rewrites a chat for its target.
 
-    maker: the result of `maker_of`. The target gets only pieces that this maker signed. Removes
-    fields that the kind refuses, replaces files by text, and gives calls and tools
+    Args:
+        maker: the result of `maker_of`. The target gets only pieces that this maker signed.
+
+    Removes fields that the kind refuses, replaces files by text, and gives calls and tools
     acceptable ids and names.
     """
     if suits_chat(body, intake):

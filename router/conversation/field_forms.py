@@ -77,8 +77,12 @@ def fit_message(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]
 def fit_limit(fields: Json, can: Capabilities, name: str = LIMIT) -> list[str]:
     """Lowers a limit above the model's maximum, in place.
 
-    Also lowers a thinking budget that does not fit below the new limit. name: the limit's name
-    in the target's protocol. Returns the names of the changed parts.
+    Also lowers a thinking budget that does not fit below the new limit.
+
+    Args:
+        name: the limit's name in the target's protocol.
+
+    Returns the names of the changed parts.
     """
     limit = fields.get(name)
     max_tokens = can.max_output_tokens
@@ -98,8 +102,10 @@ def fit_limit(fields: Json, can: Capabilities, name: str = LIMIT) -> list[str]:
 def fit_thinking(fields: Json, can: Capabilities, limit: object) -> list[str]:
     """Writes `thinking` and `output_config.effort` as the model accepts them, in place.
 
-    limit: the answer's limit in tokens; other values limit nothing. Returns the names of the
-    changed parts.
+    Args:
+        limit: the answer's limit in tokens; other values limit nothing.
+
+    Returns the names of the changed parts.
     """
     thinking = fields.get("thinking")
     changed: list[str] = []

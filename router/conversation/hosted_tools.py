@@ -63,7 +63,8 @@ def last_answer(turns: Sequence[object]) -> int:
 def files_to_text(turns: object, values: Collection[str] | None = None) -> Iterator[str]:
     """Replaces files in the history by text, and yields their types.
 
-    values: ids of the files to replace; all files by default.
+    Args:
+        values: ids of the files to replace; all files by default.
     """
     all_turns = turns if isinstance(turns, list) else []
     for turn in all_turns[: last_answer(all_turns)]:
@@ -141,8 +142,10 @@ class ChatTranslation:
         """Returns whether the router sends a tool or format as strict.
 
         The client asks for it with `strict` in the tool or format, the `holder`. If the target
-        would refuse the schema, the method adds `name` to `dropped`. schema: the member of
-        `holder` with the JSON schema.
+        would refuse the schema, the method adds `name` to `dropped`.
+
+        Args:
+            schema: the member of `holder` with the JSON schema.
         """
         if holder.get("strict") is not True:
             return False
@@ -159,8 +162,9 @@ class ChatTranslation:
     ) -> dict[str, object]:
         """Returns the fields that a chat can keep unchanged.
 
-        translated: fields that the calling module translates.
-        omitted: fields that the translation omits; the method adds them to `dropped`.
+        Args:
+            translated: fields that the calling module translates.
+            omitted: fields that the translation omits; the method adds them to `dropped`.
         """
         self.dropped |= {name: None for name in request if name in omitted and request[name]}
         return {
@@ -196,7 +200,9 @@ def required_hosted_tool(
     """Describes the hosted tool that a request needs; empty if it needs no hosted tool.
 
     A request needs a hosted tool if the client chose that tool, or if all its tools are hosted.
-    client_types: types of tools that the client runs.
+
+    Args:
+        client_types: types of tools that the client runs.
     """
     offered = list(iter_objects(tools))
     hosted_tools = [tool for tool in offered if not _is_client_tool(tool, client_types)]

@@ -101,7 +101,11 @@ def own_id(
     maker: str,
     rest: str,
 ) -> str:
-    """Builds the id of an item that a translation writes. maker: the item's only reader."""
+    """Builds the id of an item that a translation writes.
+
+    Args:
+        maker: the item's only reader.
+    """
     return f"{prefix}_{OWN_ID}{maker}_{rest}"
 
 
@@ -214,7 +218,8 @@ class AnswerIds:
     def mend(self, answer: Json, *, is_repeated: bool = False) -> list[str]:
         """Mends a complete answer; returns the changed members.
 
-        is_repeated: the client has already received these parts in a stream.
+        Args:
+            is_repeated: the client has already received these parts in a stream.
         """
         changed = []
         for name, prefix in _ANSWER_PREFIXES.items():
@@ -275,8 +280,9 @@ class AnswerIds:
     ) -> str:
         """Returns the id of a call in the answer, unique also within the request.
 
-        place: the call's place in the answer. All events of a stream with it are one call.
-        is_repeated: the call was in the stream, so its id must not change.
+        Args:
+            place: the call's place in the answer. All events of a stream with it are one call.
+            is_repeated: the call was in the stream, so its id must not change.
         """
         if self._used_ids is None:
             request_ids = _ID_MEMBER.findall(self._request_body.encode())

@@ -68,7 +68,8 @@ def list_references(request: Json) -> Sequence[str]:
 def list_pieces(request: Json, names: Mapping[str, Json]) -> Sequence[str]:
     """Lists the ids of the stored pieces of a request's history. Raises NotKept.
 
-    names: the stored contents of its references, by id.
+    Args:
+        names: the stored contents of its references, by id.
     """
     return [item.piece for item in _iter_outline(request, names) if item.piece]
 
@@ -80,7 +81,9 @@ def join_history(
 ) -> Sequence[HistoryItem]:
     """Returns the whole history of a request. Raises NotKept.
 
-    names, pieces: the stored contents, by id.
+    Args:
+        names: the stored contents, by id.
+        pieces: the stored contents, by id.
     """
     history = []
     for entry in _iter_outline(request, names):
@@ -134,9 +137,10 @@ def cut_history(
 ) -> CutHistory | None:
     """Cuts an answer and the history before it; None if the answer cannot be continued.
 
-    maker: the maker of the target that answered. user_hash: a hash of the users that the
-    request names. Users do not share pieces, so that the deletion of one user removes no piece
-    of another user.
+    Args:
+        maker: the maker of the target that answered.
+        user_hash: a hash of the users that the request names. Users do not share pieces, so
+            that the deletion of one user removes no piece of another user.
     """
     answer_id = answer.get("id")
     output = answer.get("output")

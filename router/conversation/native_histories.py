@@ -65,7 +65,11 @@ def move_message(body: bytes, maker: str) -> MovedBody:
 
 
 def without_thoughts(body: bytes, values: Collection[str] | None = None) -> MovedBody:
-    """Removes the history's thinking. values: only with these signatures; None for all."""
+    """Removes the history's thinking.
+
+    Args:
+        values: only with these signatures; None for all.
+    """
 
     def is_kept(block: Json) -> bool:
         signature_name = SIGNATURES.get(str(block.get("type")))
@@ -220,7 +224,11 @@ def move_response(body: bytes, maker: str) -> MovedBody:
 
 
 def without_reasoning(body: bytes, values: Collection[str] | None = None) -> MovedBody:
-    """Removes reasoning and its items' ids. values: only these contents or ids; None: all."""
+    """Removes reasoning and its items' ids.
+
+    Args:
+        values: only these contents or ids; None: all.
+    """
     request: Json = json.loads(body)
     items = request.get("input")
     if not isinstance(items, list):
@@ -280,7 +288,8 @@ def _is_readable(
 ) -> bool:
     """Returns whether the target can read the item.
 
-    is_stored: the provider finds items by id.
+    Args:
+        is_stored: the provider finds items by id.
     """
     if not isinstance(item, dict) or item.get("type") != "reasoning":
         return True
@@ -311,7 +320,8 @@ def _is_stray(item: object, after: object) -> bool:
 def _clear_ids(items: Iterable[object], *, every: bool) -> None:
     """Removes ids that no provider knows, from items that are complete without an id.
 
-    every: also removes the provider's ids, because the history lost their reasoning.
+    Args:
+        every: also removes the provider's ids, because the history lost their reasoning.
     """
     for item in items:
         if (

@@ -36,7 +36,9 @@ def is_open_answer(turn: object) -> bool:
 def is_prefill_marked(turn: object, field: Callable[[str], object]) -> bool:
     """Returns whether a chat says that its answer continues the last turn.
 
-    turn: the last one. field: returns a field of the request.
+    Args:
+        turn: the last one.
+        field: returns a field of the request.
     """
     has_turn_mark = isinstance(turn, dict) and any(
         turn.get(name) is True for name in _TURN_MARKS

@@ -24,7 +24,10 @@ def join_choices(choices: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
     """Returns one choice with the members of all.
 
     The first choice that has a text, thinking or another member decides it. The calls of all
-    choices follow each other. choices: at least one.
+    choices follow each other.
+
+    Args:
+        choices: at least one.
     """
     joined: dict[str, Any] = {}
     message: dict[str, Any] = {}

@@ -55,7 +55,8 @@ Schema = Mapping[str, object]
 def meets_strict(schema: object, demands: StrictSchema) -> bool:
     """Returns whether a schema can be strict.
 
-    demands: the target's. Unknown demands are the highest ones.
+    Args:
+        demands: the target's. Unknown demands are the highest ones.
     """
     if demands is StrictSchema.NONE:
         return False

@@ -132,8 +132,9 @@ class _Writer:
     ) -> None:
         """Merges branches into `top`, in place.
 
-        all_hold: True for `allOf` and references: all their required members stay required.
-        With alternatives, a member stays required only if every branch requires it.
+        Args:
+            all_hold: True for `allOf` and references: all their required members stay required.
+                With alternatives, a member stays required only if every branch requires it.
         """
         properties: Json = dict(_read_object(top.get("properties")))
         for branch in branches:
@@ -162,7 +163,8 @@ class _Writer:
     def _write_node(self, value: Any, path: tuple[str, ...]) -> Any:
         """Writes a part of the schema. Replaces a reference if the kind has no references.
 
-        path: the references that lead to this part, to detect a recursive one.
+        Args:
+            path: the references that lead to this part, to detect a recursive one.
         """
         if not isinstance(value, dict):
             return value

@@ -77,7 +77,11 @@ def whole_writer(send: Send) -> WriteWhole:
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """Returns the first value of a header; None without one. name: in lower case."""
+    """Returns the first value of a header; None without one.
+
+    Args:
+        name: in lower case.
+    """
     for key, value in scope["headers"]:
         if key == name:
             return bytes(value)
@@ -125,7 +129,11 @@ async def send_reply(
     reply: Reply,
     headers: Iterable[Header],
 ) -> None:
-    """Sends a whole reply with its content-length. headers: added to the reply's own."""
+    """Sends a whole reply with its content-length.
+
+    Args:
+        headers: added to the reply's own.
+    """
     status, own_headers, body = reply
     all_headers = [
         *own_headers,

@@ -135,8 +135,9 @@ def setting_edits(
 ) -> dict[str, object]:
     """Returns the top-level fields to set: the target's defaults, then its patch.
 
-    reserved: fields of the routing, which a target's parameters cannot change.
-    names: the endpoint's name of a parameter, if it differs.
+    Args:
+        reserved: fields of the routing, which a target's parameters cannot change.
+        names: the endpoint's name of a parameter, if it differs.
     """
     if not target.parameters and not target.request_patch.parameters:
         return {}
@@ -195,7 +196,11 @@ def patched_body(
     new_fields: dict[str, object],
     rules: str,
 ) -> bytes:
-    """Writes the patched body. rules: the system prompt's field, which gets the addendum."""
+    """Writes the patched body.
+
+    Args:
+        rules: the system prompt's field, which gets the addendum.
+    """
     addendum = target.request_patch.prompt_addendum
     addendum_edits = []
     rules_span = request.members.values.get(rules) if addendum else None
@@ -260,8 +265,10 @@ def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
 
 
 def empty_answer_error(reason: str) -> UpstreamFailed:
-    """Builds the failure for an answer without content. reason: the protocol's field that
-    would explain it.
+    """Builds the failure for an answer without content.
+
+    Args:
+        reason: the protocol's field that would explain it.
     """
     return UpstreamFailed(
         FailureClass.MALFORMED,

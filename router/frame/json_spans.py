@@ -130,7 +130,11 @@ class ParsedObject:
         return name in self.found
 
     def text_place(self, name: str) -> JsonSpan | None:
-        """Returns a member with its place, quickly if it is a string. name: ASCII letters."""
+        """Returns a member with its place, quickly if it is a string.
+
+        Args:
+            name: ASCII letters.
+        """
         value = self.found.get(name)
         if self._spans is None and isinstance(value, str):
             span = _find_string_span(self.text, name)
@@ -141,7 +145,9 @@ class ParsedObject:
     def with_text(self, name: str, new: str) -> bytes | None:
         """Replaces a string quickly. Returns None if its place is not obvious.
 
-        name: ASCII letters. new: as JSON.
+        Args:
+            name: ASCII letters.
+            new: as JSON.
         """
         text = self.text
         if self._spans is not None or not isinstance(self.found.get(name), str):
@@ -150,7 +156,12 @@ class ParsedObject:
         return None if span is None else f"{text[: span[0]]}{new}{text[span[1] :]}".encode()
 
     def renamed(self, old: str, new: str) -> "ParsedObject":
-        """Renames a member; every other byte stays. old: ASCII letters. new: absent so far."""
+        """Renames a member; every other byte stays.
+
+        Args:
+            old: ASCII letters.
+            new: absent so far.
+        """
         colon = _find_string_span(self.text, old, _COLON)
         if colon is None:
             # The name may contain escapes.
@@ -189,8 +200,12 @@ def member_edit(
     name: str,
     value: str,
 ) -> TextEdit:
-    """Returns the edit that replaces a member's value. value: as JSON. The member must
-    exist.
+    """Returns the edit that replaces a member's value.
+
+    Args:
+        value: as JSON.
+
+    The member must exist.
     """
     place = members.values[name]
     return TextEdit(place.start, place.end, value)

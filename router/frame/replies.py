@@ -62,7 +62,11 @@ _NOT_PASSED_ON: Final = _HOP_BY_HOP | {
 
 
 def passed_on(headers: Iterable[Header]) -> list[Header]:
-    """Returns the provider's headers that the client receives. headers: names in lower case."""
+    """Returns the provider's headers that the client receives.
+
+    Args:
+        headers: names in lower case.
+    """
     kept: list[Header] = []
     nominated: list[bytes] = []
     for header in headers:
@@ -116,7 +120,11 @@ def error_body(
     code: str,
     **more: object,
 ) -> bytes:
-    """Returns an error as JSON. more: further fields of the error, or another `param`."""
+    """Returns an error as JSON.
+
+    Args:
+        more: further fields of the error, or another `param`.
+    """
     error = {
         "message": message,
         "type": kind,
@@ -137,7 +145,9 @@ def error_reply(
 ) -> Reply:
     """Builds an error reply. Its status decides whether clients may retry.
 
-    code: for programs. more: as for `error_body`.
+    Args:
+        code: for programs.
+        more: as for `error_body`.
     """
     kind = "invalid_request_error" if status < 500 else "router_error"
     all_headers = (JSON, *headers)

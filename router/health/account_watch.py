@@ -84,7 +84,11 @@ class AccountWatch:
         *,
         of_user: bool,
     ) -> None:
-        """Notes a 429. of_user: a user waited for the call."""
+        """Notes a 429.
+
+        Args:
+            of_user: a user waited for the call.
+        """
         self._meter.note_refusal(
             _build_account_id(upstream, key),
             upstream.provider.name,

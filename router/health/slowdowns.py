@@ -79,8 +79,10 @@ class Slowdowns:
     ) -> None:
         """Slows a target after a refusal, unless its size is known to be the cause.
 
-        size: of the refused request. pause_s: the pause that the provider asked for.
-        exhausted: the provider reports that no request remains.
+        Args:
+            size: of the refused request.
+            pause_s: the pause that the provider asked for.
+            exhausted: the provider reports that no request remains.
         """
         now = self._monotonic()
         before = self.current(target, now)
@@ -103,7 +105,11 @@ class Slowdowns:
         *,
         exhausted: bool,
     ) -> None:
-        """Doubles a target's gap after a refused probe. size: of the probe."""
+        """Doubles a target's gap after a refused probe.
+
+        Args:
+            size: of the probe.
+        """
         now = self._monotonic()
         before = self.current(target, now)
         if before is None:  # its pause ended while the probe was under way
@@ -119,7 +125,9 @@ class Slowdowns:
         """Ends a slowdown: after a good answer, or because a person asked for it.
 
         Returns whether the provider refused only requests that were too large.
-        accepted: the size of the probe that got a good answer.
+
+        Args:
+            accepted: the size of the probe that got a good answer.
         """
         slowdown = self.slowed.pop(target, None)
         too_large = None
@@ -143,9 +151,11 @@ class Slowdowns:
     ) -> TargetTurn:
         """Waits for a request's turn at a target.
 
-        patience_s: the longest wait in seconds; 0 to wait for no turn. waited: the request
-        itself was refused, and has waited as the provider asked. A good answer to an earlier
-        probe lets all waiting requests go.
+        Args:
+            patience_s: the longest wait in seconds; 0 to wait for no turn.
+            waited: the request itself was refused, and has waited as the provider asked.
+
+        A good answer to an earlier probe lets all waiting requests go.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + patience_s
@@ -234,7 +244,8 @@ class Slowdowns:
     def _wake(self, target: str, most: int | None = None) -> None:
         """Wakes waiting requests, the smallest first: it is the likeliest to succeed.
 
-        most: how many; None for all.
+        Args:
+            most: how many; None for all.
         """
         entries = [entry for entry in self._waiting.get(target, ()) if not entry[1].done()]
         for _, news in sorted(entries, key=lambda entry: entry[0].total)[:most]:

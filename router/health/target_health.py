@@ -82,7 +82,8 @@ def due_targets(
 ) -> tuple[str, ...]:
     """Returns the targets whose check is due, the least recently checked target first.
 
-    interval_s: the time between checks of a healthy target without users; 0 for no checks.
+    Args:
+        interval_s: the time between checks of a healthy target without users; 0 for no checks.
     """
     due = [
         id_ for id_, target in targets.items() if check_due_in_s(target, now, interval_s) <= 0
@@ -267,7 +268,10 @@ class TargetHealth:
         """Notes a user's answer or failure as evidence about the target, without changing the
         breaker.
 
-        failure: None for an answer. The method ignores a neutral failure.
+        Args:
+            failure: None for an answer.
+
+        The method ignores a neutral failure.
         """
         if failure is None:
             self._note_user_evidence(target, self._monotonic())
@@ -312,7 +316,11 @@ class TargetHealth:
         ticket: Ticket,
         failure: FailureClass | None,
     ) -> None:
-        """Ends an attempt: for a stream at its end. failure: None for a success."""
+        """Ends an attempt: for a stream at its end.
+
+        Args:
+            failure: None for a success.
+        """
         before = self._read_breaker(target)
         now = self._monotonic()
         if failure is None:

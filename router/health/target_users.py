@@ -34,7 +34,10 @@ class TargetUsers:
         """Returns the client keys that used a target since a time. Forgets uses before the
         window.
 
-        target: empty for any. The router's own requests have no key.
+        Args:
+            target: empty for any.
+
+        The router's own requests have no key.
         """
         oldest = now - self._window_s
         self.used_at = {use: at for use, at in self.used_at.items() if at > oldest}

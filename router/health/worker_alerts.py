@@ -112,7 +112,11 @@ class WorkerAlerts:
             self._alert_open_circuit(target, after.because)
 
     def note_pause(self, target: str, wait_s: float) -> None:
-        """Alerts a provider's request for a long pause. wait_s: in seconds."""
+        """Alerts a provider's request for a long pause.
+
+        Args:
+            wait_s: in seconds.
+        """
         name, _ = self._name_target(target)
         until = self._clock.now() + timedelta(seconds=wait_s)
         self._raise(
@@ -133,7 +137,11 @@ class WorkerAlerts:
         key: str,
         refusal: UpstreamFailed | None,
     ) -> None:
-        """Alerts a refused key. refusal: None if the key works again."""
+        """Alerts a refused key.
+
+        Args:
+            refusal: None if the key works again.
+        """
         name = f"key {provider} {key}"
         if refusal is None:
             self._resolve(name)
@@ -239,7 +247,11 @@ class WorkerAlerts:
         subject: str,
         words: str,
     ) -> None:
-        """Reports a fault. cause: the live rollout that it holds, or `subject` without one."""
+        """Reports a fault.
+
+        Args:
+            cause: the live rollout that it holds, or `subject` without one.
+        """
         key = f"{AlertKind.INTERNAL_ERROR.value}:{cause}"
         alert = self._build_alert(
             AlertKind.INTERNAL_ERROR,
@@ -368,8 +380,9 @@ class WorkerAlerts:
     ) -> None:
         """Opens or replaces the alert of a cause.
 
-        name: the cause. key: identifies the alert at the control plane; several causes may
-        share it.
+        Args:
+            name: the cause.
+            key: identifies the alert at the control plane; several causes may share it.
         """
         alert = self._build_alert(kind, subject, key, title, " ".join(sentences), source)
         before = self._open.get(name)
@@ -382,8 +395,9 @@ class WorkerAlerts:
         """Hands the alerts over to the next worker. A shutdown ends no cause, so it ends no
         alert.
 
-        is_replaced: whether another worker serves already. It raises WORKER_CAUSES at once, so
-        this worker ends its own; other alerts end by silence.
+        Args:
+            is_replaced: whether another worker serves already. It raises WORKER_CAUSES at once,
+                so this worker ends its own; other alerts end by silence.
         """
         for prefix in WORKER_CAUSES if is_replaced else ():
             self._resolve_missing(prefix, ())

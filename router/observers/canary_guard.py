@@ -156,7 +156,10 @@ class GuardStream:
     def add(self, caller: GuardedCaller, reading: Reading | None, why: ExposureFailure) -> bool:
         """Adds an outcome; returns whether it is a failure.
 
-        reading: None if the outcome did not arrive in time, which is a failure in neither arm.
+        Args:
+            reading: None if the outcome did not arrive in time, which is a failure in neither
+                arm.
+
         An unknown outcome is a failure of the incumbent, but not of the canary. Otherwise an
         incumbent with many limited requests would have fewer failures than its planned share.
         The guard would then stop an equal candidate.
@@ -240,8 +243,10 @@ class RolloutGuard:
     ) -> GuardedRequest | None:
         """Begins a request. Returns None if the request does not count.
 
-        A request counts as the first request of its key, or for the key's window. client: the
-        id of the client's key.
+        A request counts as the first request of its key, or for the key's window.
+
+        Args:
+            client: the id of the client's key.
         """
         if share > self._share:
             # The new step may move a caller to the other model: all windows end now.
@@ -442,7 +447,11 @@ class CanaryGuards(RequestObserver):
         outcome: ExposureOutcome,
         status: int | None = None,
     ) -> None:
-        """Ends a request. status: the failed reply's status; None without a reply."""
+        """Ends a request.
+
+        Args:
+            status: the failed reply's status; None without a reply.
+        """
         if guarded_request is not None:
             reading = _GOOD
             if outcome.kind is not _ANSWERED:

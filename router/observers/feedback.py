@@ -104,7 +104,8 @@ class FeedbackIntake(RequestObserver):
     ) -> None:
         """Remembers an exposure without an answer; its feedback is its outcome.
 
-        subject: key id, flag and targeting key.
+        Args:
+            subject: key id, flag and targeting key.
         """
         self._latest.append((request_id, route, arm.value, subject[0], ticket))
         if ticket is not None:
@@ -123,7 +124,10 @@ class FeedbackIntake(RequestObserver):
         return self._exposure_by_subject.get((key, flag, caller)) or caller
 
     async def take(self, body: bytes, key: str) -> Reply:
-        """Answers a request with feedback. key: the id of its API key.
+        """Answers a request with feedback.
+
+        Args:
+            key: the id of its API key.
 
         200 if the feedback counts for a canary, 202 if it is only in the metrics.
         """

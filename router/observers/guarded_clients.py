@@ -44,7 +44,11 @@ class GuardedClients:
         )
 
     def add(self, client: str) -> None:
-        """Adds a window. client: the id of the client's key; empty if unknown."""
+        """Adds a window.
+
+        Args:
+            client: the id of the client's key; empty if unknown.
+        """
         self._windows[client] += 1
 
     def add_failure(
@@ -56,7 +60,11 @@ class GuardedClients:
         share: float,
         incident: bool,
     ) -> None:
-        """Adds a failed window. before: the evidence with all keys before this failure."""
+        """Adds a failed window.
+
+        Args:
+            before: the evidence with all keys before this failure.
+        """
         for name, evidence in self._evidence_without.items():
             if not (canary and name == client):
                 self._evidence_without[name] = evidence.after(

@@ -129,7 +129,10 @@ class CanarySampleJudge(SideCalls):
     ) -> bool:
         """Returns whether the exposure is in the sample of its period, for the first time.
 
-        exposure: the sticky key. Both arms may have different shares, see `sampling_share_bps`.
+        Args:
+            exposure: the sticky key.
+
+        Both arms may have different shares, see `sampling_share_bps`.
         """
         rule = canary.unit_rule
         is_candidate = canary.is_candidate(arm)

@@ -69,8 +69,11 @@ class OutcomeIntake:
     ) -> Reply:
         """Enters a batch of spans. Answers with the number of spans that it could not use.
 
-        key: the id of the API key. One failed span makes its exposure a failure. At most
-        MOST_OUTCOMES exposures of a batch count.
+        Args:
+            key: the id of the API key.
+
+        One failed span makes its exposure a failure. At most MOST_OUTCOMES exposures of a batch
+        count.
         """
         try:
             spans = list(read_flag_spans(body, protobuf=protobuf))

@@ -437,7 +437,9 @@ def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[Left
 def next_target_name(left: Sequence[LeftTarget], answered: str | None) -> str | None:
     """Returns the first target of `left` that the request tried, else `answered`.
 
-    left: the targets after the row's target. answered: the target that answered, if any.
+    Args:
+        left: the targets after the row's target.
+        answered: the target that answered, if any.
     """
     return next(
         (target.target for target in left if target.failure not in LEFT_OUT.values()),

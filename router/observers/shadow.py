@@ -257,8 +257,10 @@ class ShadowMirror(SideCalls):
     ) -> None:
         """Asks the candidate, compares the pair, and notes counts, sums and costs.
 
-        pair: None if nothing is stored. is_first: whether this is the caller's first pair,
-        because a caller counts once as evidence.
+        Args:
+            pair: None if nothing is stored.
+            is_first: whether this is the caller's first pair, because a caller counts once as
+                evidence.
         """
         compiled_shadow = mirror.shadow
         candidate = INTERRUPTED
@@ -360,7 +362,8 @@ def mirror_obstacle(
 ) -> str:
     """Names the reason not to mirror a request to this target; empty without one.
 
-    incumbent: how the route's incumbent reads a last turn of the assistant.
+    Args:
+        incumbent: how the route's incumbent reads a last turn of the assistant.
     """
     if len(request.text) > max_bytes:
         return "too_large"
@@ -375,7 +378,11 @@ async def _drain(
     ms: float,
     max_bytes: int,
 ) -> SideAnswer:
-    """Reads the candidate's stream to its end. ms: the time to its first output."""
+    """Reads the candidate's stream to its end.
+
+    Args:
+        ms: the time to its first output.
+    """
     answer_copy = AnswerCopy(max_bytes)
     try:
         async with aclosing(stream.sent()) as pieces:
@@ -389,7 +396,11 @@ async def _drain(
 
 
 def _build_answer(answer: str | None, ms: float, usage: TokenUsage | None) -> SideAnswer:
-    """Builds the candidate's answer. answer: None if it was too large."""
+    """Builds the candidate's answer.
+
+    Args:
+        answer: None if it was too large.
+    """
     outcome = CandidateOutcome.TOO_LARGE if answer is None else CandidateOutcome.ANSWERED
     return SideAnswer(answer, ms, usage or NO_USAGE, outcome)
 

@@ -76,7 +76,8 @@ class ShadowPairs:
     ) -> EnteredPair | None:
         """Enters the pair of a request that may be stored; None if its caller has one.
 
-        longest_s: the candidate's time limit.
+        Args:
+            longest_s: the candidate's time limit.
         """
         # Another series is another look, with pairs of its own.
         subject = shadow.terms.series if shadow.terms else shadow.id
@@ -105,7 +106,11 @@ class ShadowPairs:
     def store(
         self, entered: EnteredPair, candidate: SideAnswer, cost_usd: float | None
     ) -> None:
-        """Sends the pair's answers. cost_usd: None if it is unknown."""
+        """Sends the pair's answers.
+
+        Args:
+            cost_usd: None if it is unknown.
+        """
         head = entered.head
         answer = replace(
             entered.pending,

@@ -66,7 +66,11 @@ class WorkerSpending:
         return self._meter is not None and not self._meter.find_obstacle(unpriced_target)
 
     def pay(self, price: Price | None, usage: TokenUsage | None) -> None:
-        """Adds a call's cost. usage: None if the call had no answer; it then costs nothing."""
+        """Adds a call's cost.
+
+        Args:
+            usage: None if the call had no answer; it then costs nothing.
+        """
         if self._meter is not None and usage is not None:
             self._meter.pay(None if price is None else price.answer_usd(*usage))
 
@@ -234,7 +238,11 @@ class SideCalls(RequestObserver):
         await asyncio.gather(*running, return_exceptions=True)
 
     def _run_in_task(self, work: Coroutine[Any, Any, None], subject: str) -> None:
-        """Runs a call in a task. subject: the call's rollout or shadow."""
+        """Runs a call in a task.
+
+        Args:
+            subject: the call's rollout or shadow.
+        """
         task = asyncio.ensure_future(work)
         self._running[task] = subject
         task.add_done_callback(self._handle_end)

@@ -92,8 +92,9 @@ class AnswerSignals:
     ) -> None:
         """Adds a piece of the call at `place`.
 
-        arguments: a piece of JSON text, or an object. call_id: the provider's id of the
-        call.
+        Args:
+            arguments: a piece of JSON text, or an object.
+            call_id: the provider's id of the call.
         """
         if not self.keeps:
             return
@@ -159,7 +160,9 @@ def read_schema(response_format: object) -> Mapping[str, object] | None:
     """Returns the schema that a request demands of its answer.
 
     Returns ANY if the request accepts any object, None if it demands no JSON.
-    response_format: the request's format in any of the protocols.
+
+    Args:
+        response_format: the request's format in any of the protocols.
     """
     kind = response_format.get("type") if isinstance(response_format, Mapping) else None
     if kind not in ("json_object", "json_schema") or not isinstance(response_format, Mapping):
@@ -176,7 +179,11 @@ def read_signals(
     choice: Mapping[str, object],
     part: str,
 ) -> None:
-    """Reads the signals of one choice of a chat. part: `message` or `delta`."""
+    """Reads the signals of one choice of a chat.
+
+    Args:
+        part: `message` or `delta`.
+    """
     index = choice.get("index")
     message = choice.get(part)
     if isinstance(message, dict):

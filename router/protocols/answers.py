@@ -100,13 +100,21 @@ class AnswerWriter(Protocol):
         """Writes a piece of the open block's text; of a call, a piece of its arguments."""
 
     def close(self, sealed: str = "") -> bytes:
-        """Closes the open block. sealed: the signed blocks of its thinking."""
+        """Closes the open block.
+
+        Args:
+            sealed: the signed blocks of its thinking.
+        """
 
     def end(self, end: AnswerEnd) -> bytes:
         """Writes the answer's last events."""
 
     def error(self, error: object) -> bytes:
-        """Writes an error event. error: as the provider sent it."""
+        """Writes an error event.
+
+        Args:
+            error: as the provider sent it.
+        """
 
 
 # Higher than any real count. The limit protects sums and database columns from overflow.
@@ -154,8 +162,10 @@ def read_usage_with_cache(
 ) -> TokenUsage:
     """Reads the counts of OpenAI's protocols.
 
-    details: splits the input tokens by their use of the cache.
-    tier: the answer's service tier; a value that is not text counts as no tier.
+    Args:
+        details: splits the input tokens by their use of the cache.
+        tier: the answer's service tier; a value that is not text counts as no tier.
+
     Cached and written tokens are at most the input tokens.
     """
     if isinstance(input_count, float):
@@ -311,8 +321,9 @@ def ending_failure(
 ) -> FailureClass | None:
     """Returns the failure that a finish reason means, if any.
 
-    has_output: the answer has output other than thinking.
-    silence: the route accepts empty answers.
+    Args:
+        has_output: the answer has output other than thinking.
+        silence: the route accepts empty answers.
     """
     ending = read_ending(reason)
     if ending is AnswerEnding.FAILED or (ending is AnswerEnding.UNKNOWN and not has_output):

@@ -94,23 +94,32 @@ _DIGIT: Final = re.compile(r"\d")
 def header_caller(headers: Sequence[Header]) -> bytes | None:
     """Returns the name of the caller in the headers; None without one.
 
-    headers: names in lower case. A person precedes a conversation. Among equal ranks, the
-    shortest header name precedes, so that all workers choose the same caller.
+    Args:
+        headers: names in lower case.
+
+    A person precedes a conversation. Among equal ranks, the shortest header name precedes, so
+    that all workers choose the same caller.
     """
     names = _header_names(headers)
     return min(names)[2].encode("latin-1") if names else None
 
 
 def header_person(headers: Sequence[Header]) -> bytes | None:
-    """Returns the name of the person in the headers; None without one. headers: see
-    `header_caller`.
+    """Returns the name of the person in the headers; None without one.
+
+    Args:
+        headers: see `header_caller`.
     """
     names = [name for name in _header_names(headers) if name[0] == _PERSON_RANK]
     return min(names)[2].encode("latin-1") if names else None
 
 
 def header_persons(headers: Sequence[Header]) -> Sequence[str]:
-    """Lists all names of persons in the headers. headers: see `header_caller`."""
+    """Lists all names of persons in the headers.
+
+    Args:
+        headers: see `header_caller`.
+    """
     return [name for rank, _, name in _header_names(headers) if rank == _PERSON_RANK]
 
 
@@ -128,7 +137,10 @@ def _header_names(headers: Sequence[Header]) -> list[tuple[int, int, str]]:
 def body_callers(fields: Mapping[str, object]) -> Sequence[str]:
     """Lists the callers that a body names, in a fixed order.
 
-    An entry has its kind before the name, such as `user:…`. fields: the body's top level.
+    An entry has its kind before the name, such as `user:…`.
+
+    Args:
+        fields: the body's top level.
     """
     fields_with_names = _BODY_FIELDS.intersection(fields)
     if not fields_with_names:
@@ -154,7 +166,11 @@ def body_callers(fields: Mapping[str, object]) -> Sequence[str]:
 
 
 def body_persons(fields: Mapping[str, object]) -> Sequence[object]:
-    """Lists the values, of any type, that a body gives for persons. fields: the top level."""
+    """Lists the values, of any type, that a body gives for persons.
+
+    Args:
+        fields: the top level.
+    """
     persons: list[object] = []
     for field, inner, kind in _PATHS:
         value = fields.get(field)
@@ -217,8 +233,9 @@ def conversation_opening(
 ) -> list[object]:
     """Returns the user's first message and the stable part of the system prompts before it.
 
-    rules: a system prompt outside `messages`.
-    skipped: how many user messages belong to a template.
+    Args:
+        rules: a system prompt outside `messages`.
+        skipped: how many user messages belong to a template.
     """
     if not isinstance(messages, list):
         return []

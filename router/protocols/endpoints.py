@@ -149,7 +149,9 @@ def _count_inputs(value: object) -> int | None:
 def _check_vector(vector: object, position: int) -> int:
     """Returns a vector's dimension. Raises UpstreamFailed for a value that is not finite.
 
-    vector: a list, or float32 numbers in base64. position: its index, for the error.
+    Args:
+        vector: a list, or float32 numbers in base64.
+        position: its index, for the error.
     """
     values: Sequence[float]
     if isinstance(vector, str):

@@ -133,7 +133,8 @@ def error_codes(error: Mapping[str, object]) -> set[str]:
 def refusal_row(error: Mapping[str, object], status: int) -> RefusalRow | None:
     """Returns the first row that fits an error; None without one.
 
-    error: the result of `error_object`.
+    Args:
+        error: the result of `error_object`.
     """
     codes = error_codes(error)
     message = str(error.get("message") or "")
@@ -148,7 +149,8 @@ def refusal_row(error: Mapping[str, object], status: int) -> RefusalRow | None:
 def find_refusal(status: int, body: bytes) -> Refusal:
     """Returns the class and the reach of a reply with an error status.
 
-    body: may be empty or not JSON.
+    Args:
+        body: may be empty or not JSON.
     """
     refusal = None
     if status in CLIENT_STATUSES or status in _ROW_STATUSES:
@@ -178,14 +180,19 @@ def _refusal_by_body(status: int, error: Mapping[str, object] | None) -> Refusal
 
 
 def classify_status(status: int, body: bytes) -> FailureClass:
-    """Returns the class of a reply with an error status. body: may be empty or not JSON."""
+    """Returns the class of a reply with an error status.
+
+    Args:
+        body: may be empty or not JSON.
+    """
     return find_refusal(status, body).failure
 
 
 def classify_error(error: object) -> FailureClass:
     """Returns the class of an error inside an answer of status 200.
 
-    error: an object or a text.
+    Args:
+        error: an object or a text.
     """
     return _refusal_in_answer(error).failure
 
@@ -217,8 +224,10 @@ def _refusal_in_answer(error: object) -> Refusal:
 def classify_reply(status: int, body: bytes) -> FailureClass | None:
     """Returns the class of a provider's whole reply; None for an answer without an error.
 
-    body: may be empty or not JSON if the status is an error. An answer that is not a JSON
-    object is malformed.
+    Args:
+        body: may be empty or not JSON if the status is an error.
+
+    An answer that is not a JSON object is malformed.
     """
     if status not in GOOD_STATUSES:
         return classify_status(status, body)
@@ -235,7 +244,11 @@ def refusal_failure(
     content_type: str,
     headers: Mapping[str, str] | None = None,
 ) -> UpstreamFailed:
-    """Builds the failure for an error reply. headers: names in lower case."""
+    """Builds the failure for an error reply.
+
+    Args:
+        headers: names in lower case.
+    """
     failure, reach = find_refusal(status, body)
     failed = UpstreamFailed(
         failure,

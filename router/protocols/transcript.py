@@ -42,9 +42,12 @@ def build_transcript(
 ) -> Json:
     """Returns `messages` and `answer`; `tools`, `tool_choice`, `response_format` if present.
 
-    endpoint: the value of an `Endpoint`, such as `chat`. request, answer: bodies, or the
-    answer's events as text. answer_endpoint: the endpoint of the answer's form, if a gateway
-    logged the answer in another form than the request.
+    Args:
+        endpoint: the value of an `Endpoint`, such as `chat`.
+        request: its body.
+        answer: its body, or its events as text.
+        answer_endpoint: the endpoint of the answer's form, if a gateway logged the answer in
+            another form than the request.
     """
     question = build_question(endpoint, request)
     return {

@@ -21,8 +21,10 @@ def encode_vectors(
 ) -> list[dict[str, Any]] | None:
     """Returns the vectors in another encoding; None if they have the right one.
 
-    vectors: an answer's `data`, checked and alike. encoding: the request's `encoding_format`.
-    Other encodings than base64 and numbers stay as the provider sent them.
+    Args:
+        vectors: an answer's `data`, checked and alike.
+        encoding: the request's `encoding_format`. Other encodings than base64 and numbers stay
+            as the provider sent them.
     """
     is_text = isinstance(vectors[0]["embedding"], str)
     if is_text and encoding in _FLOAT:

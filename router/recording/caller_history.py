@@ -93,8 +93,11 @@ class CallerHistory:
     ) -> CallerCounts:
         """Counts a batch of finished requests, and the windows that are complete now.
 
-        at: the time of the batch. As in a rollout, a first request does not count if its
-        outcome is no evidence of errors. Its window then counts only if another request fails.
+        Args:
+            at: the time of the batch.
+
+        As in a rollout, a first request does not count if its outcome is no evidence of errors.
+        Its window then counts only if another request fails.
         """
         if at.date() != self._day:
             self._day = at.date()

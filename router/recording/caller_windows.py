@@ -55,7 +55,11 @@ class CallerWindows:
         self._failure_times: dict[tuple[int, bool], list[float]] = {}
 
     def open(self, key_hash: int, exposure: LedgerExposure) -> None:
-        """Opens the window of a new exposure. key_hash: the hash of its key."""
+        """Opens the window of a new exposure.
+
+        Args:
+            key_hash: the hash of its key.
+        """
         if self._rule.has_windows and exposure.has_window:
             self._open.pop(key_hash, None)
             self._open[key_hash] = exposure
@@ -70,7 +74,9 @@ class CallerWindows:
     ) -> LaterTurn | None:
         """Admits a later request; None if no open window counts it.
 
-        now: monotonic seconds. at: seconds since 1970.
+        Args:
+            now: monotonic seconds.
+            at: seconds since 1970.
         """
         exposure = self._open.get(key_hash)
         if (
@@ -95,7 +101,11 @@ class CallerWindows:
         outcome: ExposureOutcome,
         at: float,
     ) -> None:
-        """Keeps a failure. at: the request's arrival, in seconds since 1970."""
+        """Keeps a failure.
+
+        Args:
+            at: the request's arrival, in seconds since 1970.
+        """
         if not (self._rule.has_windows and exposure.has_window):
             return
         if read(Guardrail.CALLER_ERRORS, outcome) is not Reading.BAD:
@@ -132,8 +142,10 @@ class CallerWindows:
     ) -> None:
         """Enters the failures of all routers.
 
-        sent: the number of `unsent` failures that the database has stored. now: the time of
-        the exchange. oldest_at: earlier failures are in no window.
+        Args:
+            sent: the number of `unsent` failures that the database has stored.
+            now: the time of the exchange.
+            oldest_at: earlier failures are in no window.
         """
         del self._unsent_failures[:sent]
         self.cursor = failures.cursor
@@ -154,8 +166,9 @@ class CallerWindows:
     ) -> WindowReading:
         """Reads a caller's window after its end.
 
-        ended_at: the time of an event that ended all windows. is_known: this router knows the
-        other routers' failures.
+        Args:
+            ended_at: the time of an event that ended all windows.
+            is_known: this router knows the other routers' failures.
         """
         has_failed = exposure.caller_failed
         if not has_failed and self._failure_times:
@@ -201,7 +214,8 @@ class FailureExchange:
     def exchange(self, due: Iterable[WindowsOfLedger]) -> None:
         """Exchanges failures. While the database is down, they wait.
 
-        due: the windows that have failures to write, or that have ended.
+        Args:
+            due: the windows that have failures to write, or that have ended.
         """
         for windows, oldest_at in sorted(
             due, key=lambda ledger_windows: ledger_windows.windows.rollout

@@ -76,7 +76,11 @@ class InternalErrors:
         route: CompiledRoute | None = None,
         arm: Arm | None = None,
     ) -> None:
-        """Counts and logs an internal error; raises nothing. arm: the assigned arm."""
+        """Counts and logs an internal error; raises nothing.
+
+        Args:
+            arm: the assigned arm.
+        """
         try:
             self._note(part, error, route, arm.value if arm else NO_ARM)
         except Exception as fault:

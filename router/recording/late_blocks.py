@@ -66,7 +66,12 @@ class LateBlocks:
         of: ObservationBlock,
         now: float,
     ) -> None:
-        """Keeps a sent block. exposures: the exposures that count. of: the block as sent."""
+        """Keeps a sent block.
+
+        Args:
+            exposures: the exposures that count.
+            of: the block as sent.
+        """
         if not exposures:
             return
         closed_s = now if block.closed_s is None else block.closed_s
@@ -112,8 +117,10 @@ class LateBlocks:
     def take(self, now: float, *, hears: bool, final: bool = False) -> list[ObservationBlock]:
         """Returns the blocks of known late outcomes, without their numbers.
 
-        hears: users give feedback. final: at the process's end, the windows end, and later
-        feedback is lost in both arms alike.
+        Args:
+            hears: users give feedback.
+            final: at the process's end, the windows end, and later feedback is lost in both
+                arms alike.
         """
         blocks = []
         for guardrail, parts in self._parts.items():
@@ -136,7 +143,11 @@ class LateBlocks:
         return self._windows.exchanged_s >= known_s or now >= known_s + self._rule.missing_s
 
     def _read_windows(self, part: LatePart, read_s: float) -> ObservationBlock:
-        """Reads the windows of a block. read_s: an exchange since then is complete."""
+        """Reads the windows of a block.
+
+        Args:
+            read_s: an exchange since then is complete.
+        """
         is_known = not self._rule.keeps_ledger or self._windows.exchanged_s >= read_s
         readings = []
         for exposure in part.units:

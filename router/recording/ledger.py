@@ -107,7 +107,10 @@ class Ledger:
     ) -> LedgerExposure | LaterTurn | None:
         """Admits a key's first request, or a later one in its window; None without a score.
 
-        now: monotonic seconds. at: wall time. client: the id of the client's key.
+        Args:
+            now: monotonic seconds.
+            at: wall time.
+            client: the id of the client's key.
         """
         self._prepare(weight_bps, now, at)
         # hash() is salted per process, and this memory ends with the process.
@@ -151,8 +154,11 @@ class Ledger:
     ) -> None:
         """Counts a request without an exposure, of either arm, in the open block.
 
-        key: see `ObservationBlock.uncounted`. The ledger does not claim the caller's sticky
-        key, so the caller can count later. now: monotonic seconds. at: wall time.
+        Args:
+            key: see `ObservationBlock.uncounted`. The ledger does not claim the caller's sticky
+                key, so the caller can count later.
+            now: monotonic seconds.
+            at: wall time.
         """
         self._prepare(weight_bps, now, at)
         self._find_or_open_block(weight_bps, now, at).note_uncounted(key, canary=canary)
@@ -205,7 +211,9 @@ class Ledger:
     ) -> None:
         """Ends an exposure with its outcome. A second outcome changes nothing.
 
-        served: the model that the answer names. now: monotonic seconds.
+        Args:
+            served: the model that the answer names.
+            now: monotonic seconds.
         """
         if isinstance(exposure, LaterTurn):
             self._windows.finish(exposure, outcome)
@@ -263,7 +271,11 @@ class Ledger:
         *,
         final: bool = False,
     ) -> list[OpenBlock]:
-        """Returns closed blocks with unclaimed keys, oldest first. final: closes all blocks."""
+        """Returns closed blocks with unclaimed keys, oldest first.
+
+        Args:
+            final: closes all blocks.
+        """
         if not self._rule.keeps_ledger:
             return []
         if final:
@@ -286,14 +298,19 @@ class Ledger:
     def enter_histories(self, block: OpenBlock, histories: Sequence[KeyHistory]) -> None:
         """Enters the database's answer to a claim.
 
-        histories: one for each exposure, in the block's order.
+        Args:
+            histories: one for each exposure, in the block's order.
         """
         for exposure, history in zip(block.units, histories, strict=True):
             exposure.history = history
         block.claimed = True
 
     def tick(self, now: float, at: datetime) -> list[ObservationBlock]:
-        """Returns blocks that are complete or have overdue outcomes. now: monotonic seconds."""
+        """Returns blocks that are complete or have overdue outcomes.
+
+        Args:
+            now: monotonic seconds.
+        """
         self._close_aged(now, at)
         self._windows.forget_ended(now)
         blocks = self._take_complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S, now)
@@ -316,7 +333,8 @@ class Ledger:
     def due_windows(self, now: float, at: datetime, *, final: bool) -> WindowsOfLedger | None:
         """Returns the windows if they have failures to write or wait for others' failures.
 
-        final: at the process's end, all windows wait.
+        Args:
+            final: at the process's end, all windows wait.
         """
         if not (self._rule.has_windows and self._rule.keeps_ledger):
             return None
@@ -364,8 +382,10 @@ class Ledger:
     ) -> list[ObservationBlock]:
         """Returns complete blocks in order. Blocks after a waiting block wait, too.
 
-        overdue_s, judged_s: a block that closed before these times waits no longer for its
-        outcomes or verdicts. In monotonic seconds.
+        Args:
+            overdue_s: a block that closed before this time, in monotonic seconds, waits no
+                longer for its outcomes.
+            judged_s: the same time for its verdicts.
         """
         blocks: list[ObservationBlock] = []
         while self._closed_blocks:
@@ -436,7 +456,8 @@ class KeyClaims:
     def ask(self, ledgers: Iterable[Ledger], *, final: bool) -> None:
         """Claims the keys of closed blocks. While the database is down, the claims wait.
 
-        final: closes all blocks first, at the process's end.
+        Args:
+            final: closes all blocks first, at the process's end.
         """
         claims = self._list_due_claims(ledgers, final=final)
         refused = set[str]()

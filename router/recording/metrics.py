@@ -128,7 +128,11 @@ class RouterMetrics:
         return histogram
 
     def attempt(self, target: str, failure: FailureClass | None) -> None:
-        """Counts an attempt at a target. failure: None for an answer."""
+        """Counts an attempt at a target.
+
+        Args:
+            failure: None for an answer.
+        """
         target_and_failure = target, failure
         self._attempt_counts[target_and_failure] = (
             self._attempt_counts.get(target_and_failure, 0) + 1
@@ -319,7 +323,11 @@ class MetricTotals(Collector):
         self._values: dict[str, dict[tuple[str, _Labels], float]] = {}
 
     def add(self, families: Iterable[Sequence[Any]], *, worker: str | None = None) -> None:
-        """Adds a process's values. worker: the label of its gauges; None for the parent."""
+        """Adds a process's values.
+
+        Args:
+            worker: the label of its gauges; None for the parent.
+        """
         for name, kind, meaning, samples in families:
             self._descriptions.setdefault(name, (kind, meaning))
             values = self._values.setdefault(name, {})

@@ -122,7 +122,9 @@ class RankPool:
     ) -> RankedExposures:
         """Returns the exposures to rank now.
 
-        part: the period and the weight of the exposures. share: the canary's share.
+        Args:
+            part: the period and the weight of the exposures.
+            share: the canary's share.
         """
         if part != self._current_part:
             self._current_part = part
@@ -160,8 +162,10 @@ def summarize_block(
 ) -> BlockFindings:
     """Summarizes a complete block.
 
-    exposures: in the order of admission. rule: with a tolerated ratio for each live guardrail.
-    ranked: the exposures to rank now.
+    Args:
+        exposures: in the order of admission.
+        rule: with a tolerated ratio for each live guardrail.
+        ranked: the exposures to rank now.
     """
     counts: dict[Guardrail, FailureTally] = {}
     bets: dict[Guardrail, tuple[float, ...]] = {}
@@ -369,7 +373,12 @@ class ObservationBuilder:
         self._repeated = RepeatedTexts()
 
     def build(self, block: OpenBlock, exposures: Sequence[LedgerExposure]) -> ObservationBlock:
-        """Builds the next row. block: the closed block. exposures: those of it that count."""
+        """Builds the next row.
+
+        Args:
+            block: the closed block.
+            exposures: those of it that count.
+        """
         self._sequence += 1
         # Only earlier blocks determine the limits, so that an exposure does not influence its
         # own.

@@ -221,7 +221,9 @@ class Recording:
     ) -> Ticket | None:
         """Admits a request. Returns None for a request without a score.
 
-        traits: flags of `RequestTraits`. client: the id of the client's key.
+        Args:
+            traits: flags of `RequestTraits`.
+            client: the id of the client's key.
         """
         raise NotImplementedError
 
@@ -233,7 +235,8 @@ class Recording:
     ) -> None:
         """Counts a request of a rollout without an exposure.
 
-        key: the reason, a key of `ObservationBlock.uncounted`.
+        Args:
+            key: the reason, a key of `ObservationBlock.uncounted`.
         """
         raise NotImplementedError
 
@@ -246,8 +249,10 @@ class Recording:
     ) -> None:
         """Records a finished request, and ends its exposure.
 
-        ticket: None without a score. sample: the values for its guardrails. outcome: the
-        default marks a fault of the router, so the exposure is not measured.
+        Args:
+            ticket: None without a score.
+            sample: the values for its guardrails.
+            outcome: the default marks a fault of the router, so the exposure is not measured.
         """
         raise NotImplementedError
 
@@ -292,7 +297,11 @@ class Recording:
         judged: JudgeOutcome,
         cost_usd: float,
     ) -> None:
-        """Enters the judgement of a sampled request. ticket: None if only the cost counts."""
+        """Enters the judgement of a sampled request.
+
+        Args:
+            ticket: None if only the cost counts.
+        """
         raise NotImplementedError
 
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:  # noqa: ARG002 - the default

@@ -128,7 +128,9 @@ class Recorder(Recording):
     ) -> ScoredExposure | None:
         """Admits a request. Returns None for a request without a score.
 
-        key: the sticky key, or its hash. client: the id of the client's key.
+        Args:
+            key: the sticky key, or its hash.
+            client: the id of the client's key.
         """
         now = self._clock.monotonic()
         at = self._clock.now()
@@ -176,7 +178,11 @@ class Recorder(Recording):
         canary: bool,
         weight_bps: int,
     ) -> None:
-        """Counts a request of a rollout without an exposure. key: the reason."""
+        """Counts a request of a rollout without an exposure.
+
+        Args:
+            key: the reason.
+        """
         now = self._clock.monotonic()
         at = self._clock.now()
         with self._lock:
@@ -219,7 +225,11 @@ class Recorder(Recording):
         sample: GuardrailSample | None = None,
         served: str = "",
     ) -> None:
-        """Ends an exposure. served: the model that the answer names."""
+        """Ends an exposure.
+
+        Args:
+            served: the model that the answer names.
+        """
         if isinstance(ticket, ScoredExposure):
             now = self._clock.monotonic()
             with self._lock:
@@ -356,7 +366,10 @@ class Recorder(Recording):
                 log.exception("a flush failed; recording continues")
 
     def _take_batch(self, *, final: bool) -> Batch:
-        """Takes all complete blocks and sums as one batch. final: closes open blocks, too.
+        """Takes all complete blocks and sums as one batch.
+
+        Args:
+            final: closes open blocks, too.
 
         Drops an empty ledger of an ended rollout.
         """

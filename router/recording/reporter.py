@@ -339,7 +339,9 @@ class Reporter(Recording):
     def report(self, *, final: bool = False, counts: bool = False) -> bool:
         """Sends new records unless the parent is far behind. Returns whether nothing was new.
 
-        final: sends everything, at the worker's end. counts: also sends the metrics.
+        Args:
+            final: sends everything, at the worker's end.
+            counts: also sends the metrics.
         """
         unsent_bytes = self._transport.get_write_buffer_size() if self._transport else 0
         if not final and unsent_bytes > MAX_UNSENT_BYTES:

@@ -213,7 +213,11 @@ class OpenBlock:
         self.uncounted: dict[str, list[int]] = {}
 
     def note_uncounted(self, key: str, *, canary: bool) -> None:
-        """Counts a request without an exposure. key: see `ObservationBlock.uncounted`."""
+        """Counts a request without an exposure.
+
+        Args:
+            key: see `ObservationBlock.uncounted`.
+        """
         count = self.uncounted.setdefault(key, [0, 0])
         count[0] += 1
         count[1] += canary

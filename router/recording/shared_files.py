@@ -54,7 +54,11 @@ class GuardFiles:
         self._memory: dict[str, Mapping[str, Any]] = {}
 
     def claim(self, rollout: str, workers: int) -> GuardTurn:
-        """Takes the next turn of a rollout's guard. workers: the router's current number."""
+        """Takes the next turn of a rollout's guard.
+
+        Args:
+            workers: the router's current number.
+        """
         with self._lock_folder():
             document = self._read(rollout)
             turn = int(document.get("turns", 0))

@@ -99,7 +99,9 @@ def minute_rows(
 ) -> list[TrafficMinute]:
     """Adds up requests into rows of one minute.
 
-    at: a time in that minute, aware. history: the process's callers, if it counts them.
+    Args:
+        at: a time in that minute, aware.
+        history: the process's callers, if it counts them.
     """
     minute = at.replace(second=0, microsecond=0)
     by_place: dict[tuple[str, str, str, int], list[CompletedRequest]] = {}
@@ -146,7 +148,11 @@ def spend_rows(
     at: datetime,
     worker: str,
 ) -> list[KeySpend]:
-    """Adds up requests into the keys' spending on one day. at: a time on that day, aware."""
+    """Adds up requests into the keys' spending on one day.
+
+    Args:
+        at: a time on that day, aware.
+    """
     day = at.date()
     by_key: dict[tuple[str, bool], list[CompletedRequest]] = {}
     for request in ended:
@@ -345,7 +351,11 @@ class ServedNames:
         self._noted: dict[str, dict[str, float]] = {}
 
     def note(self, target: str, model: str) -> None:
-        """Notes the model that an answer names. target: the target's id."""
+        """Notes the model that an answer names.
+
+        Args:
+            target: the target's id.
+        """
         now = self._clock.monotonic()
         names = self._noted.get(target)
         at = names.get(model[:LONGEST_NAME]) if names is not None else None
@@ -398,7 +408,11 @@ class RouteKeys:
         self._counts: Counter[str] = Counter()
 
     def add(self, keys: Iterable[str], openings: Iterable[str] = ()) -> None:
-        """Counts the keys of new requests. openings: names of applications' conversations."""
+        """Counts the keys of new requests.
+
+        Args:
+            openings: names of applications' conversations.
+        """
         new_counts = Counter(keys)
         self._requests += new_counts.total()
         new_counts.update(openings)

@@ -64,7 +64,11 @@ class WorkerAggregator:
         self._aborted: dict[str, LocalAbort] = {}
 
     def open(self, slot: int) -> "WorkerReports":
-        """Returns the reports of a new worker. slot: its number among the router's workers."""
+        """Returns the reports of a new worker.
+
+        Args:
+            slot: its number among the router's workers.
+        """
         reports = WorkerReports(self, slot)
         self._reports.append(reports)
         return reports

@@ -37,10 +37,12 @@ def bound_usage(
 ) -> BoundedUsage | None:
     """Returns a lower bound of the tokens, where a count is missing; None without a bound.
 
-    usage: the provider's counts so far. An error is no answer, and without an attempt no
-    provider read the prompt: neither has a bound. A prompt's bound is an estimate from its
-    length (`estimate_prompt`), an answer's is one token for each event of a stream, or for four
-    characters.
+    Args:
+        usage: the provider's counts so far.
+
+    An error is no answer, and without an attempt no provider read the prompt: neither has a
+    bound. A prompt's bound is an estimate from its length (`estimate_prompt`), an answer's is
+    one token for each event of a stream, or for four characters.
     """
     progress = response.progress
     result = progress.result

@@ -289,8 +289,9 @@ class TimeLimits:
     ) -> None:
         """Notes a wait for the first output, so that the limit adapts.
 
-        at: when the output came, on the event loop's clock; None if the router's limit ended
-        the wait, so that its whole length is unknown.
+        Args:
+            at: when the output came, on the event loop's clock; None if the router's limit
+                ended the wait, so that its whole length is unknown.
         """
         limit = STREAMED if job.request.stream else read_output_limit(job.request)
         if attempt.check and at is not None:

@@ -34,7 +34,8 @@ _LONGEST_TEXT: Final = 24
 def read_patience_s(headers: Iterable[tuple[bytes, bytes]]) -> float:
     """Returns the shortest time in seconds that the headers name; infinite without one.
 
-    headers: names in lower case.
+    Args:
+        headers: names in lower case.
     """
     shortest_s = math.inf
     for name, value in headers:

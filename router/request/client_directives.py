@@ -43,8 +43,10 @@ def digest_opening(opening: list[object]) -> str:
     """Returns the hexadecimal digest (16 bytes) of a conversation's opening, for a sticky
     key.
 
-    opening: parsed JSON, see `caller_names.conversation_opening`. The digest depends on the
-    value alone, so that all workers agree.
+    Args:
+        opening: parsed JSON, see `caller_names.conversation_opening`.
+
+    The digest depends on the value alone, so that all workers agree.
     """
     # Not JSON, which takes ten times as long for a picture in the first message.
     encoded = marshal.dumps(opening, _MARSHAL_FORMAT)
@@ -109,8 +111,11 @@ def find_override(
 ) -> str | None:
     """Returns the predicate of the override that answers a request; None without one.
 
-    A kind precedes the other predicates. predicates: the result of `table.list_predicates`.
-    declared: the kind in the client's header; without it, the content decides.
+    A kind precedes the other predicates.
+
+    Args:
+        predicates: the result of `table.list_predicates`.
+        declared: the kind in the client's header; without it, the content decides.
     """
     detected = detect_kinds(request) if declared is None else ()
     kind = choose_kind(overrides, declared, detected)
@@ -235,8 +240,11 @@ def read_claims(
 ) -> CallerClaims:
     """Returns what a request says about its caller, for a canary's audience.
 
-    sticky: the caller's name in a header, or a flag's targeting key. key_name: of the client's
-    key. All lines of a header count, each also as the parts of a list, because a proxy may join
+    Args:
+        sticky: the caller's name in a header, or a flag's targeting key.
+        key_name: of the client's key.
+
+    All lines of a header count, each also as the parts of a list, because a proxy may join
     lines. The body's field is read as its client sent it.
     """
     headers: Sequence[Header] = scope["headers"]
@@ -342,9 +350,11 @@ def _read_timeout_s(value: bytes | None) -> float | Reply:
 def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Header, ...]:
     """Chooses headers for the provider. The default replaces an invalid value.
 
-    defaults: the headers that the endpoint's dialect passes up, with their default values.
-    An empty default drops the header if the client sends none. A value is valid if it is
-    printable ASCII.
+    Args:
+        defaults: the headers that the endpoint's dialect passes up, with their default values.
+            An empty default drops the header if the client sends none.
+
+    A value is valid if it is printable ASCII.
     """
     candidates = (
         (name, _join_header(scope, name), default) for name, default in defaults.items()

@@ -298,7 +298,10 @@ class Dispatcher:
         """Returns the next attempt at a slowed target, as a probe; None without a turn.
 
         Waits for the turn if no later target is ready, or the request has just waited as the
-        provider asked. waited_s: how long it has waited.
+        provider asked.
+
+        Args:
+            waited_s: how long it has waited.
         """
         size = request_size(job.request)
         try:
@@ -599,7 +602,10 @@ class Dispatcher:
     ) -> None:
         """Notes that the caller left during an attempt; None if no attempt was under way.
 
-        An attempt that had a byte does not count. at: on the event loop's clock.
+        An attempt that had a byte does not count.
+
+        Args:
+            at: on the event loop's clock.
         """
         if attempt is not None and attempt.silent_since is not None:
             self._record(job, self._leaves.note, job, attempt, attempt.silent_since, at)

@@ -38,8 +38,11 @@ from router.snapshot.compiled import CompiledRoute
 def are_calls_valid(calls: Iterable[tuple[str, object]], offered: Mapping[str, object]) -> bool:
     """Returns whether each call names an offered tool and fits its schema.
 
-    calls: name and arguments, as JSON text or parsed. offered: schemas by tool; None
-    accepts any text. An empty list of calls is valid.
+    Args:
+        calls: name and arguments, as JSON text or parsed.
+        offered: schemas by tool; None accepts any text.
+
+    An empty list of calls is valid.
     """
     for name, raw_arguments in calls:
         if name not in offered:
@@ -254,8 +257,10 @@ class RouteGuardrails(NamedTuple):
         return cls(_SERVED_PRICED if is_priced else _SERVED, heard, kept, has_caches)
 
     def probe(self, request: ClientRequest, *, is_judged: bool = False) -> GuardrailProbe:
-        """Returns the probe of one request. is_judged: the request is in the judge's
-        sample.
+        """Returns the probe of one request.
+
+        Args:
+            is_judged: the request is in the judge's sample.
         """
         traits = self.traits
         if request.endpoint is not _EMBEDDINGS:

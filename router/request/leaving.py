@@ -81,7 +81,8 @@ class CallerLeaves:
     def move_on(self, target: str, now: float, *, only_slow: bool = False) -> None:
         """Ends the waits of requests that have no output yet and have a next target.
 
-        only_slow: only the waits that have lasted longer than most answers take.
+        Args:
+            only_slow: only the waits that have lasted longer than most answers take.
         """
         for limit, (job, attempt, head, began) in self.waiting.items():
             is_silent = head is None or head.at is None

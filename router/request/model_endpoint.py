@@ -261,8 +261,9 @@ class ModelEndpoint:
     ) -> Assignment:
         """Assigns key, arm, plan and rollout. A fault of the router assigns the incumbent.
 
-        sticky: the caller's name in a header; None without one.
-        request_id: the sticky key of a request without any other key.
+        Args:
+            sticky: the caller's name in a header; None without one.
+            request_id: the sticky key of a request without any other key.
 
         The rollout is None if the request is no evidence. Reasons are an opt-out, a
         conversation that began before the canary, a switch, and a keep-warm share. A pause or
@@ -376,9 +377,11 @@ class ModelEndpoint:
     ) -> None:
         """Counts a request that becomes no exposure. Raises nothing.
 
-        job: None for a flag, whose answer the router does not see. If the candidate cannot
-        take it, counts each caller once a day, as exposures do. So one caller in a loop cannot
-        hold a canary.
+        Args:
+            job: None for a flag, whose answer the router does not see.
+
+        If the candidate cannot take it, counts each caller once a day, as exposures do. So one
+        caller in a loop cannot hold a canary.
         """
         try:
             if reason == UncountedReason.UNSUPPORTED:
@@ -442,7 +445,9 @@ class ModelEndpoint:
         """Reserves the key's rate and budget; returns the refusal if a limit is reached.
 
         Returns None if checking the limits failed: then the router serves the request.
-        request: None for a request that has no route or no valid body.
+
+        Args:
+            request: None for a request that has no route or no valid body.
         """
         try:
             return self._admission.admit(key, limits, request, size)
@@ -566,7 +571,8 @@ class ModelEndpoint:
     ) -> CompiledRoute:
         """Returns the route that answers for such requests; the route itself without one.
 
-        declared: the kind in the client's header. Without it, the content is examined.
+        Args:
+            declared: the kind in the client's header. Without it, the content is examined.
         """
 
         def find_header(name: str) -> str | None:

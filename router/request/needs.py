@@ -56,7 +56,8 @@ def detect_needs(
 ) -> Needs:
     """Returns the abilities and the context window that a request needs of its target.
 
-    incumbent: how the route's incumbent reads a last turn of the assistant.
+    Args:
+        incumbent: how the route's incumbent reads a last turn of the assistant.
 
     Counts the tokens of the text, at four bytes each; for embeddings, of the longest text.
     Pictures, sound and files count no tokens. The count is an estimate: the planner does
@@ -234,7 +235,9 @@ def remove_fields(
 
     Fields that the target's own configuration sets stay: its operator chose them. Also
     removes a feature's parts in other places, such as cache marks inside messages.
-    body: JSON of an object.
+
+    Args:
+        body: JSON of an object.
     """
     target_fields = {*target.parameters, *target.request_patch.parameters}
     fields: dict[str, Any] = json.loads(body)
@@ -325,9 +328,10 @@ def build_degradation_header(
 ) -> tuple[Header, ...]:
     """Names the parts that the request lost; empty if it lost nothing.
 
-    upstream: the target that answers; None if no target answered.
-    dropped: further fields that a translation removed. Only names that a header can hold
-    are shown, at most MOST_FIELDS.
+    Args:
+        upstream: the target that answers; None if no target answered.
+        dropped: further fields that a translation removed. Only names that a header can hold
+            are shown, at most MOST_FIELDS.
     """
     names: list[str] = []
     if is_serializing_tools(plan, request):

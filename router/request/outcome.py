@@ -259,7 +259,11 @@ def _check_answer(response: RoutedResponse) -> ExposureOutcome | None:
 
 
 def time_answer(progress: RequestProgress, elapsed_s: float) -> ExposureOutcome:
-    """Returns an answer with the times of its output. elapsed_s: since the request came."""
+    """Returns an answer with the times of its output.
+
+    Args:
+        elapsed_s: since the request came.
+    """
     stream = progress.result
     if not isinstance(stream, CommittedStream):
         return ExposureOutcome(_ANSWERED, None, "", 0.0, True, elapsed_s)  # noqa: FBT003 - sent

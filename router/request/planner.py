@@ -76,8 +76,10 @@ class Handovers:
     ) -> HandedOver:
         """Assigns an arm for the time after a step; later the drawn arm counts.
 
-        key: the sticky key. drawn: the arm that the key draws.
-        template: how many of the user's first messages belong to a shared template.
+        Args:
+            key: the sticky key.
+            drawn: the arm that the key draws.
+            template: how many of the user's first messages belong to a shared template.
 
         During a handover, a running conversation counts only if it began at this step, in both
         arms alike. If only one arm left conversations out, the arms' shares would differ, and
@@ -113,7 +115,10 @@ def is_under_way(request: ClientRequest, template: int = 0) -> bool:
     """Returns whether an answer follows the user's first message.
 
     The last turn may be an answer that the model is to continue. A response that refers to
-    stored turns is always under way. template: as for `Handovers.place`.
+    stored turns is always under way.
+
+    Args:
+        template: as for `Handovers.place`.
     """
     if request.endpoint is _RESPONSES:
         if request.value("previous_response_id") or request.value("conversation"):
@@ -181,8 +186,11 @@ class Planner:
     ) -> tuple[Arm, RoutePlan, bool]:
         """Returns the arm, the plan, and whether the request may count as evidence.
 
-        key, template: as for `Handovers.place`. A small share of the keys keeps fallbacks
-        warm; embeddings never do.
+        Args:
+            key: as for `Handovers.place`.
+            template: as for `Handovers.place`.
+
+        A small share of the keys keeps fallbacks warm; embeddings never do.
         """
         if route.warmed and request.endpoint is not _EMBEDDINGS:
             plan = self._plan_keep_warm(route, request, key)
@@ -212,10 +220,13 @@ class Planner:
     ) -> tuple[Arm, RoutePlan] | None:
         """Returns arm and plan of a caller that the audience names; None for all others.
 
-        claims: of the request. key: the sticky key. The rule decides before the keep-warm
-        share, so that a caller in `never` gets no fallback without need. At the beginning of a
-        step, a running conversation of a caller that the step puts first stays with the
-        incumbent.
+        Args:
+            claims: of the request.
+            key: the sticky key.
+
+        The rule decides before the keep-warm share, so that a caller in `never` gets no
+        fallback without need. At the beginning of a step, a running conversation of a caller
+        that the step puts first stays with the incumbent.
         """
         arm, rule, _ = place_caller(route.route, claims, key)
         canary = route.route.canary
@@ -256,8 +267,10 @@ class Planner:
     ) -> RoutePlan | None:
         """Plans a target before the incumbent; None if it cannot answer now.
 
-        target: the id of a fallback of the route. A kill switch in effect takes precedence:
-        None.
+        Args:
+            target: the id of a fallback of the route.
+
+        A kill switch in effect takes precedence: None.
         """
         if target not in route.route.fallbacks:
             return None

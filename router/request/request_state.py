@@ -115,9 +115,10 @@ def read_answer(
 ) -> UpstreamAnswer:
     """Reads a reply's body. Raises UpstreamFailed if it is not an answer of the protocol.
 
-    json_name: the model's name for the client, as JSON; None to keep the provider's.
-    request_body: the client's. The ids of the answer's tool calls must differ from its ids.
-    silence: whether the route accepts an answer without content.
+    Args:
+        json_name: the model's name for the client, as JSON; None to keep the provider's.
+        request_body: the client's. The ids of the answer's tool calls must differ from its ids.
+        silence: whether the route accepts an answer without content.
 
     Only the model's name, faulty ids and an answer in several choices change; every other
     byte stays as the provider sent it.
@@ -232,8 +233,10 @@ class AnswerCopy:
     def whole(self, result: object) -> str | None:
         """Returns the whole answer, as JSON or as events; None if it was too large.
 
-        result: the request's result. A plain answer is copied only here, a stream's pieces
-        by `add`.
+        Args:
+            result: the request's result.
+
+        A plain answer is copied only here, a stream's pieces by `add`.
         """
         if isinstance(result, UpstreamAnswer):
             self.add(result.body)

@@ -54,8 +54,10 @@ class AttemptSettlement:
     def settle(self, attempt: Attempt, outcome: FailureClass | None) -> None:
         """Records the end of an attempt. A stream's attempt ends with the stream.
 
-        outcome: the failure; None for an answer. The circuit breaker counts a failure as
-        CANCELLED, which is neutral, in these cases:
+        Args:
+            outcome: the failure; None for an answer.
+
+        The circuit breaker counts a failure as CANCELLED, which is neutral, in these cases:
         - the provider may accept another key;
         - one caller's request may have caused it, and too few callers got the same failure;
         - the target fails for one caller, and works for the other callers;
@@ -233,7 +235,9 @@ class AttemptSettlement:
         slowed target. A target with several keys is slow only until its first key is usable
         again.
 
-        now: with a time zone, to read an HTTP date. size: the request's size.
+        Args:
+            now: with a time zone, to read an HTTP date.
+            size: the request's size.
         """
         requested_s = retry_after_s(failure.headers, now) if failure.headers else None
         attempt.retry_after_s = requested_s

@@ -203,9 +203,11 @@ class CommittedStream:
         """Reads the whole stream, up to MOST_HELD_BYTES. A route asks for this by `commit:
         whole`.
 
-        until: the end of the target's time, on the event loop's clock. Raises
-        UpstreamFailed if the stream breaks off; it then does not call `on_end`, and another
-        target may answer.
+        Args:
+            until: the end of the target's time, on the event loop's clock.
+
+        Raises UpstreamFailed if the stream breaks off; it then does not call `on_end`, and
+        another target may answer.
         """
         deadline = self._deadline
         self._deadline = min(until, self._deadline)

@@ -179,9 +179,11 @@ class UpstreamCalls:
         """Makes an attempt. Raises UpstreamFailed, without our credentials in its body and
         detail.
 
-        on_end: called once with the outcome of a returned stream, at its close. The caller
-        settles all other ends.
-        on_head: called when a good answer begins.
+        Args:
+            on_end: called once with the outcome of a returned stream, at its close.
+            on_head: called when a good answer begins.
+
+        The caller settles all other ends.
 
         A status outside 200–299 is a failure. So is a good status with a body that does not
         follow the protocol. Cancelling the call closes the reply.

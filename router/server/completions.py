@@ -92,8 +92,10 @@ class CompletionBody:
         self._rest = b""
 
     def feed(self, data: bytes, *, more: bool) -> bytes:
-        """Takes a piece of the answer; returns the bytes to send for it. more: False for
-        the last piece.
+        """Takes a piece of the answer; returns the bytes to send for it.
+
+        Args:
+            more: False for the last piece.
         """
         self._rest += data
         if not self._events:

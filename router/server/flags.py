@@ -143,8 +143,10 @@ class FlagEvaluation:
     ) -> dict[str, object]:
         """Returns the flag's value, the model of the first target of the caller's plan.
 
-        exposed: whether this evaluation counts in the canary's statistics. Raises
-        FlagFault.
+        Args:
+            exposed: whether this evaluation counts in the canary's statistics.
+
+        Raises FlagFault.
         """
         canary = route.route.canary
         if canary is not None and not targeting_key:

@@ -209,7 +209,11 @@ class KeptResponses:
         route: Route,
         members: Mapping[str, object],
     ) -> Sequence[HistoryItem] | Reply:
-        """Returns a request's whole history, or the refusal. members: the request's."""
+        """Returns a request's whole history, or the refusal.
+
+        Args:
+            members: the request's.
+        """
         references = list_references(members)
         # The limit of requests comes later, and a refused reference never reaches it.
         refusal = references and self._admission.admit_aside(
@@ -255,7 +259,10 @@ class KeptResponses:
     ) -> Sequence[HistoryItem]:
         """Returns a request's whole history. Raises NotKept, HistoryTooLong, StoreUnavailable.
 
-        members: the request's. Reads the database only for references.
+        Args:
+            members: the request's.
+
+        Reads the database only for references.
         """
         # No database takes a NUL or a lone surrogate in an id, and no answer has such an id.
         ids = [id_ for id_ in references if id_.isprintable()]

@@ -41,8 +41,9 @@ class KnownHead(NamedTuple):
     ) -> Self | None:
         """Keeps a head; None for a head that must be parsed each time.
 
-        data: the bytes that begin with the request.
-        body_bytes: how many bytes of the body the parser found in data.
+        Args:
+            data: the bytes that begin with the request.
+            body_bytes: how many bytes of the body the parser found in data.
         """
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         names = [name for name, _ in headers]

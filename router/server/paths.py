@@ -83,7 +83,11 @@ def refuse_unknown_path(method: str, path: str) -> Reply:
 
 
 def refuse_method(method: str) -> Reply:
-    """Refuses a method. method: the allowed one, or several with commas."""
+    """Refuses a method.
+
+    Args:
+        method: the allowed one, or several with commas.
+    """
     allow = (b"allow", method.encode())
     return error_reply(
         405,
@@ -149,8 +153,10 @@ class CrossOrigins:
         return origin if is_listed else None
 
     def answer_preflight(self, scope: Scope, methods: str) -> Reply:
-        """Answers a page's question before its request. methods: the path's allowed
-        methods.
+        """Answers a page's question before its request.
+
+        Args:
+            methods: the path's allowed methods.
         """
         requested = header(scope, b"access-control-request-headers")
         origin = header(scope, b"origin")

@@ -171,7 +171,12 @@ def server(
     shutdown_delay_s: float = 0.0,
     on_stop: Callable[[], None] | None = None,
 ) -> WorkerServer:
-    """Builds a server. drain_s: how long a shutdown waits. on_stop: called as it begins."""
+    """Builds a server.
+
+    Args:
+        drain_s: how long a shutdown waits.
+        on_stop: called as it begins.
+    """
     config = uvicorn.Config(
         app,
         interface="asgi3",
@@ -199,7 +204,10 @@ def server(
 def serve(worker_server: WorkerServer, sockets: list[socket.socket] | None = None) -> None:
     """Serves until a signal.
 
-    sockets: already bound. Raises ConfigError if the port is taken.
+    Args:
+        sockets: already bound.
+
+    Raises ConfigError if the port is taken.
     """
     allow_connections()
     gc.collect()

@@ -79,7 +79,8 @@ def _decode_zlib(
 ) -> tuple[bytes, bool]:
     """Returns at most `max_bytes` decoded bytes, and whether the body is complete.
 
-    bits: zlib's window bits, which select the format.
+    Args:
+        bits: zlib's window bits, which select the format.
     """
     decoded = b""
     for _ in range(MOST_MEMBERS):
@@ -167,7 +168,10 @@ async def read_request_body(
 ) -> bytes | Reply:
     """Reads a body, or refuses it.
 
-    setting: the name of the limit. Raises ClientDisconnected.
+    Args:
+        setting: the name of the limit.
+
+    Raises ClientDisconnected.
     """
     if not (any_type or is_json(scope)):
         return error_reply(415, "send application/json", "unsupported_media_type")

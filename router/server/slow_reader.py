@@ -57,8 +57,10 @@ class SlowReader:
         self.drain()
 
     def write_in_slices(self, data: bytes, on_written: Callable[[], None]) -> None:
-        """Writes a whole answer in slices. on_written: called once, after the last
-        slice.
+        """Writes a whole answer in slices.
+
+        Args:
+            on_written: called once, after the last slice.
         """
         self._unwritten = memoryview(data)
         self._on_all_written = on_written

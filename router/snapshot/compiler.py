@@ -78,8 +78,11 @@ def compile_snapshot(
 ) -> CompiledSnapshot:
     """Compiles a revision. Raises SnapshotInvalid, which names the route.
 
-    standing: this process's switches. keys: decrypted. classes: the configuration file's.
-    ends: the statements about the ends of targets' models.
+    Args:
+        standing: this process's switches.
+        keys: decrypted.
+        classes: the configuration file's.
+        ends: the statements about the ends of targets' models.
     """
     switches = (*standing, *snapshot.switches)
     routes = {

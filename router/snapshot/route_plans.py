@@ -41,8 +41,10 @@ def is_arm_charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:
     """Returns whether the arm failed.
 
     If only the arm's target rejects a request, the arm is charged, unless it is the incumbent.
-    If all targets reject the request, no arm is charged. failures: the last failure of each
-    target, the arm's own first, None for an answer.
+    If all targets reject the request, no arm is charged.
+
+    Args:
+        failures: the last failure of each target, the arm's own first, None for an answer.
     """
     own_failure = failures[0] if failures else None
     if own_failure is None or own_failure in UNCHARGED:
@@ -88,7 +90,8 @@ def _build_override(
 ) -> CompiledRoute:
     """Returns the other route with the requested route's name in answers, and its switches.
 
-    kind: the override's predicate.
+    Args:
+        kind: the override's predicate.
     """
     kind_header = (b"x-swapgate-kind", kind.encode())
     data_class = route.route.settings.data_class

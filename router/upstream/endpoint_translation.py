@@ -80,8 +80,11 @@ def translate_message(
 ) -> TranslatedRequest:
     """Translates a message. Raises Untranslatable.
 
-    body: JSON of the client's request. kind: the provider's. maker: the target's name as a
-    maker. strict: the target's demands on strict schemas.
+    Args:
+        body: JSON of the client's request.
+        kind: the provider's.
+        maker: the target's name as a maker.
+        strict: the target's demands on strict schemas.
     """
     request = json.loads(body)
     thinking = message_request.wants_thinking(request)
@@ -126,8 +129,11 @@ def translate_response(
 ) -> TranslatedRequest:
     """Translates a response. Raises Untranslatable.
 
-    body: JSON of the client's request. kind: the provider's. maker: the target's name as a
-    maker. strict: the target's demands on strict schemas.
+    Args:
+        body: JSON of the client's request.
+        kind: the provider's.
+        maker: the target's name as a maker.
+        strict: the target's demands on strict schemas.
     """
     request = json.loads(body)
     thinking = response_request.wants_thinking(request)
@@ -146,8 +152,10 @@ def translate_response(
 def translate_chat(body: bytes, *, signs: bool, thinking: bool) -> TranslatedRequest:
     """Translates a chat into a response. Raises Untranslatable.
 
-    body: JSON of the chat. signs: the target must return encrypted reasoning, so that the
-    client can send it back. thinking: the client wants to see the thinking.
+    Args:
+        body: JSON of the chat.
+        signs: the target must return encrypted reasoning, so that the client can send it back.
+        thinking: the client wants to see the thinking.
     """
     chat = json.loads(body)
     dropped: dict[str, None] = {AT_RESPONSES: None}

@@ -126,7 +126,8 @@ class LearnedRepairs:
     ) -> tuple[UpstreamRequest, tuple[str, ...]]:
         """Returns the request in a form that its target accepts, and the changed parts' names.
 
-        may_test: whether the method may omit a repair that is due for a test.
+        Args:
+            may_test: whether the method may omit a repair that is due for a test.
         """
         body, combination = _read_request(request)
         repair_place = _find_place(request, body)
@@ -165,8 +166,11 @@ class LearnedRepairs:
     ) -> Repaired | None:
         """Learns from a refusal. Returns the repaired request; None without a new repair.
 
-        refusal: the error's body. before: pieces that the target refused in this request so
-        far. A request loses at most MOST_PIECES pieces and MAX_REPAIRS fields.
+        Args:
+            refusal: the error's body.
+            before: pieces that the target refused in this request so far.
+
+        A request loses at most MOST_PIECES pieces and MAX_REPAIRS fields.
         """
         error = error_object(refusal)
         row = refusal_row(error, status) if error is not None else None
@@ -264,7 +268,10 @@ class LearnedRepairs:
         return {target: sorted(fields) for target, fields in sorted(fields_by_target.items())}
 
     def keep(self, request: UpstreamRequest, repair: RequestRepair) -> None:
-        """Remembers a repair for later requests. request: the refused request.
+        """Remembers a repair for later requests.
+
+        Args:
+            request: the refused request.
 
         Call it only for a repair that helped: the provider answered, or named another part.
         Otherwise a client could take fields from other clients by sending a field whose name

@@ -55,7 +55,11 @@ class ToolWays:
         self._chat_refusal_ends.put(place, self._monotonic() + KEPT_S)
 
     def note_absence(self, place: ModelPlace, target: str) -> None:
-        """Notes that a model lacks Responses. target: `provider/model`."""
+        """Notes that a model lacks Responses.
+
+        Args:
+            target: `provider/model`.
+        """
         self._absent_endpoints.put(
             place, AbsentEndpoint(target, self._monotonic() + FIRST_WAIT_S)
         )

@@ -60,9 +60,13 @@ class OriginPool:
     async def lend(self, *, fresh: bool = False) -> PoolConnection:
         """Lends a connection, which the caller must give back. Raises UpstreamFailed.
 
-        Waits while all connections are in use. fresh: opens a new connection, because the
-        provider may have closed idle ones. The failure is OVERLOADED if too many requests
-        wait, CONNECT or TIMEOUT if no address answers.
+        Waits while all connections are in use.
+
+        Args:
+            fresh: opens a new connection, because the provider may have closed idle ones.
+
+        The failure is OVERLOADED if too many requests wait, CONNECT or TIMEOUT if no address
+        answers.
         """
         if self._places_in_use < self._limit:
             self._places_in_use += 1

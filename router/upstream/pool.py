@@ -91,7 +91,9 @@ def build_head(
 ) -> RequestHead:
     """Builds the heads of requests to a path. Raises UpstreamFailed for a wrong configuration.
 
-    path: below `api_base`. secret: the provider's key; may be empty.
+    Args:
+        path: below `api_base`.
+        secret: the provider's key; may be empty.
     """
     check_headers_of(provider, secret)
     try:

@@ -77,8 +77,9 @@ class PoolConnection(asyncio.Protocol):
     async def ask(self, head: bytes, body: bytes, max_bytes: int) -> None:
         """Sends a request, and waits for the head. Raises UpstreamFailed.
 
-        max_bytes: the limit of the answer's body before decoding. Reading more raises
-        UpstreamFailed.
+        Args:
+            max_bytes: the limit of the answer's body before decoding. Reading more raises
+                UpstreamFailed.
         """
         self.headers = []
         self._max_bytes = self._left_bytes = max_bytes

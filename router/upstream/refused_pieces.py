@@ -47,7 +47,8 @@ def without_piece(
 ) -> tuple[UpstreamRequest, tuple[str, ...]] | None:
     """Removes content of one kind. Returns None if the request did not change.
 
-    values: removes only content with one of these ids or signatures; None to remove all.
+    Args:
+        values: removes only content with one of these ids or signatures; None to remove all.
     """
     if piece is Piece.HALF_CHARACTER:
         moved_body: MovedBody | None = _write_whole_characters(request.body)

@@ -48,7 +48,8 @@ class ToolsRefused(ReadReply):
 def refuses_tools(status: int, body: bytes) -> bool:
     """Returns whether a refusal says that only Responses accepts the request.
 
-    body: the refusal's JSON.
+    Args:
+        body: the refusal's JSON.
     """
     error = error_object(body)
     row = refusal_row(error, status) if error is not None else None

@@ -306,7 +306,11 @@ class ConversationTransport(Transport):
         )
 
     def _learn_fit(self, provider: Provider, model: bytes) -> ModelFit:
-        """Keeps the gates for requests to a model. model: its name in a body."""
+        """Keeps the gates for requests to a model.
+
+        Args:
+            model: its name in a body.
+        """
         can = provider.abilities(model.decode("utf-8", "replace"))
         fit = ModelFit(provider, can, find_gates(can), find_message_gates(can))
         if len(self._fits) >= _MOST_FITS:

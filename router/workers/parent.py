@@ -146,7 +146,8 @@ class WorkerPool:
     async def retire(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ends all workers.
 
-        number: of `STOP`. A second call may turn a hand-over into a stop.
+        Args:
+            number: of `STOP`. A second call may turn a hand-over into a stop.
         """
         grace_s = {
             signal.SIGTERM: self._spec.shutdown_delay_s,

@@ -87,8 +87,12 @@ class Installing(Protocol):
         *,
         database: str = "sqlite",
     ) -> Installation:
-        """settings: the configuration, or what makes it of an installation that has none yet,
-        so that it can start simulators first. database: sqlite or postgresql.
+        """Creates an installation.
+
+        Args:
+            settings: the configuration, or what makes it of an installation that has none yet,
+                so that it can start simulators first.
+            database: sqlite or postgresql.
         """
         ...
 

@@ -216,7 +216,8 @@ class Database:
     ) -> Iterator[None]:
         """As the owner, change one row; it is as before when the block ends.
 
-        where: finds the row also after the change.
+        Args:
+            where: finds the row also after the change.
         """
         (row,) = self.rows(f"SELECT * FROM {table} WHERE {where}")  # noqa: S608
         assert any(row[name] != value for name, value in changes.items())
@@ -233,7 +234,8 @@ class Database:
     ) -> Iterator[None]:
         """As the owner, insert a copy of a row with changes; it goes with the block.
 
-        changes: a new `id`, or `version`, among them.
+        Args:
+            changes: a new `id`, or `version`, among them.
         """
         (row,) = self.rows(f"SELECT * FROM {table} WHERE {where}")  # noqa: S608
         new = row | changes
@@ -271,7 +273,11 @@ class Database:
 
     @contextmanager
     def _connected(self, *, checked: bool = True) -> Iterator[Any]:
-        """A connection whose work is committed at the end. checked: by foreign keys."""
+        """A connection whose work is committed at the end.
+
+        Args:
+            checked: by foreign keys.
+        """
         if self.is_sqlite:
             with closing(sqlite3.connect(self.file, timeout=60)) as connection:
                 connection.isolation_level = None
@@ -402,7 +408,11 @@ class Installation:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> Outcome:
-        """Run a command to its end. code: with which it has to end; None for any."""
+        """Run a command to its end.
+
+        Args:
+            code: with which it has to end; None for any.
+        """
         done = subprocess.run(  # noqa: S603 - the command under test
             [self.program, *words],
             cwd=cwd or self.folder,
@@ -473,7 +483,11 @@ class Installation:
         *words: str,
         env: Mapping[str, str] | None = None,
     ) -> Process:
-        """`swapgate serve PART`, once it answers. part: router, control, agents, ui or all."""
+        """`swapgate serve PART`, once it answers.
+
+        Args:
+            part: router, control, agents, ui or all.
+        """
         process = self.start("serve", part, *words, env=env)
         self.await_up(process, *(PARTS if part == "all" else (part,)))
         return process
@@ -510,7 +524,12 @@ class Installation:
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """A request of the management API. path: below /api/v1. token: else the admin's."""
+        """A request of the management API.
+
+        Args:
+            path: below /api/v1.
+            token: else the admin's.
+        """
         sent = {"authorization": f"Bearer {self.admin_key if token is None else token}"}
         return self.client.request(
             method,
@@ -528,7 +547,12 @@ class Installation:
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """A request of the router. path: such as /v1/models. key: by default `data_key`."""
+        """A request of the router.
+
+        Args:
+            path: such as /v1/models.
+            key: by default `data_key`.
+        """
         sent = {"authorization": f"Bearer {self.data_key if key is None else key}"}
         return self.client.request(
             method,
@@ -547,7 +571,11 @@ class Installation:
         headers: Mapping[str, str] | None = None,
         **body: object,
     ) -> httpx.Response:
-        """A chat completion. user: the end user in whose name it is asked."""
+        """A chat completion.
+
+        Args:
+            user: the end user in whose name it is asked.
+        """
         named: Document = {} if user is None else {"user": user}
         question = {
             "model": route,

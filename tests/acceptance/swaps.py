@@ -60,7 +60,9 @@ POLICIES: Final = {
 def before_simulator(sim: Simulator, **routes: Mapping[str, Any]) -> Document:
     """The configuration of routes whose models the simulator serves.
 
-    routes: by name, what is said of each besides the incumbent `sim/sim-base` and its suite.
+    Args:
+        routes: by name, what is said of each besides the incumbent `sim/sim-base` and its
+            suite.
     """
     plain = {
         "incumbent": "sim/sim-base",

@@ -22,7 +22,11 @@ def test_the_stories_end_as_told_and_no_request_fails(installing: Installing) ->
 
 
 def ends_as_told(place: Installation, *, swap: bool) -> None:
-    """swap: the two models have exchanged their skills. The simulator alone knows."""
+    """Requires that the demo ends as its stories tell.
+
+    Args:
+        swap: the two models have exchanged their skills. The simulator alone knows.
+    """
     scratch = place.folder / "scratch"
     scratch.mkdir()
     variables = {"COLUMNS": "160", "TMPDIR": str(scratch)}

@@ -65,8 +65,9 @@ def play(
 ) -> str:
     """Runs the page's commands by the installed program. Returns what they printed.
 
-    export: writes the log, in the place of the page's command. settings: further settings of
-    the policy `quick`.
+    Args:
+        export: writes the log, in the place of the page's command.
+        settings: further settings of the policy `quick`.
     """
     (psql,) = EXPORT.findall((DOCS / PAGE).read_text(encoding="utf-8"))
     until_answered = (

@@ -87,7 +87,10 @@ def test_the_log_of_a_real_litellm_proxy_leads_to_a_promoted_model(
 def logged_by_litellm(folder: Path, upstream: str, database: str) -> Iterator[str]:
     """Runs a LiteLLM proxy whose callers ask before the block. Yields its address.
 
-    database: of an empty PostgreSQL, which gets LiteLLM's tables. Only Prisma is a stand-in.
+    Args:
+        database: of an empty PostgreSQL, which gets LiteLLM's tables.
+
+    Only Prisma is a stand-in.
     """
     programs = installed_litellm(folder)
     tables = [str(programs / "python"), str(STAND_IN / "tables.py"), database]

@@ -81,7 +81,10 @@ def build(
     context: Path,
     place: Path,
 ) -> dict[str, Image]:
-    """Carries out a Dockerfile; returns its stages by name. place: of the roots.
+    """Carries out a Dockerfile; returns its stages by name.
+
+    Args:
+        place: of the roots.
 
     A stage that runs and copies nothing shares the root of the one that it is made from.
     """

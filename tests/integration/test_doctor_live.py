@@ -80,7 +80,11 @@ def provider(
     *,
     given: str = f"prices: {{MODEL: {PRICES}}}",
 ) -> Iterator[Strict]:
-    """given: of the provider's section, beside its place and key."""
+    """Serves a provider, and an installation that uses it.
+
+    Args:
+        given: of the provider's section, beside its place and key.
+    """
     wire: Any = {**WIRES, **LATER}[kind]
     strict: Strict = wire.strict()
     strict.answers = answers

@@ -50,7 +50,9 @@ def away_after(
     during: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Lets the provider go away after so many answers; returns the items it is asked for.
-    during: is called while it is asked.
+
+    Args:
+        during: is called while it is asked.
     """
     asked: list[str] = []
     gone: list[float] = []

@@ -127,7 +127,11 @@ class Examples:
         self.ran: set[str] = set()
 
     def run(self, *paths: str, exits: int = 0, id_: str = "", stdin: str | None = None) -> None:
-        """Runs the examples of commands. id_: stands for the id in each example."""
+        """Runs the examples of commands.
+
+        Args:
+            id_: stands for the id in each example.
+        """
         for path in paths:
             self.ran.add(path)
             words = [self._translate(word, id_) for word in _split(EXAMPLES[path])]

@@ -257,7 +257,11 @@ def record(
     requests: int,
     bound_ms: int,
 ) -> None:
-    """Records requests of this minute on two routes. target: empty where none answered."""
+    """Records requests of this minute on two routes.
+
+    Args:
+        target: empty where none answered.
+    """
     minute = world.clock.now().replace(second=0, microsecond=0)
     with world.store.write() as tx:
         ids = {t.name: id_ for id_, t in Targets(tx).all().items()}

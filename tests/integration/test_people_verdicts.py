@@ -96,7 +96,11 @@ def label(
     most: int = 500,
     labelling: str = "",
 ) -> LabelProgress:
-    """Labels a proposal's pairs until the end. labelling: an id; empty for the only one."""
+    """Labels a proposal's pairs until the end.
+
+    Args:
+        labelling: an id; empty for the only one.
+    """
     ctx = world.context()
     with world.store.read() as tx:
         known = [found.id for found in Labellings(tx).of_proposal(proposal.id)]

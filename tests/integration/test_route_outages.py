@@ -40,7 +40,8 @@ def serve(
 ) -> None:
     """Records nine requests of a minute that is over, and reported completely.
 
-    left: failed at the route's own model.
+    Args:
+        left: failed at the route's own model.
     """
     minute = world.clock.now().replace(second=0, microsecond=0)
     with world.store.write() as tx:

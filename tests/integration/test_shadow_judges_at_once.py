@@ -31,7 +31,11 @@ USD = 0.001
 
 
 def judge_of(shadow: Shadow, before: Callable[[], object] = lambda: None) -> ScriptedJudge:
-    """A judge of ties, and then of wins. before: what happens before each of its answers."""
+    """A judge of ties, and then of wins.
+
+    Args:
+        before: what happens before each of its answers.
+    """
     ties = {f"{shadow.id}-{number}" for number in range(TIES)}
 
     def compare(pair: CapturedRequest) -> PairJudgement:

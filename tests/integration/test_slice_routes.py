@@ -50,7 +50,11 @@ def skilled(target: Target, item: Item, _epoch: int) -> str:
 def split_suite(
     world: SmallInstallation, items: int = 200, mistagged: int = 0, actor: Actor = BOB
 ) -> None:
-    """mistagged: how many items of sales have the header of billing."""
+    """Writes a suite of two teams, and gives it to the route.
+
+    Args:
+        mistagged: how many items of sales have the header of billing.
+    """
     file = world.folder / "teams.jsonl"
     lines = []
     for n in range(items):

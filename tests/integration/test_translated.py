@@ -294,7 +294,11 @@ USAGE: Final = Usage(input=100, output=20, cached=40)
 
 
 def examinee(model: str, *, hiccups: int = 0) -> Callable[[Reading], Reply]:
-    """Answers the shipped suites as the simulator's model would. hiccups: 529s before that."""
+    """Answers the shipped suites as the simulator's model would.
+
+    Args:
+        hiccups: 529s before that.
+    """
     simulator = sim.simulator()
     sitting = simulator.models[model]
     left = [anthropic.OVERLOADED] * hiccups

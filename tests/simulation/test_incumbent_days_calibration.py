@@ -75,7 +75,11 @@ def answers_of_days(
     days: int,
     day_sd: float,
 ) -> Floats:
-    """Draws scores (days, items). day_sd: of a day's mean score, a share of 1."""
+    """Draws scores (days, items).
+
+    Args:
+        day_sd: of a day's mean score, a share of 1.
+    """
     chance = to_chance(logits)
     move = rng.normal(0.0, day_sd, (days, 1)) / (chance * (1.0 - chance)).mean()
     return np.asarray(rng.random((days, len(logits))) < to_chance(logits + move), dtype=float)

@@ -41,7 +41,11 @@ def exposures_until_fired(
     seed: int,
     place: int = 1,
 ) -> float:
-    """Exposures until the test of a reason fires. place: see `log_e_limit`."""
+    """Exposures until the test of a reason fires.
+
+    Args:
+        place: see `log_e_limit`.
+    """
     rng = np.random.default_rng([69, seed])
     blocks = simulate_left_out(scene, blocks=round(cap / (scene.share * scene.size)), rng=rng)
     path = left_out_path([(block, left_out_exposures(block, reason)) for block in blocks])

@@ -125,7 +125,11 @@ def test_an_incident_of_the_incumbent_does_not_hide_later_harm(
     incident: int,
     rollouts: int,
 ) -> None:
-    """incident: blocks in which both arms fail, before the candidate fails 5 %."""
+    """The median rollout ends at most 150 exposures after the incident.
+
+    Args:
+        incident: blocks in which both arms fail, before the candidate fails 5 %.
+    """
     later_harm = [harm_after_incident(share, incident, [167, n]) for n in range(rollouts)]
 
     assert np.quantile(later_harm, 0.5, method="higher") <= 150
@@ -141,8 +145,10 @@ def guard_stops(
 ) -> float:
     """Counts the canary's units until a worker's guard stops it; inf for never.
 
-    canary, control: the failure rate of each caller in each arm. after: callers before the
-    first unit that counts.
+    Args:
+        canary: the failure rate of each caller in this arm.
+        control: the failure rate of each caller in this arm.
+        after: callers before the first unit that counts.
     """
     limit = abort_log_e(GUARD_ALPHA, workers=1, turn=0)
     guard = RolloutGuard(
@@ -199,7 +205,11 @@ def test_an_incident_of_both_arms_does_not_make_the_guard_stop_an_equal_candidat
 def test_the_guard_stops_a_candidate_that_always_fails_also_after_an_incident(
     incident: int,
 ) -> None:
-    """incident: callers of both arms at first, of whom 95 % fail."""
+    """The median guard stops after at most 16 of the canary's callers.
+
+    Args:
+        incident: callers of both arms at first, of whom 95 % fail.
+    """
     needed = []
     for n in range(20):
         rng = np.random.default_rng([179, n])

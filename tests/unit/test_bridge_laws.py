@@ -61,7 +61,11 @@ def message_of(answer: Json) -> Json:
 
 
 def as_stream(answer: Json, *, mixed: bool) -> bytes:
-    """mixed: pieces of several calls in turns."""
+    """Writes an answer as a stream.
+
+    Args:
+        mixed: pieces of several calls in turns.
+    """
     message = message_of(answer)
     deltas: list[Json] = [{"role": "assistant", "content": ""}]
     for name in ("reasoning_content", "content"):

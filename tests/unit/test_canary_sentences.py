@@ -120,7 +120,11 @@ def with_feedback(
     opinions: int | None,
     bad: int = 0,
 ) -> list[ObservationBlock]:
-    """opinions: of the incumbent's units of a block, None for a block that does not tell."""
+    """Adds feedback to blocks.
+
+    Args:
+        opinions: of the incumbent's units of a block, None for a block that does not tell.
+    """
 
     def tally(block: ObservationBlock) -> FailureTally:
         units = (block.units, block.canary_units, bad, 0)

@@ -206,7 +206,11 @@ def signed_by(maker: str) -> dict[str, Any]:
 
 
 def left(*turns: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """turns: of the assistant and the user by turns."""
+    """Returns the request that `move_message` makes of these turns.
+
+    Args:
+        turns: of the assistant and the user by turns.
+    """
     roles = ("assistant", "user")
     messages = [{"role": roles[n % 2], "content": turn} for n, turn in enumerate(turns)]
     asked = {

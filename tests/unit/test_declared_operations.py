@@ -128,7 +128,8 @@ class Recorded:
         ) -> str:
             """Waters a plant. Raises NotFound.
 
-            plant: its name.
+            Args:
+                plant: its name.
             """
             assert ctx.clock
             given = {

@@ -39,8 +39,10 @@ DESIGN = LabelDesign(Claim.NON_INFERIOR, 0.1)
 def labelled(
     count: int, prefer: Callable[[float, int], float], judged: Callable[[int], float]
 ) -> LabellingState:
-    """A labelling of 300 pairs with some labels. prefer: the person's label, by the judge's
-    preference and the number of the pair.
+    """A labelling of 300 pairs with some labels.
+
+    Args:
+        prefer: the person's label, by the judge's preference and the number of the pair.
     """
     items = tuple(LabelledItem(f"i{n}", 1 / 300, judged(n), n) for n in range(300))
     labelling = Labelling(

@@ -14,7 +14,11 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def follow(looks: Sequence[tuple[int, int]], run: FailureRun | None = None) -> FailureRun:
-    """Follows looks at one minute. looks: its answered and failed requests so far."""
+    """Follows looks at one minute.
+
+    Args:
+        looks: its answered and failed requests so far.
+    """
     for answered, failed in looks:
         run = follow_run(run, [MinuteOutcomes(AT, answered, failed)])
     assert run is not None

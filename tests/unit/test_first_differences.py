@@ -35,7 +35,11 @@ def turn(number: int, turns: int, **changed: object) -> RecordedTurn:
 def described(
     candidate: Sequence[str | None], recorded: Sequence[str], **changed: object
 ) -> FirstDifferences:
-    """One run. candidate: None for an answer that the provider did not give."""
+    """One run.
+
+    Args:
+        candidate: None for an answer that the provider did not give.
+    """
     turns = {f"t{n}": turn(n + 1, len(recorded), **changed) for n in range(len(recorded))}
 
     def samples(answers: Sequence[str | None]) -> Mapping[str, Sample]:

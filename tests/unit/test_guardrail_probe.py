@@ -87,7 +87,11 @@ def answer(
     call: str,
     ended: str,
 ) -> dict[str, object]:
-    """call: arguments of a call of `go`, or ""."""
+    """Builds an endpoint's answer.
+
+    Args:
+        call: arguments of a call of `go`, or "".
+    """
     if endpoint is Endpoint.CHAT:
         calls = [
             {

@@ -166,7 +166,11 @@ class Warmed(Door):
         super().__init__(folder, script, first=first)
 
     async def ask_all(self, *, users: bool = True) -> Counter[tuple[bytes, bytes]]:
-        """How often an arm was served by a target. users: each request has one of its own."""
+        """How often an arm was served by a target.
+
+        Args:
+            users: each request has one of its own.
+        """
         found: Counter[tuple[bytes, bytes]] = Counter()
         for number in range(ASKED):
             sticky = ((b"x-swapgate-sticky", b"user-%d" % number),) if users else ()

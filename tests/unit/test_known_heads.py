@@ -290,7 +290,11 @@ def test_whatever_is_read_by_a_known_head_the_parser_reads_as_well(
     second: bytes,
     came: int,
 ) -> None:
-    """came: bytes of the first body that the head was learned with."""
+    """A known head reads the second request as the parser does.
+
+    Args:
+        came: bytes of the first body that the head was learned with.
+    """
 
     def written(body: bytes) -> bytes:
         lines = [

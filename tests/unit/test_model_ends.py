@@ -27,7 +27,11 @@ def state(
     target: str = "t1",
     absent_for: timedelta = timedelta(),
 ) -> EndStatement:
-    """States an end. absent_for: how long answers have come without the statement."""
+    """States an end.
+
+    Args:
+        absent_for: how long answers have come without the statement.
+    """
     kind = EndSource.HEADERS if absent_for else EndSource.CATALOGUE
     return EndStatement(target, kind, source, EndDates(day), NOW - absent_for, NOW)
 

@@ -35,7 +35,11 @@ Keys = Mapping[str, FailureTally]
 
 
 def block(number: int, keys: Keys) -> ObservationBlock:
-    """A block of a quarter canary. keys: leaving by client key."""
+    """A block of a quarter canary.
+
+    Args:
+        keys: leaving by client key.
+    """
     sums = [
         sum(getattr(tally, name) for tally in keys.values())
         for name in ("units", "canary", "failures", "canary_failures")

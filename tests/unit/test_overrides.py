@@ -351,7 +351,12 @@ def two_routes(
     overrides: Mapping[str, str] | None = None,
     canary: bool = False,
 ) -> Snapshot:
-    """chat, photos: their classes of data."""
+    """Builds a snapshot with the routes `chat` and `photos`.
+
+    Args:
+        chat: its class of data.
+        photos: its class of data.
+    """
     named = overrides or {
         RequestKind.VISION: "photos",
         RequestKind.SUBAGENT: "small",

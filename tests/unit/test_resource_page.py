@@ -66,7 +66,12 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def draw(more: str = "", **fields: str) -> AppTest:
-    """Draws the page of fruits. more: further fields of the list; fields: other values."""
+    """Draws the page of fruits.
+
+    Args:
+        more: further fields of the list.
+        fields: other values.
+    """
     script = PAGE.replace("    MORE\n", more)
     for name, value in fields.items():
         script = re.sub(rf"\b{name}( ?= ?).*?(,?)\n", rf"{name}\g<1>{value}\g<2>\n", script)

@@ -25,7 +25,11 @@ def row(  # noqa: PLR0917 - counts, in the order of `TrafficMinute`
     refused: int = 0,
     unanswered: int = 0,
 ) -> TrafficMinute:
-    """minute: after noon."""
+    """Builds a minute of traffic.
+
+    Args:
+        minute: after noon.
+    """
     at = NOON + timedelta(minutes=minute)
     counts = requests, failed, charged
     return TrafficMinute(
@@ -51,7 +55,11 @@ def outage(
     shut: Sequence[str] = (),
     known: OutageKind | None = None,
 ) -> RouteOutage | None:
-    """minutes: from noon to now."""
+    """Finds the outage of some minutes.
+
+    Args:
+        minutes: from noon to now.
+    """
     times = {target: NOON - timedelta(minutes=9) for target in shut}
     return find_outage(ROUTE, rows, times, NOON + timedelta(minutes=minutes), known)
 

@@ -78,7 +78,11 @@ class Play(LedgerPlay):
         canary: bool = False,
         kind: RequestTraits = ALL,
     ) -> LedgerExposure:
-        """key: empty for a caller who was not here before."""
+        """Admits a caller as an exposure.
+
+        Args:
+            key: empty for a caller who was not here before.
+        """
         unit = self.admit(key, canary=canary, traits=kind)
         assert unit is not None
         return unit
@@ -381,7 +385,11 @@ def cached(
     price: Price = PRICE,
     first_s: float = 0.2,
 ) -> GuardrailSample:
-    """tokens: of the input, what the prompt cache had."""
+    """Builds the values of an answer with cached tokens.
+
+    Args:
+        tokens: of the input, what the prompt cache had.
+    """
     cost_usd = price.cost_usd(10_000, 20, tokens)
     use = CacheUse(
         10_000,

@@ -57,7 +57,11 @@ class Play:
         weight_bps: int = 100,
         traits: RequestTraits = NO_TRAITS,
     ) -> LedgerExposure | None:
-        """key: of a caller who was not here before, unless it is given."""
+        """Admits a caller.
+
+        Args:
+            key: of a caller who was not here before, unless it is given.
+        """
         unit = self.ledger.admit(
             key or f"caller {len(self.units)}",
             canary=canary,
@@ -109,7 +113,11 @@ def played(
     *,
     flip: bool,
 ) -> Play:
-    """flip: every outcome the other way round."""
+    """Plays a history.
+
+    Args:
+        flip: every outcome the other way round.
+    """
     play = Play(rule)
     under_way: list[LedgerExposure | None] = []
     weight = 100

@@ -315,7 +315,11 @@ MESSAGE_STREAM = (
 
 
 def message(tokens: tuple[int, int]) -> ScriptedTurn:
-    """A plain message. tokens: its usage, input and output."""
+    """A plain message.
+
+    Args:
+        tokens: its usage, input and output.
+    """
     body = {
         "type": "message",
         "model": "m",

@@ -133,7 +133,11 @@ class Bench:
         key: str = "",
         canary: Canary = CANARY,
     ) -> None:
-        """key: of a caller who was not here before, unless it is given."""
+        """Records a request of the canary.
+
+        Args:
+            key: of a caller who was not here before, unless it is given.
+        """
         self.callers += 1
         key = key or f"caller {self.callers}"
         ticket = self.recorder.admit(canary, Arm.CANARY, key)

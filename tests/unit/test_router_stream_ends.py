@@ -121,7 +121,11 @@ def door(
     *,
     kind: str = "",
 ) -> Door:
-    """kind: of a provider that has chats alone, behind the bridges; else empty."""
+    """Builds the router's door with a scripted provider.
+
+    Args:
+        kind: of a provider that has chats alone, behind the bridges; else empty.
+    """
     script: Script = {INCUMBENT: turn} if isinstance(turn, ScriptedTurn) else turn
     url = "http://127.0.0.1:1/v1"
     of = provider(url, kind=kind) if kind else provider(url)
@@ -171,7 +175,11 @@ async def test_a_stream_that_said_why_it_ends_is_whole_without_its_last_event(
     last: bytes,
     end: str,
 ) -> None:
-    """kind: of a provider that has chats alone, else empty."""
+    """Its client gets the whole answer and no error.
+
+    Args:
+        kind: of a provider that has chats alone, else empty.
+    """
     turn = ScriptedTurn(headers=EVENTS, steps=(*begun, *ENDS[end]))
     router = door(tmp_path, turn, kind=kind)
 
@@ -507,7 +515,11 @@ async def test_a_plain_answer_without_a_reason_to_end_is_passed_and_counted(
     path: str,
     end: bytes,
 ) -> None:
-    """end: what a translation makes of it, which is the usual one."""
+    """Its client gets the whole answer.
+
+    Args:
+        end: what a translation makes of it, which is the usual one.
+    """
     router = (
         door(tmp_path, plain(CHAT, "hello"), kind=kind)
         if kind

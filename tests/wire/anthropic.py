@@ -90,7 +90,11 @@ def need(holds: object, message: str) -> None:
 
 
 def strict(signature: str = SIGNATURE) -> Strict:
-    """signature: this provider's own; it takes no other."""
+    """Builds a strict provider.
+
+    Args:
+        signature: this provider's own; it takes no other.
+    """
     return Strict(
         partial(read, signature=signature),
         lambda request: request.body.get("stream") is True,

@@ -110,7 +110,11 @@ def known(
 
 
 def proto(value: Any, *, inside: bool = False) -> Any:
-    """Names in camelCase: the JSON of protocol buffers takes both. inside: data, not names."""
+    """Names in camelCase: the JSON of protocol buffers takes both.
+
+    Args:
+        inside: data, not names.
+    """
     if isinstance(value, list):
         return [proto(item, inside=inside) for item in value]
     if not isinstance(value, dict) or inside:

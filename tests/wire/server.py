@@ -157,7 +157,11 @@ def play(
     reply: Callable[[Reading], Reply],
     refused: list[str] | None = None,
 ) -> ScriptedTurn:
-    """The provider's answer to a request; refused: grows by its words where it refuses it."""
+    """The provider's answer to a request.
+
+    Args:
+        refused: grows by its words where it refuses it.
+    """
     try:
         said = reply(strict.read(asked))
     except Refused as refusal:

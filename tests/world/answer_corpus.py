@@ -162,7 +162,11 @@ def _framed(event: Json) -> bytes:
 
 
 def written_event(event: Json | str) -> bytes:
-    """Writes an event of a stream. event: its data, or its lines as text."""
+    """Writes an event of a stream.
+
+    Args:
+        event: its data, or its lines as text.
+    """
     if isinstance(event, str):
         return f"{event}\n\n".encode()
     kind = f"event: {event['type']}\n" if isinstance(event.get("type"), str) else ""

@@ -78,7 +78,8 @@ class Asked(NamedTuple):
     def wrong(self, sent: Mapping[str, Json]) -> Mapping[str, Json]:
         """Returns the values that are not right, by target and path.
 
-        sent: by target, the request as `read_sent` returns it.
+        Args:
+            sent: by target, the request as `read_sent` returns it.
         """
         found: dict[str, Json] = {}
         for target, wanted in self.entry["sends"].items():

@@ -53,7 +53,8 @@ def recognise_log(names: AbstractSet[str]) -> str:
 def find_kind(source: SourceFile, wanted: str = "") -> str:
     """Returns the tool that wrote a log. Raises InputError for an unknown or a mixed file.
 
-    wanted: the tool that the user named, or that wrote the file's earlier records.
+    Args:
+        wanted: the tool that the user named, or that wrote the file's earlier records.
     """
     kind = wanted or recognise_log(source.names | _inner_names(source))
     if not kind:

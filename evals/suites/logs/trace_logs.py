@@ -65,8 +65,12 @@ _DEPTH: Final = 50  # of nested traces
 
 
 def read_traces(tool: str, source: SourceFile) -> RequestLog:
-    """Reads a tool's traces. tool: a key of TRACE_FORMS. Raises InputError as `file:line: …` at
-    the first fault.
+    """Reads a tool's traces.
+
+    Args:
+        tool: a key of TRACE_FORMS.
+
+    Raises InputError as `file:line: …` at the first fault.
     """
     form = TRACE_FORMS[tool]
     requests: list[LoggedRequest] = []
@@ -239,7 +243,10 @@ def _read_time(fields: Fields, places: Places, place: str) -> datetime:
 
 
 def _count(fields: Fields, form: TraceForm, word: str, places: Places) -> int | None:
-    """Counts the tokens of input or output. word: the part of a kind's name in `usage`.
+    """Counts the tokens of input or output.
+
+    Args:
+        word: the part of a kind's name in `usage`.
 
     The kinds add up, unless the total shows that the others are parts of `input` and `output`.
     """

@@ -57,7 +57,10 @@ def attach(
     clock: Clock | None = None,
     catalogue: Catalogue | None = None,
 ) -> AttachReport:
-    """Reads the sources and builds the report. report: hears what happens, for people.
+    """Reads the sources and builds the report.
+
+    Args:
+        report: hears what happens, for people.
 
     Raises InputError for a source that it cannot read, UpstreamError for a refusal.
     """

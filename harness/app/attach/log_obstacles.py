@@ -30,7 +30,8 @@ def list_obstacles(
 ) -> Iterator[str]:
     """Yields what hinders a proof from this log, or what the reader must know about it.
 
-    subject: the model whose proof is sought.
+    Args:
+        subject: the model whose proof is sought.
     """
     total = survey.requests
     failed = sum(model.failed for model in survey.models.values())

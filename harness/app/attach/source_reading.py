@@ -43,9 +43,13 @@ def read_file(
     kind: str = "",
     report: Callable[[int], None] = lambda _requests: None,
 ) -> SourceNote:
-    """Adds a file's requests. kind: its format, a key of LOG_READERS; empty to recognise it.
+    """Adds a file's requests.
 
-    report: hears the number of requests after each part. Raises InputError.
+    Args:
+        kind: its format, a key of LOG_READERS; empty to recognise it.
+        report: hears the number of requests after each part.
+
+    Raises InputError.
     """
     if kind and kind not in LOG_READERS:
         raise InputError(f"{kind!r} is no format of a log: use one of {', '.join(LOG_READERS)}")

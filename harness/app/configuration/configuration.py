@@ -96,8 +96,10 @@ def load_settings(
 ) -> Settings:
     """Loads the settings. Raises ConfigError.
 
-    file: None for the shipped defaults. environ: its SWAPGATE__ variables override the file.
-    defaults: the shipped file, in the folder of the shipped suites.
+    Args:
+        file: None for the shipped defaults.
+        environ: its SWAPGATE__ variables override the file.
+        defaults: the shipped file, in the folder of the shipped suites.
     """
     document = read_document(file, environ, defaults=defaults)
     base = file.resolve().parent if file is not None else Path.cwd()
@@ -161,8 +163,10 @@ def build_settings(
 ) -> Settings:
     """Builds the settings. Raises ConfigError at the first fault.
 
-    base: folder of relative paths. shipped: folder of the shipped suites.
-    source: the user's file; None for the defaults.
+    Args:
+        base: folder of relative paths.
+        shipped: folder of the shipped suites.
+        source: the user's file; None for the defaults.
     """
     config = parse_config(document)
     for path, message in (
@@ -489,5 +493,9 @@ def _build_judge(entry: JudgeEntry, base: Path) -> JudgeSettings:
 
 
 def _resolve_path(path: str, base: Path) -> Path:
-    """Returns an absolute path. base: folder of a relative path."""
+    """Returns an absolute path.
+
+    Args:
+        base: folder of a relative path.
+    """
     return Path(path).expanduser() if Path(path).expanduser().is_absolute() else base / path

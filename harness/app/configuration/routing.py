@@ -130,8 +130,10 @@ class FileContext:
 def read_settings(
     record: type, entry: object, at: Callable[[str], AbstractContextManager[None]]
 ) -> dict[str, Any]:
-    """Reads the plain settings of an entry, by name. at: opens a block whose faults get the
-    place of a key.
+    """Reads the plain settings of an entry, by name.
+
+    Args:
+        at: opens a block whose faults get the place of a key.
     """
     settings = {}
     for declared in plain_settings(record):
@@ -198,7 +200,8 @@ def _parse_target(
     If the entry names only a provider, the target is the model that the provider's `tiers`
     lists under the route's name. Raises InputError for an incomplete or contradictory entry.
 
-    route: the route's name.
+    Args:
+        route: the route's name.
     """
     tiers = file_context.tiers
     if isinstance(entry, str):

@@ -54,7 +54,10 @@ from harness.routing.settings import (
 def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, Any]:
     """Adds declarations and comments of the fields to a JSON Schema, in place, and returns it.
 
-    root: the model of `schema`. Existing descriptions stay.
+    Args:
+        root: the model of `schema`.
+
+    Existing descriptions stay.
     """
     for name, cls in _find_described_classes(root).items():
         definition = schema if cls is root else schema.get("$defs", {}).get(name, {})
@@ -125,7 +128,8 @@ def _read_class_comments(
 ) -> Mapping[str, str]:
     """Maps a class's fields to comments. A comment `a, b: text` describes both fields.
 
-    comments: by line; each with whether it stands alone in its line.
+    Args:
+        comments: by line; each with whether it stands alone in its line.
     """
     comment_by_field: dict[str, str] = {}
     for statement in node.body:

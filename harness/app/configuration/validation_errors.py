@@ -32,7 +32,10 @@ from harness.gate.suite_plan import ClaimPopulation
 
 def find_range_errors(config: object) -> Iterator[tuple[KeyPath, str]]:
     """Yields path and message for every number outside its declared range, and for every faulty
-    policy. config: the whole file, parsed.
+    policy.
+
+    Args:
+        config: the whole file, parsed.
     """
     yield from _find_number_errors(config, ())
     policies: Mapping[str, PolicyFields] = getattr(config, "policies", {})
@@ -41,7 +44,11 @@ def find_range_errors(config: object) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _find_number_errors(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Yields the faults of all declared numbers inside a value. path: of the value."""
+    """Yields the faults of all declared numbers inside a value.
+
+    Args:
+        path: of the value.
+    """
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _find_number_errors(inner, (*path, str(key)))
@@ -227,7 +234,9 @@ def config_error(
     """Builds the error of the first unknown key, with the nearest known key, or else of the
     first fault.
 
-    error: pydantic's. schema: the file's JSON Schema, for the known keys.
+    Args:
+        error: pydantic's.
+        schema: the file's JSON Schema, for the known keys.
     """
     faults = error.errors(include_url=False)
     # If pydantic tried several types, it reports a fault for each type. An unknown key helps
@@ -277,7 +286,11 @@ def _find_matches(
     path: KeyPath,
     patterns: Mapping[str, str],
 ) -> Iterator[tuple[KeyPath, str]]:
-    """Yields path and text of each key that a pattern matches. patterns: as RETIRED_KEYS."""
+    """Yields path and text of each key that a pattern matches.
+
+    Args:
+        patterns: as RETIRED_KEYS.
+    """
     for pattern, text in patterns.items():
         names, _, required_value = pattern.partition("=")
         if _matches_path(names.split("."), path) and (

@@ -72,8 +72,9 @@ UNEXPECTED_END = "some stories did not end as expected: see the lines with ✕ a
 def run_demo(*, once: bool, swap: bool) -> int:
     """Plays the demo and cleans up. Returns the exit code: 0 if every story ended as expected.
 
-    once: ends after the stories; otherwise the traffic continues until Ctrl-C. swap: exchanges
-    the skills of two models, and so the ends of their stories.
+    Args:
+        once: ends after the stories; otherwise the traffic continues until Ctrl-C.
+        swap: exchanges the skills of two models, and so the ends of their stories.
     """
     environment = DemoEnvironment(swap=swap)
     return play_to_end(environment, lambda: _play(environment, once=once, swap=swap))

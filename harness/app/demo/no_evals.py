@@ -42,7 +42,10 @@ _AT_ONCE: Final = 5
 
 def draw_log(installation: Installation, api_base: str, folder: Path) -> str:
     """Writes the team's log, draws the suite from it, and lets the route use the suite. Returns
-    a sentence. api_base: of the simulated provider.
+    a sentence.
+
+    Args:
+        api_base: of the simulated provider.
     """
     file = folder / "spend.jsonl"
     model = LOGGED_INCUMBENT.partition("/")[2]

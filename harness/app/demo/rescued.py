@@ -66,8 +66,10 @@ def count_rescued_callers(
     since: datetime,
     failovers: Iterable[Failover] = (),
 ) -> RescuedCallers:
-    """Counts the callers of a route's canary whose candidate failed. failovers: of the route,
-    for the median time.
+    """Counts the callers of a route's canary whose candidate failed.
+
+    Args:
+        failovers: of the route, for the median time.
     """
     with ctx.store.read() as tx:
         minutes = Observations(tx).traffic(since=since, route=route)

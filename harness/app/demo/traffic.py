@@ -105,7 +105,11 @@ class DemoTraffic:
     _thread: threading.Thread | None = None
 
     def start(self, *, sdk_rate: float = 0.0) -> None:
-        """Starts the requests. sdk_rate: the official client's requests per second in all."""
+        """Starts the requests.
+
+        Args:
+            sdk_rate: the official client's requests per second in all.
+        """
         self._stop.clear()
         run = self._send_all
         self._thread = threading.Thread(target=lambda: asyncio.run(run(sdk_rate)), daemon=True)
@@ -383,9 +387,11 @@ def send_traffic(  # noqa: PLR0913 - what the command's options say
 ) -> TrafficResult:
     """Sends requests until Ctrl-C, the time limit, or the end of the routes' proposals.
 
-    url: the router's address, without `/v1`.
-    routes: if empty, all routes of the table.
-    seconds: the time limit; None for no limit.
+    Args:
+        url: the router's address, without `/v1`.
+        routes: if empty, all routes of the table.
+        seconds: the time limit; None for no limit.
+
     Raises NotFound for an unknown route, InputError without a route or (with until_settled)
     without an open proposal, and CallFailed if no request gets an answer.
     """

@@ -155,8 +155,10 @@ def _open_database(
 
 
 def _describe_unusable(error: SwapgateError, *, answers: bool) -> Findings:
-    """Yields the findings about a database that cannot be read. answers: whether an earlier
-    check reached the database.
+    """Yields the findings about a database that cannot be read.
+
+    Args:
+        answers: whether an earlier check reached the database.
     """
     message = str(error)
     match error:

@@ -85,8 +85,10 @@ class LiveMeter:
     limit_kept: bool = True  # whether all answers kept their token limit
 
     def find_obstacle(self, max_usage: Usage) -> str:
-        """Returns why doctor must not send a call; empty if it may. max_usage: the greatest
-        possible usage of the call.
+        """Returns why doctor must not send a call; empty if it may.
+
+        Args:
+            max_usage: the greatest possible usage of the call.
         """
         if not self.limit_kept:
             return "an earlier answer exceeded its token limit, so no cap is reliable"
@@ -148,7 +150,11 @@ def probe_model(
     meter: LiveMeter,
     timeout_s: float,
 ) -> TargetReport[LiveFinding]:
-    """Tests a model by all scenarios. timeout_s: the limit for each request."""
+    """Tests a model by all scenarios.
+
+    Args:
+        timeout_s: the limit for each request.
+    """
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     name = f"{provider.name}/{model}"
     if lacks_key(provider, keys):

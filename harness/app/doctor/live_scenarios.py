@@ -228,7 +228,11 @@ class LiveScenario:
     refused_as: FailureClass | None = None  # the expected failure class
 
     def find(self, answer: LiveAnswer, model: str) -> LiveFinding:
-        """Judges an answer. model: the model that was asked, which the provider should name."""
+        """Judges an answer.
+
+        Args:
+            model: the model that was asked, which the provider should name.
+        """
         if answer.response is not None:
             judgement = self.judge(answer, answer.response, model)
         elif self.refused_as is None:

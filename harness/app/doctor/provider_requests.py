@@ -164,7 +164,11 @@ def probe_target(
     timeout_s: float = 60.0,
     allowed: Collection[str] = (),
 ) -> Probe:
-    """Sends a short question to a target. allowed: see `check_api_base`."""
+    """Sends a short question to a target.
+
+    Args:
+        allowed: see `check_api_base`.
+    """
     messages = [{"role": "user", "content": PROBE_QUESTION}]
     body = request_body(provider.as_sent(target), messages, {})
     probe_client = HttpProviderProbe(SystemClock(), allowed)
@@ -240,8 +244,10 @@ def _probe_embeddings(
     timeout_s: float,
     refusal: str,
 ) -> Probe | None:
-    """Asks for a vector. Returns None if the target gives no vector. refusal: the provider's
-    answer to the chat.
+    """Asks for a vector. Returns None if the target gives no vector.
+
+    Args:
+        refusal: the provider's answer to the chat.
     """
     kind = PROVIDER_KINDS.get(provider.kind)
     if kind is None or Endpoint.EMBEDDINGS not in kind.speaks:

@@ -91,8 +91,10 @@ def probe_tools(
     provider: Provider,
     timeout_s: float,
 ) -> TargetReport[ToolFinding]:
-    """Runs and judges the loops: at most nine answers and a refusal. timeout_s: for all loops
-    together.
+    """Runs and judges the loops: at most nine answers and a refusal.
+
+    Args:
+        timeout_s: for all loops together.
     """
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     if lacks_key(provider, keys):

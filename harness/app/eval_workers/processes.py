@@ -114,8 +114,12 @@ class WorkerTemplate:
         environment: Mapping[str, str],
         errors: str,
     ) -> ForkedWorker:
-        """Requests a worker, which starts after the template's imports. errors: the file for
-        the worker's stderr. Raises OSError if the template has ended.
+        """Requests a worker, which starts after the template's imports.
+
+        Args:
+            errors: the file for the worker's stderr.
+
+        Raises OSError if the template has ended.
         """
         worker = ForkedWorker(owner, self)
         self._workers[owner] = worker

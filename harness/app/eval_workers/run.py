@@ -163,8 +163,11 @@ def run_worker(
     owner: str,
     parent: int,
 ) -> None:
-    """Runs one eval run in this process. owner: the worker's name on the lease. parent: the pid
-    of the process with which the worker ends.
+    """Runs one eval run in this process.
+
+    Args:
+        owner: the worker's name on the lease.
+        parent: the pid of the process with which the worker ends.
     """
     with pause_garbage_collection():
         from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds to import
@@ -214,7 +217,10 @@ def run_worker(
 
 def build_paces(installation: Installation, owner: str) -> "RateGates":
     """Builds the rate gates that all processes of this machine share, which call models for
-    evals. owner: the process's name.
+    evals.
+
+    Args:
+        owner: the process's name.
     """
     from evals.runner.rate_gate import RateGates  # noqa: PLC0415 - only processes that call models
     from harness.evals.account_meter import AccountMeter, StoredLoads  # noqa: PLC0415

@@ -106,8 +106,10 @@ class SplitDrive:
         self._read_late_at = clock.now() - LATE_READ_EVERY
 
     def tick(self, serving: "CompiledSnapshot") -> None:
-        """Sets and checks the splits of all routes, and counts new outcomes. serving: the
-        routing table.
+        """Sets and checks the splits of all routes, and counts new outcomes.
+
+        Args:
+            serving: the routing table.
 
         Does not raise if the gateway does not answer: problems become alerts, and the gateway's
         last split stays in force.
@@ -233,8 +235,11 @@ class SplitDrive:
         *,
         is_new: bool,
     ) -> None:
-        """Records one outcome as a router would. is_new: whether the caller's first request
-        came after the split began, so that chance chose the caller's arm.
+        """Records one outcome as a router would.
+
+        Args:
+            is_new: whether the caller's first request came after the split began, so that
+                chance chose the caller's arm.
         """
         from router.recording.scored_exposures import (  # noqa: PLC0415 - slow
             GuardrailSample,

@@ -150,8 +150,11 @@ class FlagdFile:
 
     def _replace_file(self, document: Mapping[str, Any], expected: bytes) -> None:
         """Replaces the file atomically, so that flagd never reads half of it.
-        expected: the content that this process read. Raises UpstreamError if the
-        file has other content.
+
+        Args:
+            expected: the content that this process read.
+
+        Raises UpstreamError if the file has other content.
         """
         target_file = self._flags.resolve()
         temporary = None

@@ -176,7 +176,8 @@ def read_row(row: Mapping[str, Any], target_by_deployment: Mapping[str, str]) ->
     After a retry or a fallback, LiteLLM's row names only the deployment that answered. Our
     callback adds the deployment that failed first.
 
-    target_by_deployment: maps a deployment's id to its target.
+    Args:
+        target_by_deployment: maps a deployment's id to its target.
     """
     metadata = row.get("metadata") or {}
     metadata = json.loads(metadata) if isinstance(metadata, str) else metadata

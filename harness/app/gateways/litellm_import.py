@@ -544,8 +544,11 @@ class _Converter:
                 return
 
     def _read_fallbacks(self, path: ConfigPath, *, for_all_routes: bool) -> None:
-        """Adds a chain's targets to its routes. for_all_routes: whether to read only the chains
-        for all routes. They must come after the chains of single routes.
+        """Adds a chain's targets to its routes.
+
+        Args:
+            for_all_routes: whether to read only the chains for all routes. They must come after
+                the chains of single routes.
         """
         is_for_all = path[-1] in ("*", "default_fallbacks")
         key = path[1]

@@ -125,8 +125,12 @@ def list_vendors() -> Collection[str]:
 
 
 def find_vendor(name: str, vendor: str) -> tuple[str, str]:
-    """Splits LiteLLM's `model` into its provider and the provider's model. vendor: the value of
-    `custom_llm_provider`. Raises InputError.
+    """Splits LiteLLM's `model` into its provider and the provider's model.
+
+    Args:
+        vendor: the value of `custom_llm_provider`.
+
+    Raises InputError.
     """
     prefix, slash, model = name.partition("/")
     if vendor:

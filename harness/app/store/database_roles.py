@@ -152,7 +152,9 @@ def _execute(db: sa.Connection, statements: Sequence[str]) -> None:
 
 def describe_missing_right(url: str, action: str) -> str:
     """Describes that the URL's role lacks the right to an action, and names the tables' owner.
-    action: such as `upgrade the database`.
+
+    Args:
+        action: such as `upgrade the database`.
     """
     with (
         engine.temporary(url) as temporary_engine,

@@ -205,8 +205,12 @@ async def consume(
     ended: asyncio.Event,
 ) -> None:
     """Takes jobs until `ended`, `slots` at a time, and passes each run to `work`.
-    Waits while the database is unavailable. providers: the providers whose runs it
-    takes; empty for all. Raises ConfigError for SQLite.
+    Waits while the database is unavailable.
+
+    Args:
+        providers: the providers whose runs it takes; empty for all.
+
+    Raises ConfigError for SQLite.
     """
     arguments = _build_pool_arguments(url)
     while not ended.is_set():

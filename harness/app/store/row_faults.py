@@ -110,8 +110,10 @@ def _find_page_faults(
     rows: Sequence[Row],
     previous: Row | None,
 ) -> Iterator[RowFault]:
-    """Finds faults of rows. previous: the row before them. A route's version refers to its
-    previous version.
+    """Finds faults of rows.
+
+    Args:
+        previous: the row before them. A route's version refers to its previous version.
     """
     are_versions = signed.table is route_version
     chains = load_chains(tx, rows) if are_versions else {}

@@ -111,7 +111,10 @@ def build_verified(
     etag: str,
     now: datetime,
 ) -> Snapshot:
-    """Verifies the rows and builds the snapshot. etag: the database's ETag for these rows.
+    """Verifies the rows and builds the snapshot.
+
+    Args:
+        etag: the database's ETag for these rows.
 
     Raises SnapshotInvalid for a row or manifest that does not verify, and for rows that do not
     fit together.

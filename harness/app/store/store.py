@@ -196,8 +196,10 @@ class Store:
             return missing_lineage(tx, lineage)
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
-        """Finds the rows with invalid signatures. working: checks only the
-        rows of unfinished work.
+        """Finds the rows with invalid signatures.
+
+        Args:
+            working: checks only the rows of unfinished work.
         """
         find_faults = find_working_faults if working else find_row_faults
         with translated(), self._reading.begin() as db:

@@ -61,7 +61,9 @@ def judge_blocks(
     """Returns whether the canary holds or rolls back, with the evidence of harm. Reads the
     blocks in order, up to the first block that trips the guardrail.
 
-    alpha: the chance of a false rollback. rho: the tolerated odds ratio of failure.
+    Args:
+        alpha: the chance of a false rollback.
+        rho: the tolerated odds ratio of failure.
     """
     try:
         odds_grid(rho)

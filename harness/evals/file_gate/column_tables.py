@@ -195,7 +195,11 @@ def _build_rows(
     metric_columns: Mapping[str, str],
     item_column: str,
 ) -> Iterator[Mapping[str, str]]:
-    """Yields one model's rows, one for each answer. metric_columns: columns by metric."""
+    """Yields one model's rows, one for each answer.
+
+    Args:
+        metric_columns: columns by metric.
+    """
     for row in table.rows:
         answer = {name: row.get(name) or "" for name in shared_names}
         answer |= {metric: row.get(name) or "" for metric, name in metric_columns.items()}
@@ -245,7 +249,8 @@ def _has_scores(cells: Sequence[str], limit: float | None) -> bool:
 def _split_names(names: Sequence[str], others: Sequence[str]) -> list[_ScoreColumn]:
     """Splits names such as `gpt-4o score` into model and metric, if two models have one.
 
-    others: the other columns, in lower case; a model's answers may have its name.
+    Args:
+        others: the other columns, in lower case; a model's answers may have its name.
     """
     split = [_split_name(name, others) or _ScoreColumn(name, name, "") for name in names]
     models = {column.model for column in split if column.metric}

@@ -267,7 +267,10 @@ def is_totals(document: Mapping[str, object]) -> bool:
 def find_samples(place: Path) -> Mapping[str, Path]:
     """Finds the newest file with a row for each document, by task.
 
-    place: a folder, or a file of totals, whose folder has the files. Empty without such a file.
+    Args:
+        place: a folder, or a file of totals, whose folder has the files.
+
+    Empty without such a file.
     """
     if place.is_dir():
         files = list(islice(_walk(place, _MAX_DEPTH), _MAX_ENTRIES))

@@ -21,7 +21,8 @@ def parse_pairs(
     """Reads both models' scores by item, in the order of each item's first row. Ignores other
     columns. Raises InputError at the first fault, and for more than n_max items.
 
-    groups: columns that name an item's cluster or slices.
+    Args:
+        groups: columns that name an item's cluster or slices.
     """
     groups = [canonical(name) for name in groups]
     required = ("item", "incumbent", "candidate")

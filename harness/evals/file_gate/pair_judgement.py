@@ -51,7 +51,8 @@ def judge_file(
 ) -> dict[str, object]:
     """Judges the CSV file of pairs with this text. Raises InputError, which names the file.
 
-    direction: whether higher or lower scores are better; None if the user did not say.
+    Args:
+        direction: whether higher or lower scores are better; None if the user did not say.
     """
     rows = parse_pairs(text, place, None if terms.cluster else terms.n_max, terms.columns)
     if not rows and terms.n_max is None:
@@ -76,7 +77,8 @@ def judge_rows(
 ) -> dict[str, object]:
     """Judges all rows together; their order changes no byte of the answer.
 
-    file_score: converts a mean of the rows to the file's own range and direction.
+    Args:
+        file_score: converts a mean of the rows to the file's own range and direction.
     """
     ordered, sizes = _sort_rows(rows, clustered=bool(terms.cluster))
     units = len(sizes) if terms.cluster else len(ordered)

@@ -83,8 +83,10 @@ SETTLING_TIME: Final = timedelta(seconds=30)
 def apply_alert(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
     """Returns the record after an alert; None if the alert ends and has no record.
 
-    record: the newest record of the key. An alert that comes QUIET_PERIOD after the record's
-    end creates a new record.
+    Args:
+        record: the newest record of the key.
+
+    An alert that comes QUIET_PERIOD after the record's end creates a new record.
     """
     if alert.news is AlertEvent.ENDED:
         return None if record is None else _end_source(record, alert)
@@ -110,7 +112,11 @@ def apply_alert(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
 def apply_alerts(
     records: Mapping[str, AlertRecord], alerts: Iterable[Alert]
 ) -> Mapping[str, AlertRecord]:
-    """Returns the new and changed records by id. records: the newest record of each key."""
+    """Returns the new and changed records by id.
+
+    Args:
+        records: the newest record of each key.
+    """
     newest = dict(records)
     changed_records: dict[str, AlertRecord] = {}
     for alert in alerts:
@@ -129,8 +135,11 @@ def drop_silent_sources(
     """Removes sources without recent reports, because a dead worker cannot report the end.
 
     A router that serves finds a lasting cause again, so silence shows an end only while one
-    serves. served_since: when the router began that has served longest; None if no router
-    serves, so that the alert stays.
+    serves.
+
+    Args:
+        served_since: when the router began that has served longest; None if no router serves,
+            so that the alert stays.
     """
     rule = ALERT_RULES[record.kind]
     if rule.silent is None or not record.open:
@@ -343,8 +352,10 @@ def new_delivery(
     sink: str,
     now: datetime,
 ) -> Delivery:
-    """Creates a message's delivery to a sink. record: the alert's record, which already counts
-    the message.
+    """Creates a message's delivery to a sink.
+
+    Args:
+        record: the alert's record, which already counts the message.
     """
     is_end = message is Notified.RESOLVED
     times = f" ({record.count} times since {record.first_seen:%Y-%m-%d %H:%M} UTC)"
@@ -370,8 +381,11 @@ def alert_message(
     *,
     dashboard_url: str = "",
 ) -> AlertMessage:
-    """Builds the message for a sink. dashboard_url: the dashboard's address without a slash at
-    its end; if empty, the message has no links.
+    """Builds the message for a sink.
+
+    Args:
+        dashboard_url: the dashboard's address without a slash at its end; if empty, the message
+            has no links.
     """
     return AlertMessage(
         id=delivery.id,
@@ -408,7 +422,11 @@ def mark_failed(
     *,
     uniform: float,
 ) -> Delivery:
-    """Schedules the next attempt, or gives up. uniform: a random number in [0, 1)."""
+    """Schedules the next attempt, or gives up.
+
+    Args:
+        uniform: a random number in [0, 1).
+    """
     attempts = delivery.attempts + 1
     failed = replace(delivery, attempts=attempts, last_error=error[:MAX_ERROR_LENGTH])
     if now - delivery.created_at >= GIVE_UP_AFTER:

@@ -65,8 +65,10 @@ def raise_alert(
     text: str,
     news: AlertEvent = AlertEvent.RAISED,
 ) -> None:
-    """Opens an alert. cause_id: the id that distinguishes this cause from others of
-    its kind.
+    """Opens an alert.
+
+    Args:
+        cause_id: the id that distinguishes this cause from others of its kind.
     """
     key = f"{kind.value}:{cause_id}"
     Alerts(tx).fold([Alert(kind, subject, key, title, text, tx.now(), SOURCE, news)])
@@ -90,7 +92,9 @@ def end_alert(
 ) -> bool:
     """Ends an open alert although sources may still report its cause, for example after a
     person has checked it. The next report opens it again. Returns whether an alert was open.
-    cause_id: empty for a kind with a single alert.
+
+    Args:
+        cause_id: empty for a kind with a single alert.
     """
     record = Alerts(tx).newest(f"{kind.value}:{cause_id}" if cause_id else kind.value)
     if record is None or not record.open:
@@ -132,7 +136,11 @@ def update_alert(
     cause_id: str,
     notice: AlertNotice | None,
 ) -> None:
-    """Opens the alert if it is not open. notice: None to end the alert instead."""
+    """Opens the alert if it is not open.
+
+    Args:
+        notice: None to end the alert instead.
+    """
     if (notice is not None) == is_open(ctx, kind, cause_id):
         return
     with ctx.store.write() as tx:

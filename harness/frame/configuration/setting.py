@@ -170,8 +170,10 @@ class Declaration:
 
 
 def required(meaning: str, **more: Any) -> Mapping[str, Declaration]:
-    """Declares a setting without a default: `field(metadata=required(…))`. more: the fields of
-    Declaration.
+    """Declares a setting without a default: `field(metadata=required(…))`.
+
+    Args:
+        more: the fields of Declaration.
     """
     return {_KEY: Declaration(meaning=meaning, **more)}
 
@@ -190,7 +192,8 @@ def setting(default: Value, declared: Declaration) -> Value:
 def number(default: Value, meaning: str, allowed: Range, *, unit: str = "") -> Value:
     """Declares a number that only the configuration file sets.
 
-    unit: for a name that does not end in its unit, such as `_s`.
+    Args:
+        unit: for a name that does not end in its unit, such as `_s`.
     """
     return setting(default, Declaration(meaning=meaning, range=allowed, own_unit=unit))
 

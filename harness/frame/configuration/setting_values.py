@@ -79,7 +79,11 @@ def share_form(key: str) -> WrittenForm:
 
 
 def parse_share_bps(text: str | int, *, what: str) -> int:
-    """Parses a share of any size into basis points. what: the setting's name, for the error."""
+    """Parses a share of any size into basis points.
+
+    Args:
+        what: the setting's name, for the error.
+    """
     match_ = _SHARE.fullmatch(str(text))
     if match_ is None:
         raise InputError(f"{what}: {text!r} is not a share: write 1% or basis points (100)")

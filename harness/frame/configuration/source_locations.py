@@ -148,8 +148,12 @@ def parse_text(
     *,
     core: bool = False,
 ) -> Document:
-    """Parses a text as `parse_file` does. file: the name for places and messages. Raises
-    ConfigError.
+    """Parses a text as `parse_file` does.
+
+    Args:
+        file: the name for places and messages.
+
+    Raises ConfigError.
     """
     places: dict[KeyPath, str] = {(): f"{file}:1"}
     try:
@@ -190,7 +194,8 @@ def _describe_syntax(error: yaml.MarkedYAMLError, text: str) -> str:
 def _describe_unclosed(error: yaml.MarkedYAMLError, line: int) -> str:
     """Describes an open quote or bracket, after the number of its line; empty for other faults.
 
-    line: where PyYAML stopped, often lines after the bracket.
+    Args:
+        line: where PyYAML stopped, often lines after the bracket.
     """
     if error.context_mark is None:
         return ""

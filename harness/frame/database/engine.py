@@ -97,8 +97,10 @@ class SqliteFile:
     def require_same(self, *, committed: bool = False) -> None:
         """Raises StoreUnavailable if somebody replaced the file, because the write is lost.
 
-        committed: whether the commit has run. After a commit, a missing file is no error:
-        somebody may bring the file back with the write in it, and a retry would write twice.
+        Args:
+            committed: whether the commit has run. After a commit, a missing file is no error:
+                somebody may bring the file back with the write in it, and a retry would write
+                twice.
         """
         current = identity(self._file)
         may_return = current is None and committed
@@ -249,9 +251,10 @@ def make(
 ) -> sa.Engine:
     """Creates an engine, which connects at its first use.
 
-    create: whether to create a missing SQLite file.
-    patience_s: PostgreSQL ends the connection after this time without a statement. The client
-    waits equally long for an answer.
+    Args:
+        create: whether to create a missing SQLite file.
+        patience_s: PostgreSQL ends the connection after this time without a statement. The
+            client waits equally long for an answer.
     """
     if url.get_backend_name() == "postgresql":
         arguments = postgres_arguments(url, patience_s)

@@ -100,8 +100,10 @@ class FileLeadership:
         self._lock = threading.Lock()
 
     def try_lead(self, owner: str) -> bool:
-        """Returns whether this process leads, and tries to lead if it does not. owner: the
-        process's name.
+        """Returns whether this process leads, and tries to lead if it does not.
+
+        Args:
+            owner: the process's name.
 
         Raises StoreUnavailable if the lock file cannot be written.
         """
@@ -168,8 +170,12 @@ class PostgresLeadership:
         self._heartbeat: threading.Thread | None = None
 
     def try_lead(self, owner: str) -> bool:
-        """Returns whether this process leads, and tries to lead if it does not. owner: the
-        process's name, which `leader` returns. Reconnects after a lost connection.
+        """Returns whether this process leads, and tries to lead if it does not.
+
+        Args:
+            owner: the process's name, which `leader` returns.
+
+        Reconnects after a lost connection.
 
         Raises StoreUnavailable, and DatabaseUnusable behind a pooler in transaction mode.
         """

@@ -161,10 +161,12 @@ def client_address(
     """Returns an IPv4 address, or the /64 network of an IPv6 address; UNKNOWN_ADDRESS without
     a peer address.
 
-    peer: the address of the connection.
-    forwarded_for: the values of `X-Forwarded-For`, in their order.
-    proxies: the operator's proxies. If a proxy appended a malformed address, the proxy itself
-    counts as the client.
+    Args:
+        peer: the address of the connection.
+        forwarded_for: the values of `X-Forwarded-For`, in their order.
+        proxies: the operator's proxies.
+
+    If a proxy appended a malformed address, the proxy itself counts as the client.
     """
     address = _parse_address(peer or "")
     if address is None:
@@ -259,7 +261,8 @@ def require_link_right(
     """Checks that a sign-in link's creator uses the link's key or took part in creating the
     key. Otherwise one person could act as two. Raises NotAllowed.
 
-    key_creators: the principals of `four_eyes.load_key_creators`.
+    Args:
+        key_creators: the principals of `four_eyes.load_key_creators`.
     """
     if creator_key != for_key and creator not in key_creators:
         raise NotAllowed(

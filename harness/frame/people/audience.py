@@ -208,6 +208,10 @@ class StepAudience:
 
 
 def find_audience(steps: Sequence[StepAudience], weight_bps: int) -> Audience | None:
-    """Returns the audience at a share. steps: in the order of their shares."""
+    """Returns the audience at a share.
+
+    Args:
+        steps: in the order of their shares.
+    """
     found = [step.audience for step in steps if step.from_bps <= weight_bps]
     return found[-1] if found else None

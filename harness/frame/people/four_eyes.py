@@ -61,7 +61,8 @@ def check_four_eyes(
     creating, or if one person took part in creating both people's keys. Checks nothing if the
     policy allows `self_approval`.
 
-    act: a verb for messages, such as `approve`.
+    Args:
+        act: a verb for messages, such as `approve`.
     """
     if not proposal.self_approval:
         for refusal in _find_refusals(tx, actor, proposal, act):
@@ -233,7 +234,9 @@ def find_common_creators(
     value is the moment from which the keys count as keys of two people: SEPARATE_AFTER after
     the earlier of the two participations. Omits the operator, who creates the first keys.
 
-    first, second: when each person last took part in creating the key.
+    Args:
+        first: when each person last took part in creating the first key.
+        second: when each person last took part in creating the second key.
     """
     common = (first.keys() & second.keys()) - {LOCAL_PRINCIPAL.id}
     return {

@@ -241,7 +241,9 @@ def admit_request(
     now: float,
 ) -> RateDecision:
     """Adds a request's cost to both buckets; to neither bucket if a limit refuses the request.
-    now: monotonic seconds.
+
+    Args:
+        now: monotonic seconds.
     """
     requests_until, tokens_until = state
     # cost_s, tokens_s: the seconds in which a bucket drains the request's cost. No further
@@ -279,7 +281,11 @@ def settle_request(
     actual: float,
     now: float,
 ) -> RateState:
-    """Returns the state with a request's actual tokens. estimated: the admitted tokens."""
+    """Returns the state with a request's actual tokens.
+
+    Args:
+        estimated: the admitted tokens.
+    """
     until = max(state.tokens_until, now)
     if limit.tokens_per_min is not None:
         until = max(

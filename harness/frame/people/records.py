@@ -154,8 +154,10 @@ class PersonLinks(Records[PersonLink]):
     order = (person_link.c.principal, person_link.c.number)
 
     def people(self, *, lock: bool = False) -> People:
-        """Loads the newest declarations. lock: whether other `write()`s wait until this one
-        ends.
+        """Loads the newest declarations.
+
+        Args:
+            lock: whether other `write()`s wait until this one ends.
         """
         if lock:
             self._tx.serialize()
@@ -228,8 +230,10 @@ class DashboardSessions(Records[DashboardSession]):
         return self._first(self._select(dashboard_session.c.link_hash == hash_))
 
     def by_cookie(self, hash_: str, *, lock: bool = False) -> DashboardSession | None:
-        """Finds the session of a cookie, also an ended session. lock: whether a `write()` locks
-        it.
+        """Finds the session of a cookie, also an ended session.
+
+        Args:
+            lock: whether a `write()` locks it.
         """
         if lock:
             self._tx.serialize()

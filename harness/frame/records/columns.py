@@ -231,10 +231,11 @@ def columns_of(
 ) -> list[sa.Column[Any]]:
     """Builds a column for each field of a dataclass, by its type; optional fields are nullable.
 
-    replacements: columns for fields that need, for example, a default or
-    another type. Columns without a field come last.
-    flat: dataclass fields that have a column for each of their own fields.
-    without: fields without a column.
+    Args:
+        replacements: columns for fields that need, for example, a default or another type.
+            Columns without a field come last.
+        flat: dataclass fields that have a column for each of their own fields.
+        without: fields without a column.
     """
     columns: dict[str, sa.Column[Any]] = {}
     for name, hint in get_type_hints(record).items():

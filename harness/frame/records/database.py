@@ -30,8 +30,10 @@ class Database(Protocol):
         ...
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
-        """Finds the rows with invalid signatures. working: whether to check only rows of
-        unfinished work.
+        """Finds the rows with invalid signatures.
+
+        Args:
+            working: whether to check only rows of unfinished work.
         """
         ...
 

@@ -129,8 +129,10 @@ def values_of(
     table: sa.Table,
     **replacements: object,
 ) -> Values:
-    """Returns a row's values: the record's fields that have a column. replacements: values that
-    replace fields, or that fill further columns.
+    """Returns a row's values: the record's fields that have a column.
+
+    Args:
+        replacements: values that replace fields, or that fill further columns.
     """
     values: Values = {}
     for field in _list_fields(cast("Hashable", type(record)), table):
@@ -150,8 +152,10 @@ def record_of(
     table: sa.Table,
     **read_fields: object,
 ) -> T:
-    """Builds a record from a row that `values_of` wrote. read_fields: fields that the caller
-    has read.
+    """Builds a record from a row that `values_of` wrote.
+
+    Args:
+        read_fields: fields that the caller has read.
     """
     names, converted = _split_fields(cast("Hashable", cls), table)
     read = {name: getattr(row, name) for name in names}
@@ -240,13 +244,15 @@ def record(  # noqa: PLR0913 - a declaration
 ) -> Record[T]:
     """Declares a record and its table, which has a column for each field of the class.
 
-    parts: columns that replace default columns, checks, indexes.
-    key: names of the primary key's columns, separated by spaces.
-    refers: columns with a foreign key, each with its table.
-    signed: whether each row has a signature.
-    flat, without: see `columns_of`; names separated by spaces.
-    read: replaces the default conversion of a row.
-    also: computes further columns from an object.
+    Args:
+        parts: columns that replace default columns, checks, indexes.
+        key: names of the primary key's columns, separated by spaces.
+        refers: columns with a foreign key, each with its table.
+        signed: whether each row has a signature.
+        flat: see `columns_of`; names separated by spaces.
+        without: see `columns_of`; names separated by spaces.
+        read: replaces the default conversion of a row.
+        also: computes further columns from an object.
     """
     own_columns = [part for part in parts if isinstance(part, sa.Column)]
     columns = columns_of(

@@ -92,8 +92,10 @@ class Records(Generic[T]):
         return self._tx.once(key, lambda: self._tx.read(query).first())
 
     def _close(self, id_: str, **closing: object) -> T:
-        """Closes a record, unless it is closed already. closing: the values to set; the first
-        is the time.
+        """Closes a record, unless it is closed already.
+
+        Args:
+            closing: the values to set; the first is the time.
         """
         self._tx.serialize()
         stored: Any = self.get(id_)
@@ -216,7 +218,11 @@ def read_page(
     order: Order,
     page_request: PageRequest,
 ) -> Rows:
-    """Reads one page of a list. query: the whole list, unsorted."""
+    """Reads one page of a list.
+
+    Args:
+        query: the whole list, unsorted.
+    """
     count = sa.select(sa.func.count()).select_from(query.subquery())
     total = int(tx.read(count).scalar_one())
     if page_request.after is not None:
@@ -239,8 +245,10 @@ class PageReader:
         page_request: PageRequest,
         *where: sa.ColumnElement[bool] | None,
     ) -> Page[T]:
-        """Reads a page of records. `Page.invalid` names rows with invalid signatures. where:
-        see `select_where`.
+        """Reads a page of records. `Page.invalid` names rows with invalid signatures.
+
+        Args:
+            where: see `select_where`.
         """
         query = select_where(record.table, *where)
         rows = read_page(self.tx, query, order, page_request)

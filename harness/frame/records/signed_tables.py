@@ -88,7 +88,9 @@ def sign_rows_of(
     decides: bool = True,
 ) -> sa.Table:
     """Declares a table with signed rows. The other arguments are those of `SignedTable`.
-    decides: see `is_decided`.
+
+    Args:
+        decides: see `is_decided`.
     """
     table.info[_SIGNED] = SignedTable(table, purpose, frozenset(changing), live, unsigned)
     table.info[_DECIDES] = decides
@@ -134,7 +136,11 @@ class StoredRow:
     """
 
     def __init__(self, table: sa.Table, stored: Mapping[str, object]) -> None:
-        """stored: the values by column; a missing column is NULL or has its default."""
+        """Creates a view of a stored row.
+
+        Args:
+            stored: the values by column; a missing column is NULL or has its default.
+        """
         self._build_readers = _build_readers(table)
         self.stored = stored
 
@@ -197,8 +203,10 @@ def covered_values(
     *,
     are_stored: bool = False,
 ) -> dict[str, object]:
-    """Returns the signed columns in their stored form. are_stored: whether `values` has that
-    form.
+    """Returns the signed columns in their stored form.
+
+    Args:
+        are_stored: whether `values` has that form.
 
     Omits columns that are NULL or have their default, so that a column of a later version does
     not break older signatures.
@@ -293,8 +301,12 @@ class RowSignatures(RowVerifier):
         values: Mapping[str, Any],
         **further_values: object,
     ) -> str:
-        """Signs a row. further_values: signed, too, but not stored in the row. Raises
-        InputError.
+        """Signs a row.
+
+        Args:
+            further_values: signed, too, but not stored in the row.
+
+        Raises InputError.
         """
         signed = signed_table(table)
         try:

@@ -221,7 +221,11 @@ class Transaction:
         clock: Clock,
         writable: bool,
     ) -> None:
-        """secret: the key of the audit log's HMAC chain."""
+        """Creates a transaction of an open connection.
+
+        Args:
+            secret: the key of the audit log's HMAC chain.
+        """
         self.db = db
         self.signatures = signatures
         self.secret = secret
@@ -247,7 +251,11 @@ class Transaction:
         statement: sa.Select[Any],
         parameters: Mapping[str, Any] | None = None,
     ) -> list[Row]:
-        """Reads rows without decoding them. statement: selects the table's `stored_columns`."""
+        """Reads rows without decoding them.
+
+        Args:
+            statement: selects the table's `stored_columns`.
+        """
         columns = table.c.keys()
         raw_rows = self.read(statement, parameters)
         rows = (StoredRow(table, dict(zip(columns, row, strict=True))) for row in raw_rows)
@@ -279,7 +287,8 @@ class Transaction:
     ) -> int:
         """Returns the number of changed rows. Raises IllegalTransition in a `read()`.
 
-        decides: False for a change that no decision uses, such as a lease.
+        Args:
+            decides: False for a change that no decision uses, such as a lease.
         """
         self._prepare_write(statement, decides=decides)
         with translated():
@@ -322,8 +331,9 @@ class Transaction:
     ) -> None:
         """Inserts a row, or updates the stored row with its key.
 
-        add: columns to increase by the new values.
-        put: columns to replace with the new values.
+        Args:
+            add: columns to increase by the new values.
+            put: columns to replace with the new values.
         """
         self.write(build_upsert(table, tuple(add), tuple(put), self.dialect), values)
 
@@ -333,8 +343,10 @@ class Transaction:
         values: Mapping[str, object],
         **further_values: object,
     ) -> dict[str, object]:
-        """Returns a new row's values with its signature. further_values: signed, too, but not
-        stored in the row.
+        """Returns a new row's values with its signature.
+
+        Args:
+            further_values: signed, too, but not stored in the row.
 
         Raises SignatureInvalid if the snapshot's rows differ from the manifest, because a
         change must not build on them.

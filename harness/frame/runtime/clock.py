@@ -64,7 +64,11 @@ class ClockWatch:
         )
 
     def unsettled(self, monotonic: float) -> bool:
-        """Returns whether the clock jumped less than SETTLE_S ago. monotonic: now."""
+        """Returns whether the clock jumped less than SETTLE_S ago.
+
+        Args:
+            monotonic: now.
+        """
         return self._jumped_s is not None and monotonic - self._jumped_s < SETTLE_S
 
     def steady(self, now: datetime) -> datetime:

@@ -62,7 +62,11 @@ def reload_at_hangup() -> None:
 
 
 def pass_hangups_on(orphaned: Callable[[], None]) -> None:
-    """Passes each SIGHUP to the parent process. orphaned: called if the parent has ended."""
+    """Passes each SIGHUP to the parent process.
+
+    Args:
+        orphaned: called if the parent has ended.
+    """
     parent = os.getppid()
 
     def pass_on(*_: object) -> None:
@@ -103,8 +107,9 @@ def interrupts(
 
     Python handles signals in the main thread only, so a block in another thread records none.
 
-    reloads: whether a SIGHUP requests a reload. Otherwise it ends the program, unless `nohup`
-    started the program.
+    Args:
+        reloads: whether a SIGHUP requests a reload. Otherwise it ends the program, unless
+            `nohup` started the program.
     """
     interruption = Interruption(on_terminal=reloads and ends_with_terminal())
     if threading.current_thread() is not threading.main_thread():

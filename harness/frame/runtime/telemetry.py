@@ -106,8 +106,9 @@ def configure(*, level: int | None = None, terminal: bool | None = None) -> None
     """Configures the logs of a serving process. Libraries log only warnings, on a terminal only
     errors. Logs never contain the content of requests.
 
-    level: our minimum level; by default INFO, on a terminal WARNING.
-    terminal: whether people read the lines; by default whether stderr is a terminal.
+    Args:
+        level: our minimum level; by default INFO, on a terminal WARNING.
+        terminal: whether people read the lines; by default whether stderr is a terminal.
     """
     if terminal is None:
         terminal = sys.stderr.isatty()

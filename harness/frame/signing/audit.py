@@ -77,7 +77,8 @@ class AuditReading:
 def require_reason(reason: str, act: str) -> str:
     """Returns the reason, stripped. Raises InputError if it has no visible character.
 
-    act: the action that needs a reason, for the error, such as `to pause by hand`.
+    Args:
+        act: the action that needs a reason, for the error, such as `to pause by hand`.
     """
     if all(category(character)[0] in "CZ" for character in reason):
         raise InputError(
@@ -110,7 +111,9 @@ def find_chain_break(
 ) -> int | None:
     """Returns the number of the first event that breaks the chain; None if no event does.
 
-    after, previous: number and mac of the event before the first of `events`.
+    Args:
+        after: number of the event before the first of `events`.
+        previous: mac of that event.
     """
     for number, event in enumerate(events, start=after + 1):
         is_next = event.number == number and event.previous == previous

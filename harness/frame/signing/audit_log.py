@@ -110,8 +110,10 @@ class AuditLog(Records[AuditEvent]):
         return self._all(NEXT_PAGE.limit(limit), {"after": number})
 
     def break_after(self, mark: AuditPosition, events: Sequence[AuditEvent]) -> int | None:
-        """Finds the first of `events` at which the chain breaks. mark: the event
-        before them.
+        """Finds the first of `events` at which the chain breaks.
+
+        Args:
+            mark: the event before them.
         """
         return find_chain_break(events, self._tx.secret, mark.number, mark.mac)
 

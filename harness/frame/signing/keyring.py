@@ -104,7 +104,13 @@ def format_keyring(keys: Iterable[PublicKey]) -> str:
 
 
 def parse_keyring(text: str, place: str) -> dict[str, PublicKey]:
-    """Parses a keyring. place: the file or variable, for errors. Raises ConfigError."""
+    """Parses a keyring.
+
+    Args:
+        place: the file or variable, for errors.
+
+    Raises ConfigError.
+    """
     keys: dict[str, PublicKey] = {}
     for number, line in enumerate(text.splitlines(), 1):
         fields = line.partition("#")[0].split()

@@ -109,7 +109,11 @@ def foreign_reason(served: Lineage, offered: Lineage) -> str:
 
 
 def fork_reason(lacking: Sequence[str]) -> str:
-    """Returns why the router refuses a database. lacking: from `Store.missing_lineage`."""
+    """Returns why the router refuses a database.
+
+    Args:
+        lacking: from `Store.missing_lineage`.
+    """
     return (
         f"the database lacks {', '.join(lacking[:5])}, which this router knows: somebody "
         f"restored a backup and then changed it, or deleted rows. {RESTORE_HINT}"
@@ -130,5 +134,9 @@ RESTORE_HINT: Final = (
 
 
 def head_text(version: object, at: object) -> str:
-    """Formats a route's newest version and its time. at: microseconds since 1970 UTC."""
+    """Formats a route's newest version and its time.
+
+    Args:
+        at: microseconds since 1970 UTC.
+    """
     return f"{version}:{at}"

@@ -74,7 +74,8 @@ def _invert_tests(
 ) -> DecisionInterval:
     """Inverts both tests of one claim at the items that the gate used.
 
-    holm_limit: the smallest limit that a suite missed, if one suite of several is enough.
+    Args:
+        holm_limit: the smallest limit that a suite missed, if one suite of several is enough.
     """
     low = _find_low(report, case.plan, case.paired, holm_limit)
     return DecisionInterval(low, _find_high(report, case.plan, case.paired))

@@ -260,7 +260,11 @@ def interim_power(
     alpha: float,
     drift: float,
 ) -> float:
-    """Returns the chance that any analysis shows the claim. drift: in standard errors."""
+    """Returns the chance that any analysis shows the claim.
+
+    Args:
+        drift: in standard errors.
+    """
     shares = [n / items[-1] for n in items]
     shown = 0.0
     grid = np.zeros(1)

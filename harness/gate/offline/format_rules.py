@@ -26,7 +26,9 @@ class FormatRemedy:
 def find_remedy(rules: Mapping[str, int], scorer: str = "") -> FormatRemedy | None:
     """Finds the remedy for the broken rules; None without a break.
 
-    rules: how often each rule broke. scorer: the name of the suite's scorer, if known.
+    Args:
+        rules: how often each rule broke.
+        scorer: the name of the suite's scorer, if known.
     """
     if not rules:
         return None
@@ -199,8 +201,11 @@ def format_prompts() -> frozenset[str]:
 
 
 def find_format_rule(rule: str, scorer: str = "") -> FormatRule:
-    """Finds a rule by name. rule: for several names joined by `+`, the first, outermost rule
-    counts. scorer: the scorer's name.
+    """Finds a rule by name.
+
+    Args:
+        rule: for several names joined by `+`, the first, outermost rule counts.
+        scorer: the scorer's name.
     """
     outermost = rule.partition("+")[0]
     form = FORMAT_RULES.get(outermost, OTHER_RULE)

@@ -114,8 +114,11 @@ def tango_z(
 ) -> Floats:
     """Computes Tango's score statistic for the difference of paired proportions.
 
-    wins: pairs that only the candidate passed; losses: only the incumbent. At theta0 = 0 it is
-    McNemar's z. If both the variance and the excess are 0, the result is 0.
+    Args:
+        wins: pairs that only the candidate passed.
+        losses: only the incumbent.
+
+    At theta0 = 0 it is McNemar's z. If both the variance and the excess are 0, the result is 0.
     Source: Tango 1998, Stat. Med. 17:891.
     """
     b = np.asarray(wins, dtype=np.float64)

@@ -63,8 +63,12 @@ def asked_anew(noise: ArrayLike, variance: ArrayLike) -> Floats:
 def share_left(share: ArrayLike, anew: ArrayLike) -> Floats:
     """Returns the share of the mean difference's variance that counts for these items.
 
-    share: the measured share of the suite's items. Measured items vary only by their noise; the
-    remaining items add the sampling error of a finite population. anew: result of `asked_anew`.
+    Args:
+        share: the measured share of the suite's items.
+        anew: result of `asked_anew`.
+
+    Measured items vary only by their noise; the remaining items add the sampling error of a
+    finite population.
     """
     return 1.0 - np.asarray(share, dtype=np.float64) * (1.0 - np.asarray(anew))
 
@@ -85,8 +89,11 @@ def p_over_days(
 ) -> Floats:
     """Converts the p-value of one day's answers into the p-value of all days.
 
-    variance: of the differences of n items. The variance of days is added to the variance of
-    the mean. Its degrees of freedom are Satterthwaite's (1946, Biometrics Bulletin 2:110).
+    Args:
+        variance: of the differences of n items.
+
+    The variance of days is added to the variance of the mean. Its degrees of freedom are
+    Satterthwaite's (1946, Biometrics Bulletin 2:110).
     """
     of_items = np.asarray(variance, dtype=np.float64) / n
     whole = of_items + days.variance
@@ -105,8 +112,10 @@ def days_interval(
     variance: float,
     days: DaySpread,
 ) -> tuple[float, float]:
-    """Computes the 95 % interval of the mean difference over all days, n >= 2. variance: of the
-    items' differences.
+    """Computes the 95 % interval of the mean difference over all days, n >= 2.
+
+    Args:
+        variance: of the items' differences.
     """
     of_items = np.asarray(variance / n)
     error = float(np.sqrt(of_items + days.variance))
@@ -294,8 +303,10 @@ def _skew_corrected_p(
     theta0: float,
 ) -> Floats:
     """Computes the p-value of t, corrected for skewness. Rare losses among common wins give a
-    high mean and a small spread, so that t alone is too large. cubes: the sum of the cubed
-    deviations from the mean.
+    high mean and a small spread, so that t alone is too large.
+
+    Args:
+        cubes: the sum of the cubed deviations from the mean.
 
     Source: Johnson's correction (1978, JASA 73:536), in Hall's form (1992, J. R. Stat. Soc. B
     54:221), which always rises with t.

@@ -260,7 +260,9 @@ def replan_labels(
 ) -> Iterator[LabelStep]:
     """Plans each draw of a labelling again, as `plan_next_label` did at its time.
 
-    completed: for each draw, the earlier pairs whose labels are complete since the draw before.
+    Args:
+        completed: for each draw, the earlier pairs whose labels are complete since the draw
+            before.
     """
     counts = LabelCounts.empty()
     for number, pairs in enumerate(completed):
@@ -366,8 +368,11 @@ def _estimate_pairs(
 
 
 def log_payoffs(stakes: Floats, excess: Floats) -> Floats:
-    """Computes the logarithm of each stake's factor (…, stakes). excess: the distance of the
-    step's value from the null hypothesis, in the direction of the bet (…).
+    """Computes the logarithm of each stake's factor (…, stakes).
+
+    Args:
+        excess: the distance of the step's value from the null hypothesis, in the direction of
+            the bet (…).
     """
     return np.asarray(np.log1p(stakes * excess[..., None]), dtype=np.float64)
 
@@ -381,9 +386,12 @@ def estimate_share(
 ) -> Floats:
     """Computes the unbiased estimate Z of the win share by one labelled pair of a block (…).
 
-    ties, levels: the weights of the block's equal pairs, and of its open pairs by the judge's
-    preference (…, 3), with the sum 1. judged: index of the judge's preference. label: the
-    person's preference (…).
+    Args:
+        ties: the weight of the block's equal pairs.
+        levels: the weights of its open pairs by the judge's preference (…, 3); the sum with
+            `ties` is 1.
+        judged: index of the judge's preference.
+        label: the person's preference (…).
     """
     at = np.asarray(judged, dtype=np.int64)[..., None]
     predicted = np.take_along_axis(step.predicted, at, axis=-1)[..., 0]

@@ -77,8 +77,12 @@ class LabelRuns:
         *,
         ties: float = 0.0,
     ) -> Self:
-        """Draws other callers for each run. shares: of the traffic's open pairs, by the judge's
-        preference and the person's (3, 3). ties: the share of mechanically equal pairs.
+        """Draws other callers for each run.
+
+        Args:
+            shares: of the traffic's open pairs, by the judge's preference and the person's (3,
+                3).
+            ties: the share of mechanically equal pairs.
         """
         every = np.append((1.0 - ties) * shares.reshape(-1), ties)
         drawn = rng.choice(every.size, size=(runs, callers), p=every / every.sum())
@@ -176,9 +180,12 @@ def forecast_labels(
     """Forecasts the labels until PASSED for a candidate that is as good as the incumbent, and 5
     points better for `superior`.
 
-    callers: drawn, with one pair each, because a block of callers needs one label however many
-    pairs it has. ties: how many of them have mechanically equal answers. correlation: between
-    the simulated people and the judge; None for the design's. The plan keeps the design's.
+    Args:
+        callers: drawn, with one pair each, because a block of callers needs one label however
+            many pairs it has.
+        ties: how many of them have mechanically equal answers.
+        correlation: between the simulated people and the judge; None for the design's. The plan
+            keeps the design's.
     """
     gain = 0.0 if design.claim is Claim.NON_INFERIOR else _SUPERIOR_GAIN
     people = design.correlation if correlation is None else correlation

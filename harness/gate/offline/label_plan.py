@@ -176,8 +176,10 @@ def plan_label(
 ) -> LabelStep:
     """Plans the next label from the blocks and labels before it.
 
-    composition: the callers of these blocks by their answers (…, 4): mechanically equal, and by
-    the judge's preference. callers: of the next block. Its answers must not decide the plan.
+    Args:
+        composition: the callers of these blocks by their answers (…, 4): mechanically equal,
+            and by the judge's preference.
+        callers: of the next block. Its answers must not decide the plan.
     """
     predicted, variance = _calibrate(counts, design.correlation)
     spread = _expect_spread(composition, predicted, variance, callers)
@@ -220,7 +222,10 @@ def _calibrate(counts: LabelCounts, correlation: float) -> tuple[Floats, Floats]
 
 def _choose_stakes(design: LabelDesign, spread: Floats, most_lost: Floats) -> Floats:
     """Chooses the stake with nearly the largest expected growth for each of the design's gains.
-    most_lost: a bound of the distance from the null hypothesis to the worst possible value (…).
+
+    Args:
+        most_lost: a bound of the distance from the null hypothesis to the worst possible value
+            (…).
     """
     gains = np.asarray(design.gains)
     best = gains / (spread[..., None] + gains * gains)

@@ -214,7 +214,10 @@ def _describe(outcome: str, labels: SuiteLabels) -> str:
 
 
 def label_alpha(plan: SuitePlan, plans: Sequence[SuitePlan]) -> float:
-    """Returns the level of a suite's labels, fixed at their start. plans: of the proposal.
+    """Returns the level of a suite's labels, fixed at their start.
+
+    Args:
+        plans: of the proposal.
 
     If one of several suites is enough for the claim, each has an equal share of alpha, because
     each labelling may stop at any label. If each suite must show the claim, each has the whole
@@ -232,7 +235,10 @@ def judge_people(
     labels: SuiteLabels | None,
     stopped: StoppedRun | None = None,
 ) -> SuiteJudgement:
-    """Judges a suite by its labels. labels: None before their end.
+    """Judges a suite by its labels.
+
+    Args:
+        labels: None before their end.
 
     Before the end the suite is `running`, and its report shows no figure of the judge.
     """

@@ -180,7 +180,9 @@ def judge_differences(
 ) -> ComparisonEvidence:
     """Decides on items in their registered order, and uses the items up to the decision.
 
-    noise: noise of the items' scores, for a claim about these items; None assumes the maximum.
+    Args:
+        noise: noise of the items' scores, for a claim about these items; None assumes the
+            maximum.
     """
     d = check_differences(differences)
     path = evidence_path(d, design)
@@ -236,7 +238,8 @@ def analysis_p(
 ) -> Floats:
     """Computes the p-value of (…, n) differences, n >= 2. Above `most` it is approximate.
 
-    theta0: the mean of the null hypothesis; None for the design's.
+    Args:
+        theta0: the mean of the null hypothesis; None for the design's.
     """
     null_mean = design.theta0 if theta0 is None else theta0
     p = final_p(d, null_mean, most if noise is None else 1.0)
@@ -283,7 +286,11 @@ def build_evidence(
     design: Design,
     noise: AnswerNoise | None = None,
 ) -> ComparisonEvidence:
-    """Computes every figure for the items `d`. path: of these items, or of more."""
+    """Computes every figure for the items `d`.
+
+    Args:
+        path: of these items, or of more.
+    """
     used = len(d)
     is_too_short = len(d) < 2
     t = None if is_too_short else float(guarded_t(d, design.theta0))

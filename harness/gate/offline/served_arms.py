@@ -61,8 +61,11 @@ def find_same_model(
     """Finds whether the same models served both arms; None if not, or if only one model was
     asked.
 
-    models: the models' names for incumbent and candidate, without their providers. cases: with
-    the items behind the verdict. Answers that name no model say nothing.
+    Args:
+        models: the models' names for incumbent and candidate, without their providers.
+        cases: with the items behind the verdict.
+
+    Answers that name no model say nothing.
     """
     if models[0] == models[1]:
         return None

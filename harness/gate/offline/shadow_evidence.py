@@ -48,8 +48,11 @@ class ShareEvidence:
 def trace_shares(low: Floats, high: Floats, design: LabelDesign) -> SharePaths:
     """Computes the evidence after each unit.
 
-    low and high: bounds of each unit's win share (…, units), in the order of the units. A
-    difference of scores is twice the win share less 1. Source: Waudby-Smith & Ramdas 2024.
+    Args:
+        low: lower bounds of each unit's win share (…, units), in the order of the units.
+        high: the upper bounds.
+
+    A difference of scores is twice the win share less 1. Source: Waudby-Smith & Ramdas 2024.
     """
     passing = log_e_below(1.0 - 2.0 * low, 1.0 - 2.0 * design.theta0)
     failing = log_e_below(2.0 * high - 1.0, 2.0 * design.theta0 - 1.0)
@@ -62,7 +65,11 @@ def trace_shares(low: Floats, high: Floats, design: LabelDesign) -> SharePaths:
 
 
 def judge_shares(bounds: Sequence[tuple[float, float]], design: LabelDesign) -> ShareEvidence:
-    """Judges a shadow by its units so far. bounds: of each unit's win share, in their order."""
+    """Judges a shadow by its units so far.
+
+    Args:
+        bounds: of each unit's win share, in their order.
+    """
     if not bounds:
         return ShareEvidence("running", 0, 0.0, 1.0, 0.0, 0.0)
     low, high = np.array(bounds, dtype=np.float64).T

@@ -153,7 +153,8 @@ def judge_slices(
 ) -> SliceJudgement:
     """Tests the slices on these items, up to the first look that shows a slice worse.
 
-    allowance: a loss that the difference of two days may explain, a share of 1.
+    Args:
+        allowance: a loss that the difference of two days may explain, a share of 1.
     """
     judgement = _test_slices(plan, items, allowance)
     if judgement.worse_at is None:

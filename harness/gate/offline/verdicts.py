@@ -434,13 +434,18 @@ def decide_verdict(  # noqa: PLR0913 - all inputs of one decision
 ) -> Verdict | None:
     """Decides on all suites together; returns None while it is open (statistics.md §1.7).
 
-    samples_by_suite: samples of incumbent and candidate; a missing suite has no samples yet.
-    ttl_s: how long the verdict is valid. stopped: for suites whose runs have ended, the outcome
-    of a suite that is still open (`infra_error` or `inconclusive`), and why. models: the names
-    of incumbent and candidate. same_model_confirmed: see `served_arms.SameModel`.
-    days: for suites whose incumbent's run is the mean of scheduled runs.
-    passed_slices: for a slice, the proposals of the other slices that have passed.
-    labels: for the suites about which people decide; None before their labels have ended.
+    Args:
+        samples_by_suite: samples of incumbent and candidate; a missing suite has no samples
+            yet.
+        ttl_s: how long the verdict is valid.
+        stopped: for suites whose runs have ended, the outcome of a suite that is still open
+            (`infra_error` or `inconclusive`), and why.
+        models: the names of incumbent and candidate.
+        same_model_confirmed: see `served_arms.SameModel`.
+        days: for suites whose incumbent's run is the mean of scheduled runs.
+        passed_slices: for a slice, the proposals of the other slices that have passed.
+        labels: for the suites about which people decide; None before their labels have ended.
+
     Raises StaleEvidence if the two sides of a suite do not match.
     """
     cases = []

@@ -123,10 +123,13 @@ def bet_on_sums(
 ) -> tuple[float, ...]:
     """Returns bets that the canary's capped mean is at most `tolerated` times the incumbent's.
 
-    exposures: in the order of admission. block: see `rank_block`. A bet compares one exposure
-    of the smaller arm with the mean of exposures of the larger arm, each of them used only
-    once, so that the bets are independent. A bet is x - tolerated * x', as a part of the
-    largest possible loss, tolerated * cap, and times SUM_LEAST.
+    Args:
+        exposures: in the order of admission.
+        block: see `rank_block`.
+
+    A bet compares one exposure of the smaller arm with the mean of exposures of the larger arm,
+    each of them used only once, so that the bets are independent. A bet is x - tolerated * x',
+    as a part of the largest possible loss, tolerated * cap, and times SUM_LEAST.
     """
     capped = [(canary, min(value, cap)) for canary, value in exposures]
     scale = SUM_LEAST / (tolerated * cap)

@@ -166,8 +166,12 @@ def errors_path(
     """Computes log e of one stream of errors after each block.
 
     Evidence against the incumbent at the same time and against its usual rate must agree, so
-    the lesser counts (intersection-union, Berger 1982). unplanned: see `pool_returned`. rates:
-    the usual rate for each block; 0 if unknown, and then the first evidence counts alone.
+    the lesser counts (intersection-union, Berger 1982).
+
+    Args:
+        unplanned: see `pool_returned`.
+        rates: the usual rate for each block; 0 if unknown, and then the first evidence counts
+            alone.
     """
     pooled = skip_incidents(pool_returned(tallies, shares, unplanned), shares)
     path = counts_path(pooled, tolerated, shares=shares)
@@ -206,8 +210,10 @@ def usual_path(
 ) -> Floats:
     """Computes log e of harm against the usual rate after each block (statistics.md §2.20).
 
-    rates: the usual rate for each block; a block without one has the factor 1. The incumbent's
-    failures in earlier blocks may lower it (`limit_usual_rate`).
+    Args:
+        rates: the usual rate for each block; a block without one has the factor 1.
+
+    The incumbent's failures in earlier blocks may lower it (`limit_usual_rate`).
     """
     factors = np.zeros((len(tallies), len(HARM_GRID)))
     exposures = 0
@@ -254,10 +260,12 @@ def pool_returned(
     """Merges small blocks without planned shares until a pool allows a comparison of the arms.
     Returns None for a block that waits for later blocks.
 
-    unplanned: whether the block's arms may not have the planned shares. An arm may influence
-    which callers return, and some guardrails leave exposures out by their outcome
-    (`outcome.BY_OUTCOME`). Only counts and shares decide how many blocks form a pool, never an
-    arm's answers.
+    Args:
+        unplanned: whether the block's arms may not have the planned shares.
+
+    An arm may influence which callers return, and some guardrails leave exposures out by their
+    outcome (`outcome.BY_OUTCOME`). Only counts and shares decide how many blocks form a pool,
+    never an arm's answers.
     """
     pooled_tallies: list[FailureTally | None] = []
     pool = _NO_FAILURES
@@ -307,8 +315,10 @@ def counts_path(
 ) -> Floats:
     """Computes log e of harm after each block; None for a block without this guardrail.
 
-    shares: planned share of keys in the canary, for each block; 0 or an empty sequence if arms
-    were not assigned at random. weights: of the ratios of HARM_GRID; empty for equal weights.
+    Args:
+        shares: planned share of keys in the canary, for each block; 0 or an empty sequence if
+            arms were not assigned at random.
+        weights: of the ratios of HARM_GRID; empty for equal weights.
     """
     odds = odds_grid(tolerated)
     nothing = (0.0,) * len(HARM_GRID)
@@ -385,10 +395,14 @@ def sums_path(
 ) -> Floats:
     """Computes log e of harm after each block's bets on a mean.
 
-    bets: values y in [-SUM_LEAST, 1], whose mean is at most 0 if the canary is within its
-    margin. weights: of SUM_STAKES; empty for equal weights. The evidence is the weighted mean
-    over SUM_STAKES of the products of 1 + stake · y (Waudby-Smith and Ramdas 2024). A stored
-    value that is NaN counts as 0, so that it changes nothing.
+    Args:
+        bets: values y in [-SUM_LEAST, 1], whose mean is at most 0 if the canary is within its
+            margin.
+        weights: of SUM_STAKES; empty for equal weights.
+
+    The evidence is the weighted mean over SUM_STAKES of the products of 1 + stake · y
+    (Waudby-Smith and Ramdas 2024). A stored value that is NaN counts as 0, so that it changes
+    nothing.
     """
     values = np.array([y for block in bets for y in block], dtype=np.float64)
     values = np.clip(np.where(np.isnan(values), 0.0, values), -SUM_LEAST, 1.0)
@@ -403,7 +417,11 @@ def _mean_of_products(factors: Floats, weights: Sequence[float] = ODDS_WEIGHTS) 
 
 
 def _mean(products: Floats, weights: Sequence[float] = ()) -> Floats:
-    """Returns the log of the weighted mean. weights: summing to 1; empty for equal weights."""
+    """Returns the log of the weighted mean.
+
+    Args:
+        weights: summing to 1; empty for equal weights.
+    """
     rows = list(products.T)
     if weights:
         number = len(weights)
@@ -425,9 +443,12 @@ def skip_warm_up(
 ) -> list[ObservationBlock]:
     """Returns the blocks in the order of number; blocks of the warm-up lose their times.
 
-    blocks: of the whole rollout. A router's warm-up restarts at each share of the steps. All
-    routers warm up until the candidate has `cold_exposures`. The first ranks after the warm-up
-    are removed too, because their values may be ranked against values of the warm-up.
+    Args:
+        blocks: of the whole rollout.
+
+    A router's warm-up restarts at each share of the steps. All routers warm up until the
+    candidate has `cold_exposures`. The first ranks after the warm-up are removed too, because
+    their values may be ranked against values of the warm-up.
     """
     kept_blocks: list[ObservationBlock] = []
     ends: dict[_Place, datetime] = {}

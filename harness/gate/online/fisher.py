@@ -220,8 +220,10 @@ def worst_log_srm(
 ) -> float:
     """Returns the largest log e-value after any block, less the cost of its part of alpha.
 
-    blocks: in the order of number. since: ignores blocks that opened before this time, when a
-    person last resumed the rollout or the step began; None for all blocks.
+    Args:
+        blocks: in the order of number.
+        since: ignores blocks that opened before this time, when a person last resumed the
+            rollout or the step began; None for all blocks.
     """
     counts: dict[tuple[int, int, bool], tuple[int, int]] = {}
     costs: dict[tuple[int, int, bool], float] = {}

@@ -445,7 +445,10 @@ def rank_among(
 ) -> float:
     """Ranks the value among the controls, in [0, 1]: `(less + U·(equal + 1))/(K + 1)`.
 
-    controls: from the same time window, each one used once. tie_breaker: U, uniform on (0, 1).
+    Args:
+        controls: from the same time window, each one used once.
+        tie_breaker: U, uniform on (0, 1).
+
     The rank is uniform if canary and control are alike.
     """
     ordered = sorted(controls)
@@ -470,9 +473,12 @@ def rank_block(
 ) -> BlockRanks:
     """Ranks one guardrail's values in one complete block.
 
-    values: of all exposures to which the guardrail applies, in the order of admission.
-    tolerated: a ratio that divides canary values. block: rollout, worker and sequence. They
-    seed the draw of canary values and controls, so that outcomes cannot influence the pairing.
+    Args:
+        values: of all exposures to which the guardrail applies, in the order of admission.
+        tolerated: a ratio that divides canary values.
+        block: rollout, worker and sequence. They seed the draw of canary values and controls,
+            so that outcomes cannot influence the pairing.
+
     Because arms are assigned at random, the ranks of equal arms are independent and uniform at
     any time of day. Raises InputError for a value that is negative or not finite.
     """
@@ -522,9 +528,13 @@ def draw_pairs(
 ) -> list[tuple[float, float]]:
     """Draws pairs of a canary's and a control's value for bets on means.
 
-    values: arm and value, in the order of admission. block: see `rank_block`. Each exposure of
-    the smaller arm has a pair with the mean of up to MAX_CONTROLS exposures of the larger arm.
-    Each of these is used only once, so that the pairs of a block are independent.
+    Args:
+        values: arm and value, in the order of admission.
+        block: see `rank_block`.
+
+    Each exposure of the smaller arm has a pair with the mean of up to MAX_CONTROLS exposures of
+    the larger arm. Each of these is used only once, so that the pairs of a block are
+    independent.
     """
     draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
     canaries = _shuffle([value for canary, value in values if canary], draw)
@@ -551,7 +561,10 @@ def bets_block(
     """Returns the values y of a bet that the canary's mean is at most the control's plus a
     margin (`evidence_paths.sums_path`).
 
-    values: arm and value in [0, 1] of all exposures whose outcome is known. See `draw_pairs`.
+    Args:
+        values: arm and value in [0, 1] of all exposures whose outcome is known.
+
+    See `draw_pairs`.
     """
     pairs = draw_pairs(values, guardrail=guardrail, block=block)
     return tuple(canary - control - margin for canary, control in pairs)

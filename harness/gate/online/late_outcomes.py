@@ -38,10 +38,12 @@ def enter_lost_windows(
 ) -> list[ObservationBlock]:
     """Returns the blocks, with the windows that never arrived added as missing.
 
-    blocks: of the whole rollout, in the order of number. Windows are lost if they have not
-    arrived `missing_s` and REPORT_S after they should have been known. The next block of
-    callers that closes after this time counts them as missing, and their own block no longer
-    promises windows. Windows that arrive later do not count.
+    Args:
+        blocks: of the whole rollout, in the order of number.
+
+    Windows are lost if they have not arrived `missing_s` and REPORT_S after they should have
+    been known. The next block of callers that closes after this time counts them as missing,
+    and their own block no longer promises windows. Windows that arrive later do not count.
     """
     # By router and sequence: when the windows are lost, and their block's place.
     due: dict[tuple[str, int], tuple[datetime, int]] = {}
@@ -100,7 +102,9 @@ def await_windows(
 ) -> WindowWait:
     """Returns the wait for the windows of `wanted` canary callers at a share.
 
-    known: how many of them are known. blocks: of the whole rollout, with enough callers.
+    Args:
+        known: how many of them are known.
+        blocks: of the whole rollout, with enough callers.
     """
     ends = sorted(
         (add_seconds(block.closed_at, block.windows_known_s), block.canary_units)

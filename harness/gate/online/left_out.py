@@ -127,7 +127,8 @@ def _write_share(part: int, whole: int) -> str:
 def compare_left_out(blocks: Sequence[ObservationBlock]) -> tuple[LeftOutDifference, ...]:
     """Returns the reasons for which the arms leave out unlike shares.
 
-    blocks: of one rollout in the order of number; they may lack outcomes.
+    Args:
+        blocks: of one rollout in the order of number; they may lack outcomes.
     """
     exposures = ArmSplit(
         sum(block.units for block in blocks),
@@ -168,8 +169,11 @@ def _in_order_of_appearance(
 def log_e_limit(period: int, place: int) -> float:
     """Returns the log e at which the test of one reason fires.
 
-    place: the reason's place in the order of appearance, from 1. The j-th reason has the part
-    1/(j(j + 1)) of the chance, so that a rollout with few reasons needs little evidence.
+    Args:
+        place: the reason's place in the order of appearance, from 1.
+
+    The j-th reason has the part 1/(j(j + 1)) of the chance, so that a rollout with few reasons
+    needs little evidence.
     """
     part = FIRST_PERIOD if period <= 1 else (1.0 - FIRST_PERIOD) / (period * (period - 1))
     return math.log(2 * place * (place + 1) / (LEFT_OUT_ALPHA * part))
@@ -178,9 +182,11 @@ def log_e_limit(period: int, place: int) -> float:
 def left_out_path(counts: Sequence[tuple[ObservationBlock, ArmSplit]]) -> Floats:
     """Returns the larger log e of both directions after each block.
 
-    counts: the blocks of one period, each with its exposures of one reason. The evidence that
-    the canary has more or fewer of them is the weighted mean over HARM_GRID of the products of
-    Fisher's factors, against an odds ratio of 1.
+    Args:
+        counts: the blocks of one period, each with its exposures of one reason.
+
+    The evidence that the canary has more or fewer of them is the weighted mean over HARM_GRID
+    of the products of Fisher's factors, against an odds ratio of 1.
     """
     more = [
         log_factors(
@@ -278,8 +284,10 @@ def _add_failures(
     *,
     known: bool,
 ) -> ObservationBlock:
-    """Counts exposures of the canary as failures. known: the errors contain them as
-    successes.
+    """Counts exposures of the canary as failures.
+
+    Args:
+        known: the errors contain them as successes.
     """
     failures = block.failures + number
     canary_failures = block.canary_failures + number

@@ -417,7 +417,12 @@ class KeyClaim(NamedTuple):
 
 
 def fingerprint(salt: str, key: str | int) -> int:
-    """Computes a key's fingerprint. key: sticky key, or its short hash. salt: the rollout's."""
+    """Computes a key's fingerprint.
+
+    Args:
+        key: sticky key, or its short hash.
+        salt: the rollout's.
+    """
     digest = short_hash(key) if isinstance(key, str) else key.to_bytes(8)
     return int.from_bytes(blake2b(digest, digest_size=6, key=salt.encode()[:64]).digest()) >> 4
 
@@ -432,8 +437,11 @@ def claim_keys(
 ) -> tuple[Mapping[int, bytes], Sequence[KeyHistory]]:
     """Enters a claim's keys; returns the changed pages, and each key's earlier history.
 
-    pages: the existing pages of these keys. A key whose page is full counts as returned and is
-    not stored, so it adds nothing to the evidence over all periods.
+    Args:
+        pages: the existing pages of these keys.
+
+    A key whose page is full counts as returned and is not stored, so it adds nothing to the
+    evidence over all periods.
     """
     period = min(claim.period, _LAST_PERIOD)
     read = {number: _read_page(page) for number, page in pages.items()}
@@ -457,7 +465,11 @@ def claim_keys(
 
 
 def find_last_period(page: bytes, print_: int) -> int | None:
-    """Finds the last period in which a key counted; None if it never did. page: of the key."""
+    """Finds the last period in which a key counted; None if it never did.
+
+    Args:
+        page: of the key.
+    """
     return _read_page(page).get(print_ & 0xFFFFFFFF)
 
 

@@ -120,7 +120,9 @@ def least_path(
 ) -> Floats:
     """Returns the least log e of a guardrail after each block, without any one client key.
 
-    path: with all keys. path_of: computes the guardrail's path of changed blocks.
+    Args:
+        path: with all keys.
+        path_of: computes the guardrail's path of changed blocks.
     """
     sole = sole_key(blocks, guardrail)
     sums = sum_by_key(blocks, guardrail)

@@ -332,7 +332,11 @@ def settle_departure(
 ) -> ExposureOutcome:
     """Decides whether a caller stopped a stream, left early, or left after a long wait.
 
-    Returns every other outcome unchanged. streamed: whether the request asked for a stream.
+    Returns every other outcome unchanged.
+
+    Args:
+        streamed: whether the request asked for a stream.
+
     While a limit is unknown, no departure counts as waiting.
     """
     if outcome.kind is not OutcomeKind.LEFT:

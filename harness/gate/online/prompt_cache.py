@@ -48,7 +48,11 @@ def saved_seconds(
     cached_tokens: int,
     first_token_s: float,
 ) -> float:
-    """Computes the most seconds that the cache can have saved. first_token_s: measured."""
+    """Computes the most seconds that the cache can have saved.
+
+    Args:
+        first_token_s: measured.
+    """
     if not cached_tokens or not input_tokens:
         return 0.0
     share = MAX_SAVED_SHARE * cached_tokens / input_tokens
@@ -64,7 +68,11 @@ class ArmCacheUse:
         self._cached = {True: 0, False: 0}
 
     def add(self, uses: Iterable[tuple[bool, CacheUse]]) -> None:
-        """Adds requests. uses: whether the canary served it, and its cache use."""
+        """Adds requests.
+
+        Args:
+            uses: whether the canary served it, and its cache use.
+        """
         for canary, use in uses:
             self._input[canary] += use.input_tokens
             self._cached[canary] += use.cached_tokens
@@ -110,7 +118,9 @@ class CacheLevels:
     ) -> Self:
         """Averages shares over blocks, weighted by ranked values.
 
-        canary, control: their mean levels.
+        Args:
+            canary: its mean levels.
+            control: its mean levels.
         """
         total = sum(n for n, _ in known)
 
@@ -148,7 +158,9 @@ class CacheLevels:
     def describe(self, observed: float, pair: str) -> str:
         """Explains how much of a difference comes from the cold cache and new connections.
 
-        observed: a ratio. pair: both values as text.
+        Args:
+            observed: a ratio.
+            pair: both values as text.
         """
         causes = []
         if self.is_cached:

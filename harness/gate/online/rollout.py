@@ -139,7 +139,11 @@ class EndDecision:
 
 
 def name_end(signal: RolloutSignal, *, baking: bool) -> CanaryEnd:
-    """Returns how a signal ends a canary. baking: whether it was promoted before."""
+    """Returns how a signal ends a canary.
+
+    Args:
+        baking: whether it was promoted before.
+    """
     if signal is not RolloutSignal.ABORT:
         return CanaryEnd.ROLLED_BACK
     return CanaryEnd.PROMOTION_ROLLED_BACK if baking else CanaryEnd.ABORTED
@@ -312,7 +316,10 @@ def apply_signal(
 ) -> Rollout:
     """Returns the rollout after `signal`; STEP_DONE and ADVANCE go one step on.
 
-    because, ending, decided: kept if the signal ends the rollout.
+    Args:
+        because: kept if the signal ends the rollout.
+        ending: kept if the signal ends the rollout.
+        decided: kept if the signal ends the rollout.
 
     Raises IllegalTransition for a pair not in the table, past the last step, and for a promoted
     rollout after its bake.
@@ -372,9 +379,11 @@ def build_exposure_rule(
 ) -> ExposureRule:
     """Returns the exposure rule for routers.
 
-    ledger_salt: for the rollout's key ledger. counts_usage: the targets whose measured answers
-    reported tokens. usual_s: how long an answer of the slower arm usually takes, in seconds; 0
-    if unknown. total_timeout_s: the route's limit for a request.
+    Args:
+        ledger_salt: for the rollout's key ledger.
+        counts_usage: the targets whose measured answers reported tokens.
+        usual_s: how long an answer of the slower arm usually takes, in seconds; 0 if unknown.
+        total_timeout_s: the route's limit for a request.
     """
     return ExposureRule(
         block_size=policy.block_size,
@@ -403,7 +412,9 @@ def count_window_requests(window_s: float, usual_s: float) -> int:
     in half of the window, at least 1 and at most WINDOW_REQUESTS.
 
     The number is fixed before the rollout, so that a slower arm has the same chances to fail.
-    usual_s: see `build_exposure_rule`.
+
+    Args:
+        usual_s: see `build_exposure_rule`.
     """
     if usual_s <= 0.0:
         return WINDOW_REQUESTS

@@ -122,7 +122,10 @@ class RolloutFigures(ShownAsJson):
 
         The control plane's own counts and outcomes are older, because the guard acts before its
         requests are reported. An older router's guard did not count both arms; then the control
-        plane's figures stay. alert: the id of the guard's alert.
+        plane's figures stay.
+
+        Args:
+            alert: the id of the guard's alert.
         """
         figures = replace(self, local_abort=alert, guard=count)
         if count is None or count.control_exposures is None:
@@ -225,7 +228,9 @@ class RolloutAction:
     def with_guard(self, count: GuardCount | None, alert: str) -> "RolloutAction":
         """Returns the rollback that a worker's guard decided.
 
-        count, alert: see `RolloutFigures.with_guard`.
+        Args:
+            count: see `RolloutFigures.with_guard`.
+            alert: see `RolloutFigures.with_guard`.
         """
         action = replace(
             self,
@@ -301,7 +306,8 @@ def decide_action(
 ) -> RolloutAction:
     """Decides the action and signal from the data, with every figure behind them. Pure.
 
-    blocks: all blocks of this rollout, of every step, because evidence accumulates.
+    Args:
+        blocks: all blocks of this rollout, of every step, because evidence accumulates.
     """
     blocks = sorted(blocks, key=lambda block: block.number)
     evidence = collect_evidence(blocks, rollout.policy)

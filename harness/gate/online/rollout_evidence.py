@@ -308,7 +308,8 @@ def _without_one_key(
 def find_saving_key(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> str:
     """Returns a client key without which the canary would be rolled back; empty without one.
 
-    blocks: of the whole rollout, in the order of number.
+    Args:
+        blocks: of the whole rollout, in the order of number.
     """
     ordered = _prepare_blocks(blocks, policy)
     for guardrail in CALLER_DECIDED:
@@ -347,7 +348,10 @@ def _slow_in_warm_up(
     policy: CanaryPolicy,
 ) -> bool:
     """Tells whether the newest callers' share would trip with its warm-up's times. Returns
-    False once enough later times count. ordered: the blocks without the warm-up's times.
+    False once enough later times count.
+
+    Args:
+        ordered: the blocks without the warm-up's times.
 
     A block may contain ranks of many earlier blocks, so its exposures do not measure its ranks.
     """
@@ -444,7 +448,8 @@ def _highest(path: Floats) -> float:
 def count_open_windows(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
     """Counts the canary's callers whose windows are neither known nor lost, by weight.
 
-    blocks: as `enter_lost_windows` returns them.
+    Args:
+        blocks: as `enter_lost_windows` returns them.
     """
     open_windows: Counter[int] = Counter()
     for block in blocks:

@@ -156,8 +156,11 @@ def left_out_differences(
     """Returns the differences of the arms' left-out shares that would change the step.
 
     They change the step if, with the canary's excess as failures, it would be rolled back or no
-    longer certified. Excludes the reasons that an approver acknowledged. blocks: in the order
-    of number. evidence: of these blocks.
+    longer certified. Excludes the reasons that an approver acknowledged.
+
+    Args:
+        blocks: in the order of number.
+        evidence: of these blocks.
     """
     acknowledged = rollout.acknowledged or ()
     fired = [one for one in compare_left_out(blocks) if one.reason not in acknowledged]

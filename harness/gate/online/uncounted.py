@@ -61,7 +61,9 @@ def uncounted_words(reason: str) -> str:
 def describe_uncountable(uncounted: Mapping[str, ArmSplit], exposures: int) -> str:
     """Describes why most callers can't be counted; empty if most can.
 
-    uncounted: requests by reason. exposures: requests that did count.
+    Args:
+        uncounted: requests by reason.
+        exposures: requests that did count.
     """
     found = {reason: split.failures for reason, split in uncounted.items()}
     kept_out = sum(found.values())

@@ -47,8 +47,11 @@ def bound_usual_rate(days: Sequence[DayCount]) -> float:
     """Computes the upper 90 % bound of the failure rate, in (0, 1); 0 if the history is too
     short.
 
-    days: the last ones before the rollout. The bound is exact over all resamples of the days
-    (bootstrap, Efron 1979): a multiset of days has its multinomial probability.
+    Args:
+        days: the last ones before the rollout.
+
+    The bound is exact over all resamples of the days (bootstrap, Efron 1979): a multiset of
+    days has its multinomial probability.
     """
     known = [day for day in days if day.units > 0][:USUAL_DAYS]
     failures = sum(day.failures for day in known)
@@ -76,7 +79,9 @@ def _resample(days: Sequence[DayCount]) -> Iterator[tuple[float, int]]:
 def limit_usual_rate(rate: float, exposures: int, failures: int) -> float:
     """Limits the usual rate by the incumbent's rate in the rollout, once that is known.
 
-    exposures, failures: of the incumbent before the exposures to which the rate applies.
+    Args:
+        exposures: of the incumbent before the exposures to which the rate applies.
+        failures: of these exposures.
     """
     if failures < MIN_FAILURES:
         return rate
@@ -91,8 +96,11 @@ def usual_bets(
 ) -> tuple[UsualBet, ...]:
     """Computes the bets against "the candidate fails at the usual rate at most".
 
-    tolerated: an odds ratio that raises the usual rate. ratios: the odds ratios of harm. Each
-    factor is the likelihood ratio of one exposure (Wald 1945).
+    Args:
+        tolerated: an odds ratio that raises the usual rate.
+        ratios: the odds ratios of harm.
+
+    Each factor is the likelihood ratio of one exposure (Wald 1945).
     """
     null = _raise_odds(rate, tolerated)
     rates = [_raise_odds(null, ratio) for ratio in ratios]

@@ -123,7 +123,8 @@ def read_waits(stored: Mapping[str, Mapping[str, int]] | None) -> WaitCounts:
 def find_limits(counts: WaitCounts, unknown: WaitLimits) -> WaitLimits:
     """Computes the limits from the incumbent's waits.
 
-    unknown: the limits for kinds with fewer than MIN_ANSWERS answers.
+    Args:
+        unknown: the limits for kinds with fewer than MIN_ANSWERS answers.
     """
     return WaitLimits(
         find_limit(counts, WaitKind.FIRST) or unknown.first_s,
@@ -189,9 +190,10 @@ def limits_before(
 ) -> WaitLimits:
     """Computes the limits before a rollout's first block.
 
-    counts: the incumbent's waits in the 24 hours before the rollout. first_byte_s,
-    first_token_s: the route's limits for a plain answer and for a stream's first output; None
-    without a limit.
+    Args:
+        counts: the incumbent's waits in the 24 hours before the rollout.
+        first_byte_s: the route's limit for a plain answer; None without a limit.
+        first_token_s: the route's limit for a stream's first output; None without a limit.
     """
     stream_s = min(first_token_s or UNKNOWN_S, UNKNOWN_S)
     unknown = WaitLimits(min(first_byte_s or UNKNOWN_S, UNKNOWN_S), stream_s, stream_s)

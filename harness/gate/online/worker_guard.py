@@ -77,9 +77,12 @@ class WorkerGuard:
         usual_rate: float = 0.0,
         incident: bool = False,
     ) -> "WorkerGuard":
-        """Adds a failed exposure. share: the probability of the canary arm for this exposure.
+        """Adds a failed exposure.
 
-        usual_rate: at this exposure; 0 if unknown. incident: see `is_incident`.
+        Args:
+            share: the probability of the canary arm for this exposure.
+            usual_rate: at this exposure; 0 if unknown.
+            incident: see `is_incident`.
         """
         if not 0.0 < share < 1.0:
             return self
@@ -112,7 +115,11 @@ class WorkerGuard:
         )
 
     def after_fine(self, usual_rate: float) -> "WorkerGuard":
-        """Adds a canary's exposure that did not fail. usual_rate: at this exposure, above 0."""
+        """Adds a canary's exposure that did not fail.
+
+        Args:
+            usual_rate: at this exposure, above 0.
+        """
         return replace(self, usual_sums=self._with_usual(usual_rate, failed=False))
 
     def _with_usual(self, usual_rate: float, *, failed: bool) -> tuple[float, ...]:
@@ -127,9 +134,12 @@ class WorkerGuard:
 def is_incident(recent: int, exposures: int) -> bool:
     """Tells whether the incumbent has an incident, in which failures prove nothing.
 
-    recent: the latest INCIDENT_EXPOSURES outcomes of the incumbent as bits, 1 for a failure.
-    exposures: of the incumbent so far. Only earlier exposures decide, so the evidence stays
-    valid.
+    Args:
+        recent: the latest INCIDENT_EXPOSURES outcomes of the incumbent as bits, 1 for a
+            failure.
+        exposures: of the incumbent so far.
+
+    Only earlier exposures decide, so the evidence stays valid.
     """
     return exposures >= INCIDENT_EXPOSURES and 2 * recent.bit_count() > INCIDENT_EXPOSURES
 
@@ -217,9 +227,11 @@ def abort_log_e(
     """Computes the log e at which a worker aborts. All workers of a router together spend alpha
     at most.
 
-    turn: the number of worker processes that guarded this rollout earlier. The first `workers`
-    processes share FIRST_WEIGHT of alpha. Later processes (after a killed worker or a restart)
-    share the rest: the i-th has 1/(i(i + 1)) of it.
+    Args:
+        turn: the number of worker processes that guarded this rollout earlier.
+
+    The first `workers` processes share FIRST_WEIGHT of alpha. Later processes (after a killed
+    worker or a restart) share the rest: the i-th has 1/(i(i + 1)) of it.
     """
     late = turn - workers + 1
     share = FIRST_WEIGHT / workers if late < 1 else (1.0 - FIRST_WEIGHT) / (late * (late + 1))

@@ -278,9 +278,12 @@ class McpServer:
         session_tools: Sequence[BuiltInTool],
         session: str = "",
     ) -> None:
-        """client: authenticates the caller of each request; raises NotAllowed.
-        session_tools: tools that act on behalf of a session.
-        session: id of the server's only session; empty if each call names its session.
+        """Creates a server.
+
+        Args:
+            client: authenticates the caller of each request; raises NotAllowed.
+            session_tools: tools that act on behalf of a session.
+            session: id of the server's only session; empty if each call names its session.
         """
         self._ctx = installation.context
         self._secret = installation.secret
@@ -412,8 +415,10 @@ def find_management_actor(client: AgentsClient) -> Actor | None:
 
 
 def _describe_session_tool(tool: BuiltInTool, *, has_session: bool) -> Tool:
-    """Describes a tool. has_session: the server acts only for one session, so a call does not
-    name it.
+    """Describes a tool.
+
+    Args:
+        has_session: the server acts only for one session, so a call does not name it.
     """
     offered = tool.offered
     schema = dict[str, Any](tool.offered.parameters)
@@ -488,8 +493,11 @@ def run_mcp(
     address: tuple[str, int] | None,
     session: str,
 ) -> None:
-    """Blocks until SIGTERM, Ctrl-C, or the end of stdin. address: host and port for HTTP; None
-    for stdin and stdout. session: id of the session on whose behalf clients call tools.
+    """Blocks until SIGTERM, Ctrl-C, or the end of stdin.
+
+    Args:
+        address: host and port for HTTP; None for stdin and stdout.
+        session: id of the session on whose behalf clients call tools.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     installation = open_agents(config, signs_as=KeyPurpose.CONTROL)

@@ -150,8 +150,10 @@ def _begin_round(
     """Reads the lists, plans the round, proposes its models and stores the round.
 
     Also stores a round without a new model, so that the schedule continues with its next time.
-    If a person proposes first, the function stores nothing, and a later run tries again. cause:
-    the round's cause, for people.
+    If a person proposes first, the function stores nothing, and a later run tries again.
+
+    Args:
+        cause: the round's cause, for people.
     """
     _refresh_schedule_lists(ctx, [route])
     plan = candidates.plan_round(ctx, route, schedule)
@@ -186,7 +188,8 @@ def _store_round(
 ) -> None:
     """Stores a round with its audit event, unless another control process was faster.
 
-    proposal_ids: of the round's proposals; may be empty.
+    Args:
+        proposal_ids: of the round's proposals; may be empty.
     """
     now = ctx.clock.now()
     new = CandidateRound(
@@ -270,7 +273,10 @@ def _find_first_dates(listed: Sequence[DiscoveredModel]) -> dict[str, datetime]:
 def refresh_lists(ctx: ProposalsContext, wanted: Callable[[Provider], bool]) -> Sequence[str]:
     """Reads each wanted list that was not read for a day. Lists the errors.
 
-    wanted: called only for providers whose list is due. A failed list leaves the stored list.
+    Args:
+        wanted: called only for providers whose list is due.
+
+    A failed list leaves the stored list.
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
@@ -325,7 +331,10 @@ def _refresh_schedule_lists(ctx: ProposalsContext, routes: Sequence[Route]) -> S
 def _announce(ctx: ProposalsContext, new: set[str]) -> list[str]:
     """Raises an alert for each route that selects a new model, once per route and model.
 
-    new: names as `provider/model`. Returns log lines.
+    Args:
+        new: names as `provider/model`.
+
+    Returns log lines.
     """
     lines: list[str] = []
     if not new:
@@ -366,7 +375,11 @@ def _announce(ctx: ProposalsContext, new: set[str]) -> list[str]:
 
 
 def _was_announced(ctx: ProposalsContext, subject_key: str) -> bool:
-    """Tells whether the alert exists. subject_key: `route:provider/model`, the alert's key."""
+    """Tells whether the alert exists.
+
+    Args:
+        subject_key: `route:provider/model`, the alert's key.
+    """
     with ctx.store.read() as tx:
         return Alerts(tx).newest(f"{AlertKind.NEW_CANDIDATE.value}:{subject_key}") is not None
 
@@ -378,7 +391,8 @@ def _describe_step(
 ) -> str:
     """Describes for people the time and the cost of a new model's measurement.
 
-    planned: the model in the next round's plan; None if the route has measured it already.
+    Args:
+        planned: the model in the next round's plan; None if the route has measured it already.
     """
     if planned is None:
         return "These suites have measured it already."

@@ -117,7 +117,10 @@ def select_candidates(
     schedule: CandidateSchedule,
 ) -> tuple[list[SelectedModel], list[str]]:
     """Lists the models that the schedule selects and that do not end soon, and warns of
-    patterns without a model and of old lists. incumbent: `provider/model`.
+    patterns without a model and of old lists.
+
+    Args:
+        incumbent: `provider/model`.
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
@@ -173,8 +176,10 @@ def _explain_no_match(
     """Explains why a pattern selects no model, as the end of a sentence; empty without a
     reason.
 
-    providers: configured names. read_at: names of providers whose list was read.
-    offered: names of all known models.
+    Args:
+        providers: configured names.
+        read_at: names of providers whose list was read.
+        offered: names of all known models.
     """
     matching_providers = sorted(filter(pattern.takes_provider, providers))
     if not matching_providers:
@@ -412,7 +417,9 @@ def _check_prices(
     capped: bool,
 ) -> None:
     """Raises InputError for an unknown price, except of models on the team's own machines.
-    capped: whether the policy limits the cost of a run.
+
+    Args:
+        capped: whether the policy limits the cost of a run.
     """
     if not cost.unpriced:
         return

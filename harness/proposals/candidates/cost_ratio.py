@@ -74,7 +74,8 @@ def _find_measured_usage(
 def _mean_usage_of(answers: AnswerColumns, *, has_judge: bool) -> MeanUsage:
     """Computes the means of answers. A cost is None if one answer has an unknown cost.
 
-    has_judge: whether the suite has a judge, whose cost then counts.
+    Args:
+        has_judge: whether the suite has a judge, whose cost then counts.
     """
     costs = [cost for cost in answers.cost_usd if cost is not None]
     judge_cost = sum_judging_cost(answers, judged=has_judge)
@@ -250,8 +251,10 @@ class CostRatio:
     def require_acceptance(self, advice: str) -> None:
         """Refuses a known cost that would end the canary.
 
-        advice: the way to accept the cost, with a place for the ratio. The message proposes a
-        ratio at least a tenth above the cost.
+        Args:
+            advice: the way to accept the cost, with a place for the ratio.
+
+        The message proposes a ratio at least a tenth above the cost.
         Raises InputError.
         """
         if not self.ends_canary:
@@ -282,7 +285,9 @@ def find_ratio(
     Each suite counts with its planned answers. Without any known tokens, the ratio assumes
     three input tokens for each output token. It ignores prompt caches.
 
-    arms: incumbent, candidate. accepted: an approver's acceptance; None without one.
+    Args:
+        arms: incumbent, candidate.
+        accepted: an approver's acceptance; None without one.
     """
     prices = [targets.find_list_price(ctx, tx, arm) for arm in arms]
     pairs = [(plan, estimate_usages(ctx, tx, plan, arms)) for plan in plans]
@@ -391,7 +396,9 @@ def accept_cost(
 ) -> CostAcceptance:
     """Builds an acceptance of an approver, without storing it.
 
-    ratio: 1 to MOST_ACCEPTED, in costs of the incumbent.
+    Args:
+        ratio: 1 to MOST_ACCEPTED, in costs of the incumbent.
+
     Raises NotAllowed without the approver's role, and InputError for a ratio outside the range
     or without a reason.
     """

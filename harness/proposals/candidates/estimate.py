@@ -197,8 +197,10 @@ def estimate_proposal(
 ) -> Sequence[SuiteEstimate]:
     """Estimates suite by suite; stores nothing.
 
-    effect: the smallest difference that matters to the person, as a share of 1; None for
-    `budget.EFFECT`. The claim `non_inferior` always plans for its allowed loss.
+    Args:
+        effect: the smallest difference that matters to the person, as a share of 1; None for
+            `budget.EFFECT`. The claim `non_inferior` always plans for its allowed loss.
+
     Raises the errors of `submission.preview_proposal`.
     """
     preview = submission.preview_proposal(ctx, request)
@@ -229,10 +231,12 @@ def _estimate_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
 ) -> SuiteEstimate:
     """Estimates one suite.
 
-    plans: the suite with each possible claim, the registered claim first.
-    chosen: the person's own claim; None for the policy's. arms: incumbent, candidate.
-    earlier: proposals that may have measured the suite, newest first.
-    limit: the policy's limit for a run.
+    Args:
+        plans: the suite with each possible claim, the registered claim first.
+        chosen: the person's own claim; None for the policy's.
+        arms: incumbent, candidate.
+        earlier: proposals that may have measured the suite, newest first.
+        limit: the policy's limit for a run.
     """
     plan = plans[0]
     effect = planned_effect(plans[0], wanted_effect)
@@ -332,7 +336,8 @@ def _describe_weakness(
 ) -> str:
     """Warns if the planned items cannot show the effect with power .8; else empty.
 
-    design: the cheapest design that could; None if the suite has too few items.
+    Args:
+        design: the cheapest design that could; None if the suite has too few items.
     """
     smallest = test.smallest_effect(sd, plan.n_max)
     if smallest <= effect:
@@ -360,8 +365,10 @@ def _budget_warning(
     usages: Sequence[MeanUsage | None],
     limit: RunBudget,
 ) -> str:
-    """Warns of a run that its policy's limit would end; else empty. usages: of the incumbent
-    and of the candidate.
+    """Warns of a run that its policy's limit would end; else empty.
+
+    Args:
+        usages: of the incumbent and of the candidate.
     """
     warnings = []
     for arm, usage in zip(("incumbent", "candidate"), usages, strict=True):

@@ -83,7 +83,10 @@ def primary_difference(verdict: Verdict, weights: Mapping[str, float]) -> float:
     """Returns candidate minus incumbent on the primary suites, a share of 1.
 
     Takes the gate's own weighted mean if there is one, otherwise the mean of the suites'
-    differences by their weights. weights: by suite, as registered.
+    differences by their weights.
+
+    Args:
+        weights: by suite, as registered.
     """
     primary_reports = [report for report in verdict.suites if report.role is SuiteRole.PRIMARY]
     weighted_means = [report for report in primary_reports if report.suite not in weights]
@@ -341,8 +344,10 @@ def _build_row(
     """Builds a candidate's row. Omits the difference if the proposal compared with another
     incumbent.
 
-    incumbent: id of the route's present incumbent. An interval is shown only for one suite, or
-    for the gate's weighted mean.
+    Args:
+        incumbent: id of the route's present incumbent.
+
+    An interval is shown only for one suite, or for the gate's weighted mean.
     """
     verdict = Verdicts(tx).get(proposal.verdict) if proposal.verdict else None
     row = LeaderboardRow(
@@ -426,7 +431,10 @@ def _load_answers(
 
 
 def _add_answers(row: LeaderboardRow, answers: Sequence[AnswerColumns]) -> LeaderboardRow:
-    """Adds score, cost and latency. answers: of one model, by primary suite.
+    """Adds score, cost and latency.
+
+    Args:
+        answers: of one model, by primary suite.
 
     A score is the mean over items of the mean over epochs; its interval is clipped to 0 to 1.
     """

@@ -48,8 +48,10 @@ def forecast_proposal(
 ) -> ProposalOutlook:
     """Checks a request as its submission would, and forecasts it; stores nothing.
 
-    effect: the smallest difference that matters to the person, as a share of 1. Raises the
-    errors of `submission.create_selection`.
+    Args:
+        effect: the smallest difference that matters to the person, as a share of 1.
+
+    Raises the errors of `submission.create_selection`.
     """
     risk = submission.preview_proposal(ctx, request, actor).risk
     planned = submission.create_selection(dry_run_context(ctx), actor, request)

@@ -93,7 +93,8 @@ class EndingRoute:
 def describe_wait(ending: EndingRoute, fault: str = "") -> AlertNotice | None:
     """Describes what a route waits for whose model ends soon; None if it waits for nothing.
 
-    fault: why Swapgate could not propose the next spare; empty without a fault.
+    Args:
+        fault: why Swapgate could not propose the next spare; empty without a fault.
     """
     if ending.settled or ending.days > ALERT_FROM.days:
         return None
@@ -227,7 +228,11 @@ def _load_ending(
     policy: Policy,
     usable: Sequence[Spare],
 ) -> EndingRoute:
-    """Loads the facts of one route. usable: its spares that do not end soon."""
+    """Loads the facts of one route.
+
+    Args:
+        usable: its spares that do not end soon.
+    """
     now = ctx.clock.now()
     refusals = freezes.list_refusals_of_step(ctx, tx, route.name)
     ending = EndingRoute(

@@ -57,8 +57,10 @@ def find_setbacks(
     now: datetime,
 ) -> Mapping[str, Sequence[Setback]]:
     """Lists the setbacks of the last 90 days by model, the newest first. A route counts only by
-    its newest outcome. names: `provider/model`, which also stand for the model with other
-    settings.
+    its newest outcome.
+
+    Args:
+        names: `provider/model`, which also stand for the model with other settings.
     """
     targets_by_id = Targets(tx).all()
     models = {

@@ -164,9 +164,11 @@ def add_slices(
     """Creates a route and a proposal for each slice, beside the stored proposal for the whole
     route. Stores no proposal.
 
-    register: checks and builds the candidate's proposal for a route. Raises InputError for a
-    slice whose power is below LEAST_SLICE_POWER, Conflict for slices that were not declared
-    before the candidate's first score, and the errors of `register`.
+    Args:
+        register: checks and builds the candidate's proposal for a route.
+
+    Raises InputError for a slice whose power is below LEAST_SLICE_POWER, Conflict for slices
+    that were not declared before the candidate's first score, and the errors of `register`.
     """
     _check_declared_first(tx, whole, slices)
     route = routes.require_route(tx, whole.route)

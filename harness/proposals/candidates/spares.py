@@ -104,7 +104,12 @@ def _judge(
     digests: Mapping[str, str],
     fault: str,
 ) -> SpareProof:
-    """Judges a target. digests: by suite. fault: why nothing can be proven; empty if it can."""
+    """Judges a target.
+
+    Args:
+        digests: by suite.
+        fault: why nothing can be proven; empty if it can.
+    """
     if fault:
         return SpareProof(proven=False, why=fault)
     newest = find_newest(ctx, tx, route, target)

@@ -40,8 +40,10 @@ def continue_wait(
     """Ends a wait that is too long, or updates its alert. Returns log lines.
 
     A suite that cannot be loaded does not end the proposal, because people have worked for it
-    and the file may come back. But without the suite there is no verdict. unloadable: such
-    suites.
+    and the file may come back. But without the suite there is no verdict.
+
+    Args:
+        unloadable: such suites.
     """
     if wait.ends_at <= ctx.clock.now():
         command = describe_label_command(proposal)

@@ -156,7 +156,10 @@ def find_why_shadow_hidden(tx: Transaction, route: str, candidate: str) -> str:
     """Returns why the figures and the verdict of a shadow are hidden; empty if they are shown.
 
     A shadow has other requests, but it shows how the candidate writes, and which model the
-    judge prefers. candidate: its id.
+    judge prefers.
+
+    Args:
+        candidate: its id.
     """
     for blind in _list_blind(tx):
         if blind.proposal.route == route and candidate in blind.targets:

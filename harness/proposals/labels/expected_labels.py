@@ -91,7 +91,12 @@ def forecast_labelling(labelling: Labelling, correlation: float) -> str:
 
 
 def _format_forecast(forecast: LabelForecast, most: int, labels_each: float) -> str:
-    """Formats a forecast. most: labels in all. labels_each: of a block, in the mean."""
+    """Formats a forecast.
+
+    Args:
+        most: labels in all.
+        labels_each: of a block, in the mean.
+    """
     passed = f"{format_percent(forecast.passed, 0)} of labellings"
     end = f"never more than {format_quantity(most, 'label')}, 20 s each"
     if forecast.median is None:
@@ -130,7 +135,10 @@ def _find_judge(proposal: Proposal, suite: str) -> str:
 
 def estimate_correlation(state: LabellingState, step: int = 1) -> ExpectedCorrelation | None:
     """Estimates the correlation from the complete labels, shrunk towards the usual one; None
-    with fewer than FEWEST_LABELS. step: uses the first labels, a multiple of this number.
+    with fewer than FEWEST_LABELS.
+
+    Args:
+        step: uses the first labels, a multiple of this number.
     """
     labelled = [
         pair

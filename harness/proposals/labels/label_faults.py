@@ -44,8 +44,10 @@ def remeasure_labels(
     """Returns the case with labels from the stored labelling, and its differences as text.
 
     A case without labels stays as it is, because a verdict before the end of the labels cannot
-    pass; so does a case whose labelling breaks its own rules. answers: as for
-    `list_label_faults`.
+    pass; so does a case whose labelling breaks its own rules.
+
+    Args:
+        answers: as for `list_label_faults`.
     """
     used = case.labels
     if used is None:
@@ -84,7 +86,9 @@ def list_label_faults(
 ) -> list[str]:
     """Lists the differences between a labelling and its rules; empty for a valid labelling.
 
-    plan: of the labelled suite. answers: the candidate's, with or without texts.
+    Args:
+        plan: of the labelled suite.
+        answers: the candidate's, with or without texts.
     """
     labelling = state.labelling
     named = f"labelling {labelling.id}"

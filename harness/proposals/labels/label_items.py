@@ -59,8 +59,10 @@ def build_items(
     is_tie: Callable[[Sample], bool],
 ) -> tuple[LabelledItem, ...]:
     """Builds the pairs from the candidate's first answers, in the registered order. All callers
-    have equal weight, and a caller's pairs have equal shares of it. is_tie: whether an answer
-    is mechanically equal to the incumbent's.
+    have equal weight, and a caller's pairs have equal shares of it.
+
+    Args:
+        is_tie: whether an answer is mechanically equal to the incumbent's.
     """
     ordered = sorted(answers, key=lambda sample: sample.position)
     asked = [

@@ -79,8 +79,10 @@ def start_labelling(
 ) -> LabelProgress:
     """Fixes pairs, people and claim of a labelling. Needs a proposer.
 
-    suite: None for the first suite that people still have to label. people: names, among
-    whom the pairs are drawn at random; empty for the actor alone.
+    Args:
+        suite: None for the first suite that people still have to label.
+        people: names, among whom the pairs are drawn at random; empty for the actor alone.
+
     Raises InputError for runs that have not ended, too few pairs or an unknown suite, NotFound,
     and Conflict for a labelling that exists or a decided proposal.
     """
@@ -138,8 +140,11 @@ def plan_labelling(
 
 def find_labelling(ctx: ProposalsContext, name: str, suite: str | None = None) -> str:
     """Finds the newest labelling by id, proposal, route or suite; empty without one, and for a
-    route or suite with a newer proposal that people have to label. suite: None for any; if the
-    newest labelling has ended, then another suite of its proposal comes next.
+    route or suite with a newer proposal that people have to label.
+
+    Args:
+        suite: None for any; if the newest labelling has ended, then another suite of its
+            proposal comes next.
     """
     with ctx.store.read() as tx:
         for labelling in Labellings(tx).newest(MOST_LISTED):
@@ -225,9 +230,11 @@ def show_next_pair(
 ) -> NextPair:
     """Shows the actor's open pair, or draws a new one for the actor.
 
-    skipped: whether to show skipped pairs again. Draws that chance gives to other people wait
-    for them. Raises NotAllowed for a person who is not one of the labelling's people, and
-    InputError if the texts were deleted.
+    Args:
+        skipped: whether to show skipped pairs again.
+
+    Draws that chance gives to other people wait for them. Raises NotAllowed for a person who is
+    not one of the labelling's people, and InputError if the texts were deleted.
     """
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
@@ -262,7 +269,10 @@ def give_label(
 ) -> LabelProgress:
     """Stores the actor's answer about a pair that was shown. It never changes afterwards.
 
-    choice: by the letters of the answers. unacceptable: the answers that no user should get.
+    Args:
+        choice: by the letters of the answers.
+        unacceptable: the answers that no user should get.
+
     Raises Conflict for another person's pair, for a pair that has the actor's label or was not
     shown yet, and after the end, NotAllowed, NotFound.
     """
@@ -332,8 +342,10 @@ def _record_end(tx: Transaction, actor: Actor, state: LabellingState) -> LabelPr
 
 
 def _find_plan(proposal: Proposal, suite: str | None, begun: AbstractSet[str]) -> SuitePlan:
-    """Finds a suite by its name, or the first one that people have to label. begun: the suites
-    with a labelling.
+    """Finds a suite by its name, or the first one that people have to label.
+
+    Args:
+        begun: the suites with a labelling.
     """
     plans = [plan for plan in proposal.plans if suite is None or plan.suite == suite]
     by_people = list_labelled_suites(proposal)

@@ -87,7 +87,12 @@ class LabellingState:
     def build_labels(
         self, plan: SuitePlan, names: Sequence[str], proposal: Proposal
     ) -> SuiteLabels:
-        """Builds what the gate reads. plan: of the suite. names: of the people, in order."""
+        """Builds what the gate reads.
+
+        Args:
+            plan: of the suite.
+            names: of the people, in order.
+        """
         return build_suite_labels(
             self.labelling,
             self.draws,

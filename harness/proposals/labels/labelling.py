@@ -176,7 +176,11 @@ class PairLabel:
 
 
 def draw_item(labelling: Labelling, block: LabelledBlock, number: int) -> LabelledItem:
-    """Draws one of a block's open pairs, in proportion to their weights. number: of the draw.
+    """Draws one of a block's open pairs, in proportion to their weights.
+
+    Args:
+        number: of the draw.
+
     The draw depends on the seed alone, not on judge or labels.
     """
     sums = [*accumulate(item.weight for item in block.open)]
@@ -248,8 +252,11 @@ def build_suite_labels(
     names: Sequence[str],
     proposer: str,
 ) -> SuiteLabels:
-    """Builds what the gate reads of a labelling. names: of its people, in their order.
-    proposer: the principal who proposed the candidate.
+    """Builds what the gate reads of a labelling.
+
+    Args:
+        names: of its people, in their order.
+        proposer: the principal who proposed the candidate.
     """
     given = [label for label in labels if label.preference is not None]
     shares = _weigh_by_requests(plan, len(labelling.items))

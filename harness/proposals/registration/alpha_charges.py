@@ -53,8 +53,11 @@ def charge_alpha(
 ) -> tuple[SuitePlan, ...]:
     """Gives each plan the alpha of its look, divided among the selection and within the budget.
 
-    registered: pins and plans from `plan_suites`. candidate: its id.
-    lineage: result of `find_lineage`.
+    Args:
+        registered: pins and plans from `plan_suites`.
+        candidate: its id.
+        lineage: result of `find_lineage`.
+
     Raises NotAllowed if the policy's `alpha_budget` is spent.
     """
     charged = [
@@ -86,7 +89,11 @@ def spend_look_alpha(
     number; a new name, version, prompt, scorer or spelling of the same items does not. Each
     draw from a route's traffic is a look at the same items, whatever it has drawn.
 
-    pin: the plan's suite. candidate: its id. lineage: result of `find_lineage`.
+    Args:
+        pin: the plan's suite.
+        candidate: its id.
+        lineage: result of `find_lineage`.
+
     Source: `budget.spend_alpha` (docs/explanation/statistics.md §1.8).
     """
     look = 1 + count_looks(tx, pin, candidate, lineage, route)[0]
@@ -112,7 +119,9 @@ def ration_alpha(
     Each selection gets at most half of the remaining budget, so that the budget lasts
     (`budget.ration_alpha`). Returns the plans unchanged for a policy without a budget.
 
-    selection: id of a selection whose own members do not count as spent; empty for none.
+    Args:
+        selection: id of a selection whose own members do not count as spent; empty for none.
+
     Raises NotAllowed if too little is left.
     """
     if gate.alpha_budget is None:

@@ -37,8 +37,10 @@ def find_lineage(
     Two targets are the same model if one host serves them under one name, requested or
     reported. The id alone would not suffice: a renamed model would then start without looks.
 
-    candidate: None for a model without a target.
-    descends_from: id or name of the target on whose results the candidate was tuned.
+    Args:
+        candidate: None for a model without a target.
+        descends_from: id or name of the target on whose results the candidate was tuned.
+
     Raises NotFound, InputError.
     """
     candidates = [candidate] if candidate else []
@@ -84,7 +86,9 @@ def count_looks(
 ) -> tuple[int, list[Proposal]]:
     """Counts the looks, also of shadows with a judge, and lists the proposals, newest first.
 
-    route: of the comparison. until: a proposal; later looks do not count.
+    Args:
+        route: of the comparison.
+        until: a proposal; later looks do not count.
     """
 
     def is_look(earlier: SuitePlan, earlier_route: str) -> bool:

@@ -94,8 +94,9 @@ def _sum_risk(
 ) -> FalsePassRisk:
     """Sums the risks of candidates (`budget.total_risk`).
 
-    registered: the plans of each candidate, the newest last.
-    n_newest: number of the newest candidates, whose risk is not `spent` yet.
+    Args:
+        registered: the plans of each candidate, the newest last.
+        n_newest: number of the newest candidates, whose risk is not `spent` yet.
     """
     risks = [false_pass_risk(plans) for plans in registered]
     return FalsePassRisk(

@@ -35,7 +35,9 @@ def plan_suites(
 ) -> RegisteredSuites:
     """Plans a route's suites at the policy's alpha; stores nothing.
 
-    seeds: `ctx.order_seeds` for a registration; without it, the plans have no order of items.
+    Args:
+        seeds: `ctx.order_seeds` for a registration; without it, the plans have no order of
+            items.
 
     Loading a suite may take seconds, so do not call it first inside a write transaction.
 
@@ -141,9 +143,13 @@ def _plan_suite(
 ) -> SuitePlan:
     """Plans one suite of a route.
 
-    A suite that is not primary always gets the claim `non_inferior`. groups: by suite.
-    primary: the primary suites. combine: None for a single primary suite. seed: for the
-    order of items.
+    A suite that is not primary always gets the claim `non_inferior`.
+
+    Args:
+        groups: by suite.
+        primary: the primary suites.
+        combine: None for a single primary suite.
+        seed: for the order of items.
     """
     pin = pins[suite.suite]
     is_primary = suite.role is SuiteRole.PRIMARY

@@ -69,7 +69,8 @@ def _build_telling_answers(telling: Sequence[TellingAnswer]) -> Blocks:
 def _build_telling_answer(answer: TellingAnswer, prompt: str) -> Blocks:
     """Shows one answer. Short answers share a table; others get a quotation each.
 
-    prompt: without the common start.
+    Args:
+        prompt: without the common start.
     """
     change = format_points(answer.candidate_score - answer.incumbent_score)
     broken = f", broken rule: {answer.rule}" if answer.rule else ""

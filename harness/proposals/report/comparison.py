@@ -111,8 +111,11 @@ class SuiteAnswers:
         return SuiteColumns(*map(AnswerColumns.from_samples, (self.incumbent, self.candidate)))
 
     def describe_faults(self, incumbent: str, candidate: str) -> Sequence[str]:
-        """Lists reasons why answers may not be evidence. incumbent, candidate: names for the
-        sentences.
+        """Lists reasons why answers may not be evidence.
+
+        Args:
+            incumbent: its name for the sentences.
+            candidate: its name for the sentences.
         """
         return (
             *describe_faults(self.figures.incumbent, incumbent),
@@ -218,7 +221,9 @@ def load_comparison(
 
     Loading whole answers verifies their signatures, which takes long for many answers.
 
-    most_texts: for more answers, loads only figures; `load_texts` adds the texts of some items.
+    Args:
+        most_texts: for more answers, loads only figures; `load_texts` adds the texts of some
+            items.
     """
     with ctx.store.read() as tx:
         stored, hidden = hide_evidence(tx, Proposals(tx).get(proposal))
@@ -302,7 +307,10 @@ def load_texts(
     comparison: Comparison,
     items: Mapping[str, Collection[str]],
 ) -> Comparison:
-    """Loads only the answers to some items, whole and checked. items: by suite.
+    """Loads only the answers to some items, whole and checked.
+
+    Args:
+        items: by suite.
 
     The returned comparison omits suites without a named item.
     """
@@ -393,8 +401,11 @@ def _load_suite(
     *,
     is_light: bool,
 ) -> SuiteAnswers:
-    """Loads a suite's answers. is_light: without signature checks, and texts only for the
-    examples of a FORMAT MISMATCH.
+    """Loads a suite's answers.
+
+    Args:
+        is_light: without signature checks, and texts only for the examples of a FORMAT
+            MISMATCH.
     """
     pair = proposal.runs[plan.suite]
     below = plan.planned_items

@@ -242,8 +242,12 @@ def gather_report(
 ) -> Report:
     """Gathers a proposal's report. Raises NotFound.
 
-    standalone, kept, trial: as in `Report`. Omits answers that only broke the form, because the
-    report shows them as format failures.
+    Args:
+        standalone: as in `Report`.
+        kept: as in `Report`.
+        trial: as in `Report`.
+
+    Omits answers that only broke the form, because the report shows them as format failures.
     """
     comparison = load_comparison(ctx, proposal)
     basis = comparison.basis

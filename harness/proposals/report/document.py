@@ -90,9 +90,12 @@ def describe_comparison(
 ) -> Blocks:
     """Builds the whole document, without the answers' texts.
 
-    standalone: the comparison comes from a `gate run` without a route, so its commands are
-    `gate run` too. next_step: replaces the comparison's own next step. file: the questions of
-    `try --suite`; the document then speaks of this file, and not of a route and its canary.
+    Args:
+        standalone: the comparison comes from a `gate run` without a route, so its commands are
+            `gate run` too.
+        next_step: replaces the comparison's own next step.
+        file: the questions of `try --suite`; the document then speaks of this file, and not of
+            a route and its canary.
     """
     yield _build_title(comparison, file)
     yield from _build_notices(comparison)
@@ -198,7 +201,11 @@ def _build_drawbacks(comparison: Comparison) -> Blocks:
 def describe_against(
     comparison: Comparison, titles: Mapping[str, str] | None = None
 ) -> Sequence[Text]:
-    """Describes the arguments against a swap, clear arguments first. titles: by suite."""
+    """Describes the arguments against a swap, clear arguments first.
+
+    Args:
+        titles: by suite.
+    """
     return [
         (Strong(drawback.what), f": {drawback.text}")
         for drawback in list_drawbacks(comparison, titles)

@@ -97,7 +97,11 @@ class _Figure:
 def list_drawbacks(
     comparison: Comparison, titles: Mapping[str, str] | None = None
 ) -> Sequence[Drawback]:
-    """Lists arguments against a swap, clear arguments first. titles: suite titles by name."""
+    """Lists arguments against a swap, clear arguments first.
+
+    Args:
+        titles: suite titles by name.
+    """
     if not comparison.is_measured:
         return []
     names = titles or {}
@@ -382,8 +386,9 @@ def find_format_failures(
 ) -> Sequence[FormatFailure]:
     """Returns a failure for each suite that the candidate lost only by form.
 
-    standalone: the comparison comes from a `gate run` without a route, so its commands are
-    `gate run` too.
+    Args:
+        standalone: the comparison comes from a `gate run` without a route, so its commands are
+            `gate run` too.
     """
     reports = (
         {suite.suite: suite for suite in comparison.verdict.suites}

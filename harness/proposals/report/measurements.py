@@ -93,7 +93,10 @@ def describe_recorded_runs(
     comparison: Comparison, titles: Mapping[str, str] | None = None
 ) -> Blocks:
     """Describes, by suite of agents' runs, when the candidate's calls first differ; nothing
-    without such a suite. titles: by suite.
+    without such a suite.
+
+    Args:
+        titles: by suite.
     """
     for suite, runs in comparison.recorded_runs.items():
         yield Sentence(f"{(titles or {}).get(suite, suite)}: {runs.text}")

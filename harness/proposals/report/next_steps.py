@@ -233,7 +233,9 @@ def _describe_price(
 ) -> str:
     """Writes cost and time of more items, as the end of a sentence; empty if unknown.
 
-    arms: the answers so far of both models. connections: requests that run at once.
+    Args:
+        arms: the answers so far of both models.
+        connections: requests that run at once.
     """
     costs = [_mean_or_none(arm.cost_usd) for arm in arms]
     times = [_mean_or_none(arm.answered.duration_s) for arm in arms]

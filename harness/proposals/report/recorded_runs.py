@@ -79,7 +79,10 @@ def load_first_differences(
     items: int,
 ) -> FirstDifferences | None:
     """Describes the runs behind a verdict, up to MOST_READ_TURNS turns; None without such a
-    run. items: of the verdict, in the order of the plan.
+    run.
+
+    Args:
+        items: of the verdict, in the order of the plan.
     """
     units = plan.units_in(min(items, MOST_READ_TURNS))
     if not plan.has_recorded_runs or not units:
@@ -115,7 +118,13 @@ def describe_runs(
     candidate: Mapping[str, Sample],
     incumbent: Mapping[str, Sample],
 ) -> FirstDifferences:
-    """Describes runs by their answers. turns, candidate, incumbent: by item."""
+    """Describes runs by their answers.
+
+    Args:
+        turns: by item.
+        candidate: by item.
+        incumbent: by item.
+    """
     found = [
         _find_first([(turn, candidate.get(item), incumbent.get(item)) for item, turn in own])
         for own in _group_turns(turns)
@@ -148,8 +157,10 @@ def _find_first(
     turns: Sequence[tuple[RecordedTurn, Sample | None, Sample | None]],
 ) -> int | str | None:
     """Returns the number of turns before the first turn whose calls differ, None if no call
-    differs, or the reason why it is unknown. turns: with the candidate's and the recorded
-    answer.
+    differs, or the reason why it is unknown.
+
+    Args:
+        turns: with the candidate's and the recorded answer.
     """
     first = turns[0][0]
     if first.coverage is not Coverage.COMPLETE or len(turns) < first.of:

@@ -55,7 +55,11 @@ def server_findings(
     models: ProbeReply,
     replies: ServerReplies,
 ) -> Iterator[ProbeFinding]:
-    """Yields findings about health and context. models: the server's list of models."""
+    """Yields findings about health and context.
+
+    Args:
+        models: the server's list of models.
+    """
     server, health, about = replies
     yield _judge_health(server, health)
     if target is None:
@@ -87,7 +91,10 @@ def _compare_windows(
     target: Target,
     window: int,
 ) -> ProbeFinding:
-    """Compares the server's context window with the declared one. window: tokens.
+    """Compares the server's context window with the declared one.
+
+    Args:
+        window: tokens.
 
     Warns if the server's window is smaller, because the router would send requests that are too
     long.

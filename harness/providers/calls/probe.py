@@ -201,7 +201,11 @@ def probe_findings(
     chat: ProbeReply | None,
     routed_models: Collection[str] = (),
 ) -> Iterator[ProbeFinding]:
-    """Yields a probe's findings. routed_models: the provider's models that routes use."""
+    """Yields a probe's findings.
+
+    Args:
+        routed_models: the provider's models that routes use.
+    """
     yield _reachable(provider, models)
     if models.status is None:
         return
@@ -283,7 +287,11 @@ def _model(
 
 
 def _first_token(target: Target | None, chat: ProbeReply | None) -> ProbeFinding:
-    """Judges the small chat. chat: None if it was not sent."""
+    """Judges the small chat.
+
+    Args:
+        chat: None if it was not sent.
+    """
     subject = ProbeSubject.FIRST_TOKEN
     if target is None:
         step = "`swapgate model add PROVIDER/MODEL` adds a target"
@@ -406,8 +414,11 @@ class HttpProviderProbe:
     ) -> ProbeReply:
         """Sends one request. Never raises: the reply has the error, without secrets.
 
-        body: None for a GET. whole: reads a stream to its end, for its content, instead of only
-        up to its first content. head_only: reads no body of a good answer.
+        Args:
+            body: None for a GET.
+            whole: reads a stream to its end, for its content, instead of only up to its first
+                content.
+            head_only: reads no body of a good answer.
         """
         try:
             check_api_base(provider.api_base, self._allowed)
@@ -467,7 +478,11 @@ class HttpProviderProbe:
         return self.ask(provider, key, "/models", None, timeout_s, head_only=True)
 
     def _classify_answer(self, status: int, body: bytes | None) -> FailureClass | None:
-        """Classifies an answer. body: None for the beginning of a stream."""
+        """Classifies an answer.
+
+        Args:
+            body: None for the beginning of a stream.
+        """
         if self._classify is None or body is None:
             return None
         return self._classify(status, body)

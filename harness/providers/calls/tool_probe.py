@@ -163,8 +163,10 @@ def _build_finding(
 ) -> ToolFinding:
     """Compares an outcome with the declared capability, and proposes the next step.
 
-    capability: its name in `Capabilities`. step: for a declared capability that fails. If it is
-    empty, the finding proposes to declare that the capability is missing.
+    Args:
+        capability: its name in `Capabilities`.
+        step: for a declared capability that fails. If it is empty, the finding proposes to
+            declare that the capability is missing.
     """
     outcome, observation = judgement
     is_declared = declared.has(capability)

@@ -50,7 +50,11 @@ class AbilityRow:
     api_base_end: str = ""  # only for addresses with this ending
 
     def fits(self, kind: str, model: str, api_base: str) -> bool:
-        """Tells whether the row is about a model. api_base: the provider's address."""
+        """Tells whether the row is about a model.
+
+        Args:
+            api_base: the provider's address.
+        """
         return (
             (not self.kinds or kind in self.kinds)
             and api_base.rstrip("/").endswith(self.api_base_end)
@@ -354,8 +358,11 @@ _UNKNOWN_VALUES: Final = {ability.name: ability.default for ability in fields(Ca
 def find_abilities(kind: str, model: str, api_base: str = "") -> Capabilities:
     """Returns the table's abilities of a model.
 
-    kind: of the provider. api_base: the provider's address. The result is
-    UNKNOWN_CAPABILITIES itself if no row fits.
+    Args:
+        kind: of the provider.
+        api_base: the provider's address.
+
+    The result is UNKNOWN_CAPABILITIES itself if no row fits.
     """
     values: dict[str, Any] = {}
     for row in ROWS:
@@ -374,7 +381,9 @@ def merge_abilities(own: Capabilities, known: Capabilities) -> Capabilities:
     """Returns a model's abilities. A declared value precedes the table's; a default value
     counts as unknown.
 
-    own: declared by the operator. known: from the table.
+    Args:
+        own: declared by the operator.
+        known: from the table.
     """
     if known is UNKNOWN_CAPABILITIES:
         return own

@@ -192,8 +192,9 @@ def restrict_endpoints(
     """Limits a target's endpoints to those of its kind. Returns the same object if nothing
     changes.
 
-    served: endpoints that the kind serves. translated: endpoints that the router translates for
-    the kind.
+    Args:
+        served: endpoints that the kind serves.
+        translated: endpoints that the router translates for the kind.
     """
     changes: dict[str, Any] = {
         endpoint.value: endpoint in served

@@ -75,7 +75,11 @@ class CatalogueEntry:
         return Capabilities(context_window=self.context_window, **absent)
 
     def ended(self, today: date) -> bool:
-        """Tells whether the model may be gone. today: in UTC."""
+        """Tells whether the model may be gone.
+
+        Args:
+            today: in UTC.
+        """
         return self.end_date is not None and self.end_date <= today
 
 
@@ -236,7 +240,8 @@ def model_abilities(
 ) -> Mapping[str, Ability]:
     """Returns a model's abilities by column. NO if any source denies the ability.
 
-    own: declared by the operator, or by the table of abilities.
+    Args:
+        own: declared by the operator, or by the table of abilities.
     """
     return {column: _find_ability(column, kind, own, entry, price) for column in COLUMNS}
 
@@ -362,8 +367,10 @@ class LitellmTable:
 
 @lru_cache(maxsize=1)
 def _read_table(file: Path, changed_at: float) -> Catalogue:
-    """Reads the file. The cache serves all installations of a process. changed_at: seconds
-    since 1970, so that a new file is read again.
+    """Reads the file. The cache serves all installations of a process.
+
+    Args:
+        changed_at: seconds since 1970, so that a new file is read again.
     """
     rows = json.loads(file.read_text(encoding="utf-8"))
     changed_on = datetime.fromtimestamp(changed_at, UTC).date()
@@ -496,7 +503,8 @@ def _parse_rates(
 ) -> tuple[float, float, float | None, float | None] | None:
     """Returns the rates of `_RATE_COLUMNS`; None without a rate of input or output.
 
-    suffix: of the columns of a tier or of long requests.
+    Args:
+        suffix: of the columns of a tier or of long requests.
     """
     input_rate, output_rate, cached_rate, written_rate = (
         _usd_per_mtok(row, f"{name}{suffix}") for name in _RATE_COLUMNS

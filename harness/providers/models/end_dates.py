@@ -44,8 +44,10 @@ class HeaderDates(NamedTuple):
 def parse_end_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderDates:
     """Parses `Deprecation` (RFC 9745 and its drafts) and `Sunset` (RFC 8594).
 
-    headers: pairs with names in lower case. A repeated header with different values is
-    malformed.
+    Args:
+        headers: pairs with names in lower case.
+
+    A repeated header with different values is malformed.
     """
     values: dict[bytes, set[str]] = {}
     for name, value in headers:

@@ -62,7 +62,11 @@ def _maker_of_name(name: str) -> str:
 def find_shared_maker(judge: str, models: Sequence[str]) -> str:
     """Returns why a judge may not compare these models' answers; empty if it may.
 
-    judge, models: names of models. A maker that a name does not show may be the same.
+    Args:
+        judge: name of a model.
+        models: names of models.
+
+    A maker that a name does not show may be the same.
     """
     maker = maker_of_model(judge)
     if not maker:

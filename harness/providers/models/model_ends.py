@@ -75,7 +75,9 @@ def state_answer(
 ) -> EndStatement:
     """Builds the statement of an answer's headers about the target that sent it.
 
-    target: its id. provider: its provider's name.
+    Args:
+        target: its id.
+        provider: its provider's name.
     """
     source = f"headers of answers of provider {provider}"
     return EndStatement(target, EndSource.HEADERS, source, dates, at, at)

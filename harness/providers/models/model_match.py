@@ -112,8 +112,10 @@ def merge_lists(
 ) -> Sequence[DiscoveredModel]:
     """Merges lists. Keeps each model's first date, and a missing model for UNLISTED_KEPT_FOR.
 
-    known: stored models, also unlisted ones. listed: the provider's new list. An empty list has
-    no time, so each missing model counts as gone since its last sighting.
+    Args:
+        known: stored models, also unlisted ones.
+        listed: the provider's new list. An empty list has no time, so each missing model counts
+            as gone since its last sighting.
     """
     names = {model.model for model in listed}
     sources = {model.source for model in listed}

@@ -185,7 +185,9 @@ def put_credential(
     Routers use a new key within seconds, without a restart. A provider at a new address needs
     new proof; the answer lists the affected uses.
 
-    create_only: raises Conflict if the provider has a live key.
+    Args:
+        create_only: raises Conflict if the provider has a live key.
+
     Raises NotFound for a provider that is neither known nor named after a kind.
     Raises InputError for an invalid key, name or overlap, and for a kind that takes no key.
     Raises NotAllowed if the provider may see a data class, and its address would change.
@@ -292,7 +294,10 @@ def check_provider(
 ) -> None:
     """Checks that a provider can get a key, before a person types one.
 
-    kind: as in `CredentialChange`. Raises NotFound, InputError.
+    Args:
+        kind: as in `CredentialChange`.
+
+    Raises NotFound, InputError.
     """
     with ctx.store.read() as tx:
         providers = Providers(tx).all()
@@ -309,8 +314,10 @@ def _new_provider(
 ) -> Provider:
     """Builds a provider that is not stored yet.
 
-    with_variable: whether the provider also reads its kind's environment variable. False for a
-    provider with a stored key, so that a variable that is set by chance adds no second key.
+    Args:
+        with_variable: whether the provider also reads its kind's environment variable. False
+            for a provider with a stored key, so that a variable that is set by chance adds no
+            second key.
     """
     check_provider_name(name)
     kind = kind or (name if name in PROVIDER_KINDS else None)
@@ -339,7 +346,10 @@ def remove_credential(
     """Removes stored keys. Raises NotFound without a stored key; the message names the places
     of the provider's other keys.
 
-    key: name of the key to remove; None for all keys and the sign-in. Needs an admin.
+    Args:
+        key: name of the key to remove; None for all keys and the sign-in.
+
+    Needs an admin.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
@@ -474,7 +484,9 @@ def import_credentials(
 ) -> Sequence[ImportedCredential]:
     """Reads keys from environment variables, and stores them in the database.
 
-    replace_known: whether a provider that has a key gets the new one.
+    Args:
+        replace_known: whether a provider that has a key gets the new one.
+
     Raises InputError, storing no key, if a kind takes no key.
     """
     actor.require(Role.ADMIN)

@@ -353,7 +353,8 @@ def explain_name(
     """Reads a name, with the rules that applied. Also applies the kill switch for all routes,
     which changes only the provider that answers now.
 
-    configured: switches from the environment and the file.
+    Args:
+        configured: switches from the environment and the file.
     """
     with ctx.store.read() as tx:
         reading = read_name(ctx, tx, name)
@@ -432,7 +433,8 @@ def _apply_rules(
 ) -> Resolution:
     """Runs the six rules of `name_resolution` on a name.
 
-    usable: providers that may take a name without their prefix; None for all.
+    Args:
+        usable: providers that may take a name without their prefix; None for all.
     """
     token_providers = {
         credential.provider

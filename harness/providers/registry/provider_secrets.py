@@ -78,7 +78,10 @@ def reencrypt(
 ) -> str:
     """Encrypts a stored value with the newest key.
 
-    secret_name: the secret's name for the message. Raises DecryptionFailed.
+    Args:
+        secret_name: the secret's name for the message.
+
+    Raises DecryptionFailed.
     """
     try:
         return cipher.reencrypt(ciphertext)
@@ -114,7 +117,8 @@ def key_sets(
     """Returns each provider's keys, in the order in which the router tries them: first stored
     keys, then keys from environment variables.
 
-    environ: the environment variables of the process that calls providers.
+    Args:
+        environ: the environment variables of the process that calls providers.
     """
     stored_keys = decrypt_keys(stored, cipher)
     return {

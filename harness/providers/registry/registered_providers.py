@@ -165,8 +165,10 @@ def _check_one(
     """Checks one provider: its list of models, a small chat, and the health of a server of your
     own.
 
-    target: the target to call; None if the provider has no target. routed_models: the
-    provider's models that routes use.
+    Args:
+        target: the target to call; None if the provider has no target.
+        routed_models: the provider's models that routes use.
+
     Raises ConfigError in a process that calls no provider.
     """
     if ctx.probe is None:
@@ -267,7 +269,9 @@ def register_provider(
 ) -> tuple[Provider, bool]:
     """Returns a provider, and whether it was missing and is now registered by its kind.
 
-    api_base: the new provider's address; empty for its kind's.
+    Args:
+        api_base: the new provider's address; empty for its kind's.
+
     Raises Conflict if the provider exists at another address.
     Raises NotFound and InputError as `default_provider`.
     Raises NotAllowed if the provider may see a data class and its address is not the kind's.
@@ -371,9 +375,12 @@ def change_provider(
 ) -> ProviderSummary:
     """Adds a provider, or changes it.
 
-    create: True raises Conflict for an existing provider, False raises NotFound for an unknown
-    provider, None allows both. Needs an admin. Also raises the errors of
-    `targets.change_of_provider` and `targets.put_provider`.
+    Args:
+        create: True raises Conflict for an existing provider, False raises NotFound for an
+            unknown provider, None allows both.
+
+    Needs an admin. Also raises the errors of `targets.change_of_provider` and
+    `targets.put_provider`.
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
@@ -404,9 +411,12 @@ def set_price(
     """Sets the price of a model at its provider, in US dollars per million tokens. Every router
     uses it within 2 s.
 
-    model: `provider/model`, or a target's id. cached_input_usd_per_mtok: None for the plain
-    input price. Needs an admin. Raises NotFound for an unknown provider, InputError for a price
-    outside its range.
+    Args:
+        model: `provider/model`, or a target's id.
+        cached_input_usd_per_mtok: None for the plain input price.
+
+    Needs an admin. Raises NotFound for an unknown provider, InputError for a price outside its
+    range.
     """
     actor.require(Role.ADMIN)
     price = Price(input_usd_per_mtok, output_usd_per_mtok, cached_input_usd_per_mtok)
@@ -460,7 +470,11 @@ def _blocking_uses(
 
 
 def _summarize(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
-    """Summarises a provider. routes: names of the routes that use it."""
+    """Summarises a provider.
+
+    Args:
+        routes: names of the routes that use it.
+    """
     return ProviderSummary(
         name=provider.name,
         kind=provider.kind,

@@ -87,7 +87,10 @@ def sign_in(
 ) -> SignedIn:
     """Shows a code, and waits for the person's consent. Needs an admin.
 
-    show: shows the code to the person. pause: sleeps for a number of seconds.
+    Args:
+        show: shows the code to the person.
+        pause: sleeps for a number of seconds.
+
     Raises SignInRefused if the person refuses, or the code expires.
     Raises SignInUnreachable without a valid answer of the server.
     Raises ConfigError without a client id, and in a process that reaches no such server.

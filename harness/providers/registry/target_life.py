@@ -113,8 +113,10 @@ def judge_life(facts: KnownFacts, reply: ProbeReply | None) -> tuple[LifeState, 
     """Judges a target by known facts and its provider's reply. Returns the state and the
     reason.
 
-    reply: None if Swapgate did not ask the provider. A reply outweighs the routers' reports,
-    which may be minutes old. It does not outweigh an end date or a missing key.
+    Args:
+        reply: None if Swapgate did not ask the provider. A reply outweighs the routers'
+            reports, which may be minutes old. It does not outweigh an end date or a missing
+            key.
     """
     has_answered = reply is not None and _is_answer(reply)
     gone_reason = _describe_lasting_fact(facts) or (
@@ -182,7 +184,10 @@ class _Check:
         """Asks the provider. Tries the next key if it refuses one, as the router does, and the
         next endpoint if the target lacks one.
 
-        deadline: the limit, in monotonic seconds. Returns None if it cannot ask.
+        Args:
+            deadline: the limit, in monotonic seconds.
+
+        Returns None if it cannot ask.
         """
         if self.provider is None:
             return None
@@ -243,8 +248,10 @@ def check_life(
     """Checks targets in parallel, in at most `timeout_s` seconds. Returns a TargetLife for each
     id.
 
-    targets: ids. An unknown id is GONE. Must run outside a transaction, because it waits for
-    providers.
+    Args:
+        targets: ids. An unknown id is GONE.
+
+    Must run outside a transaction, because it waits for providers.
     """
     with ctx.store.read() as tx:
         open_alerts = [record for record in Alerts(tx).unsettled() if record.open]

@@ -278,7 +278,10 @@ def put_provider(
 ) -> None:
     """Adds or changes a provider. Does nothing if all values are the same.
 
-    reason: required to move a provider that a route uses. Needs an admin.
+    Args:
+        reason: required to move a provider that a route uses.
+
+    Needs an admin.
     Raises Conflict if results depend on its `extra_body`.
     Raises InputError for invalid values, and without a required reason.
     """
@@ -431,8 +434,9 @@ def record_move(
     A move is a change of kind, address or headers, after which another model may answer. Its
     time is never before the newest run of the provider, even if somebody set the clock back.
 
-    existing: the stored provider; None for a new one. A new provider counts as moved if targets
-    of a removed provider of that name exist.
+    Args:
+        existing: the stored provider; None for a new one. A new provider counts as moved if
+            targets of a removed provider of that name exist.
     """
     if existing is not None and decrypt_headers(existing, ctx.cipher).same_place(
         decrypt_headers(wanted, ctx.cipher)
@@ -472,8 +476,9 @@ def find_move_since(
 ) -> Provider | None:
     """Returns the provider of a target if it moved after a run began; else None.
 
-    target: a target's or a judge's id. began: the run's start. A move at exactly that time
-    counts.
+    Args:
+        target: a target's or a judge's id.
+        began: the run's start. A move at exactly that time counts.
     """
     target_or_judge = Targets(tx).all().get(target)
     if target_or_judge is None:

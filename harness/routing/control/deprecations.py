@@ -119,7 +119,8 @@ def find_deprecations(
     counts as ended if its provider stopped listing it at its present address, and as deprecated
     if a source says so.
 
-    used: targets, each with its uses.
+    Args:
+        used: targets, each with its uses.
     """
     deprecations = [
         deprecation
@@ -220,7 +221,8 @@ def route_end(
     """Returns when a route's incumbent ends: the earliest day that a source states; None if the
     end is unknown. Pure.
 
-    statements: by the target's id, as `end_sources.list_statements` returns them.
+    Args:
+        statements: by the target's id, as `end_sources.list_statements` returns them.
     """
     return find_end(statements.get(route.incumbent, ()))
 
@@ -237,7 +239,8 @@ def list_deprecations(
 ) -> Sequence[Deprecation]:
     """Lists the models in use that end within 90 days or have ended, earliest end first.
 
-    with_rollback_targets: also count models that only a rollback would restore, as in use.
+    Args:
+        with_rollback_targets: also count models that only a rollback would restore, as in use.
     """
     with ctx.store.read() as tx:
         rollback_targets = _list_rollback_targets(tx) if with_rollback_targets else {}

@@ -30,8 +30,11 @@ class FailureRun:
 
 
 def follow_run(run: FailureRun | None, minutes: Iterable[MinuteOutcomes]) -> FailureRun:
-    """Returns the run after another look. run: None for a route's first look, whose order of
-    requests is unknown. minutes: a route's newest minutes.
+    """Returns the run after another look.
+
+    Args:
+        run: None for a route's first look, whose order of requests is unknown.
+        minutes: a route's newest minutes.
     """
     seen = list(minutes)
     answered = {minute.minute: minute.answered for minute in seen}

@@ -79,7 +79,11 @@ def load_freezes(
 
 
 def list_freeze_notices(ctx: RoutingContext, route: str | None = None) -> Sequence[Freeze]:
-    """Lists the freezes that hold now, the latest end first. route: None for all routes."""
+    """Lists the freezes that hold now, the latest end first.
+
+    Args:
+        route: None for all routes.
+    """
     with ctx.store.read() as tx:
         return load_freezes(ctx, tx, route)
 
@@ -103,7 +107,10 @@ def list_refusals_of_step(
 ) -> Sequence[str]:
     """Lists the reasons that forbid a step, as texts; empty if the step is allowed.
 
-    step: None for the opening of a canary. No freeze forbids a rollback or an abort.
+    Args:
+        step: None for the opening of a canary.
+
+    No freeze forbids a rollback or an abort.
     """
     if step is not None and step not in FROZEN_SIGNALS:
         return ()
@@ -116,8 +123,10 @@ def require_step_allowed(
     route: str,
     step: RolloutSignal | None = None,
 ) -> None:
-    """Checks a step. Raises Conflict during a freeze. step: None for the opening of a
-    canary.
+    """Checks a step. Raises Conflict during a freeze.
+
+    Args:
+        step: None for the opening of a canary.
     """
     if reasons := list_refusals_of_step(ctx, tx, route, step):
         consequence = (
@@ -187,7 +196,11 @@ def set_switch(
 ) -> KillSwitch:
     """Sets a switch; routers follow it within two seconds.
 
-    Needs an approver and a reason. source: the interface through which the person acts.
+    Needs an approver and a reason.
+
+    Args:
+        source: the interface through which the person acts.
+
     Raises NotAllowed if it would force traffic to a candidate that the actor proposed.
     Raises InputError for a freeze without an end, for a later start of another switch, and for
     more than a year. Raises NotFound for an unknown route, target or provider.
@@ -319,8 +332,10 @@ def preview_switch(
     force: Force,
     route: str | None,
 ) -> SwitchPreview:
-    """Lists the routes that a switch would redirect. Stores nothing. route: None for all
-    routes.
+    """Lists the routes that a switch would redirect. Stores nothing.
+
+    Args:
+        route: None for all routes.
     """
     switch = KillSwitch("", route, force, "", "", ctx.clock.now(), None, SwitchSource.REST)
     with ctx.store.read() as tx:

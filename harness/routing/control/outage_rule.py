@@ -131,11 +131,12 @@ def find_outage(
     all targets' circuits are open and its minutes are old or show failures: routers then call
     none of its targets.
 
-    minutes: of the last hour, in any order.
-    open_since: when each target's circuit opened, by target id.
-    alerted_kind: the kind of the route's open alert. Such an outage ends only after a complete
-    good minute, and not while the newest minute shows it again.
-    fails_in_a_row: whether targets failed the last requests (`failure_runs`).
+    Args:
+        minutes: of the last hour, in any order.
+        open_since: when each target's circuit opened, by target id.
+        alerted_kind: the kind of the route's open alert. Such an outage ends only after a
+            complete good minute, and not while the newest minute shows it again.
+        fails_in_a_row: whether targets failed the last requests (`failure_runs`).
     """
     counts = _sum_minutes(route, minutes)
     newest = counts[0] if counts and now - counts[0].begin < RECENT else None
@@ -175,7 +176,11 @@ def find_outage(
 
 
 def _build_outage(kind: OutageKind, windows: Sequence[_Window]) -> RouteOutage:
-    """Sums the newest windows of one kind. windows: newest first."""
+    """Sums the newest windows of one kind.
+
+    Args:
+        windows: newest first.
+    """
     no_answers = windows[0].lost == windows[0].requests
     total = _Window(windows[0].begin)
     total.add(windows[0])

@@ -209,7 +209,10 @@ def load_outages(
     failing_in_a_row: Collection[str] = (),
 ) -> Mapping[str, OutageView]:
     """Loads the outages of all routes or of `names`. Skips a route with an invalid
-    signature. failing_in_a_row: routes whose targets failed the last requests.
+    signature.
+
+    Args:
+        failing_in_a_row: routes whose targets failed the last requests.
     """
     now = ctx.clock.now()
     views = {}
@@ -429,7 +432,9 @@ def _switch_reason(
 ) -> str:
     """Explains how kill switches change the route's plan now; empty if they do not.
 
-    targets: of the route, by id. switches: those in force.
+    Args:
+        targets: of the route, by id.
+        switches: those in force.
     """
     ordered = [targets[id_] for id_ in order_targets(route, None) if id_ in targets]
     decision = decide_plan(switches, route.name, ordered)
@@ -444,8 +449,11 @@ def _build_view(
     scores: _Scores,
     silent_providers: Collection[str],
 ) -> OutageView:
-    """Builds the view of an outage. targets: of the route, by id. silent_providers: those that
-    do not answer checks.
+    """Builds the view of an outage.
+
+    Args:
+        targets: of the route, by id.
+        silent_providers: those that do not answer checks.
     """
     incumbent = targets[route.incumbent]
     fallback = targets.get(outage.fallback)

@@ -74,9 +74,12 @@ def update_state(
     began_at: datetime,
     checked_at_s: float,
 ) -> ProviderState:
-    """Returns the state after checks. state: the former; None for a new or changed provider.
+    """Returns the state after checks.
 
-    fault: as in `ProviderState`. began_at: when the first of these checks began.
+    Args:
+        state: the former; None for a new or changed provider.
+        fault: as in `ProviderState`.
+        began_at: when the first of these checks began.
     """
     if not fault:
         return ProviderState(provider, checked_at_s)
@@ -208,7 +211,10 @@ def _compare_with_requests(
 ) -> ProviderState:
     """Marks failed checks as disproved if a request got an answer in a minute that began later.
 
-    A server may answer requests and not its list. uses: the targets of each route, by name.
+    A server may answer requests and not its list.
+
+    Args:
+        uses: the targets of each route, by name.
     """
     if state.since is None or state.is_disproved:
         return state

@@ -121,8 +121,12 @@ def create_route(
 ) -> Route:
     """Creates a route with its baseline targets, which need no verdict.
 
-    incumbent, fallbacks, capable: ids or names of models; unknown ones are registered. Needs an
-    admin. Raises Conflict for a known route, and InputError for invalid settings.
+    Args:
+        incumbent: id or name of a model; an unknown one is registered.
+        fallbacks: ids or names of models; unknown ones are registered.
+        capable: as `fallbacks`.
+
+    Needs an admin. Raises Conflict for a known route, and InputError for invalid settings.
     Raises NotFound for an unknown model, suite or policy.
     Raises NotAllowed for a target that may not see the data class, and for fallbacks of another
     embedding model.
@@ -168,9 +172,11 @@ def change_settings(
 ) -> Route:
     """Changes settings and keeps the targets.
 
-    changed: returns the new settings for the old settings. It may run twice. Its changes of
-    `capable` and `proven` have no effect: `capable` belongs to the fallback chain, and only the
-    control process writes `proven`. reason: required for another policy.
+    Args:
+        changed: returns the new settings for the old settings. It may run twice. Its changes of
+            `capable` and `proven` have no effect: `capable` belongs to the fallback chain, and
+            only the control process writes `proven`.
+        reason: required for another policy.
 
     Raises ProofRefused for an expired waiver.
     Raises RouteBusy for another policy while a proposal is open.
@@ -303,8 +309,11 @@ def commit(
 ) -> None:
     """Writes a change with its audit event. Raises RevisionConflict.
 
-    version: the route's version before the change. details: further fields of the event. If the
-    change sets another schedule for candidates, it also starts that schedule.
+    Args:
+        version: the route's version before the change.
+        details: further fields of the event.
+
+    If the change sets another schedule for candidates, it also starts that schedule.
     """
     now = tx.now()
     old_route = Routing(tx).route(change.route)
@@ -369,7 +378,9 @@ def find_last_rollback(
 
     Returns None if a later version of `history` still counts the target as an incumbent
     (`standing_incumbents`).
-    history: the route's versions, newest first.
+
+    Args:
+        history: the route's versions, newest first.
     """
     if target in standing_incumbents(history):
         return None

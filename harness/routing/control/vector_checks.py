@@ -49,8 +49,11 @@ def check_vectors(
 ) -> None:
     """Checks that a route's targets make comparable vectors, if it serves embeddings.
 
-    primary: the route's incumbent. others: targets that may answer in its place. Raises
-    NotAllowed for the first target of another model.
+    Args:
+        primary: the route's incumbent.
+        others: targets that may answer in its place.
+
+    Raises NotAllowed for the first target of another model.
     """
     if refusal := find_other_vectors(ctx, tx, route, settings, primary, others):
         raise NotAllowed(refusal)
@@ -61,7 +64,9 @@ def check_override(
 ) -> None:
     """Checks that another override for embeddings leads to the same model. Raises NotAllowed.
 
-    route: before the change. settings: after it.
+    Args:
+        route: before the change.
+        settings: after it.
     """
     kind = RequestKind.EMBEDDING
     routing = Routing(tx)

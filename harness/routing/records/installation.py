@@ -173,7 +173,11 @@ def missing_lineage(tx: Transaction, known: Lineage) -> Sequence[str]:
 
 
 def list_missing_heads(tx: Transaction, heads_: Mapping[str, str]) -> Sequence[str]:
-    """Lists the routes whose version is not stored. heads_: in the form of `heads`."""
+    """Lists the routes whose version is not stored.
+
+    Args:
+        heads_: in the form of `heads`.
+    """
     stored: set[tuple[str, str]] = set()
     names = sorted(heads_)
     for first in range(0, len(names), BATCH_SIZE):

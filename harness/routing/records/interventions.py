@@ -129,7 +129,11 @@ shadow_tally = SHADOW_TALLY.table
 
 
 def shadow_from_row(row: Row, targets: Mapping[str, Target]) -> Shadow:
-    """Builds a shadow. targets: by id, with the row's candidate."""
+    """Builds a shadow.
+
+    Args:
+        targets: by id, with the row's candidate.
+    """
     return record_of(Shadow, row, shadow, candidate=targets[row.candidate])
 
 
@@ -280,7 +284,11 @@ class Shadows(Records[Shadow]):
     def tallies(
         self, shadows: Sequence[str], *, since: date | None = None
     ) -> Sequence[ShadowTally]:
-        """Lists tallies. since: the first day; None for all days."""
+        """Lists tallies.
+
+        Args:
+            since: the first day; None for all days.
+        """
         query = TALLIES.where(shadow_tally.c.shadow.in_(list(shadows)))
         if since is not None:
             query = query.where(shadow_tally.c.day >= since)

@@ -98,7 +98,11 @@ class KeptPieces(Records[KeptPiece]):
         return self._delete(kept_piece.c.expires_at <= now)
 
     def purge(self, users: Sequence[str]) -> int:
-        """Deletes the pieces of users. users: hashes; a piece with any of them matches."""
+        """Deletes the pieces of users.
+
+        Args:
+            users: hashes; a piece with any of them matches.
+        """
         return sum(
             self._delete(kept_piece.c.user_hash.in_(batch))
             for batch in batch_user_hashes(self._tx, kept_piece.c.user_hash, users)

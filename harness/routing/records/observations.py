@@ -449,7 +449,10 @@ class Observations(Traffic):
     def last_period(self, rollout: str, print_: int) -> int | None:
         """Returns the last period in which a ledger counted a key; None if it never did.
 
-        print_: of `fingerprint`. A rollout's keys are deleted after its end.
+        Args:
+            print_: of `fingerprint`.
+
+        A rollout's keys are deleted after its end.
         """
         wanted = {"of": rollout, "wanted": [page_of(print_)]}
         row = self._tx.read(SEEN_PAGES, wanted).first()
@@ -465,8 +468,9 @@ class Observations(Traffic):
     ) -> FailedTurns:
         """Stores failures of a rollout's callers, and returns those of all routers.
 
-        after: the last number that the router has read. since: seconds since 1970; the result
-        omits older failures.
+        Args:
+            after: the last number that the router has read.
+            since: seconds since 1970; the result omits older failures.
         """
         # Failures must commit in the order of their numbers, so that a reader misses none.
         self._tx.serialize_by(rollout)
@@ -499,7 +503,11 @@ class Observations(Traffic):
         )
 
     def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
-        """Lists a rollout's blocks by number. after: only blocks with a higher number."""
+        """Lists a rollout's blocks by number.
+
+        Args:
+            after: only blocks with a higher number.
+        """
         values: Values = {"of": rollout, "after": after}
         if after:
             return [BLOCK.read(row) for row in self._tx.read(BLOCKS, values)]
@@ -510,7 +518,11 @@ class Observations(Traffic):
         return [BLOCK.read(row) for row in rows]
 
     def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:
-        """Lists minutes of traffic since a moment, oldest first. route: None for all routes."""
+        """Lists minutes of traffic since a moment, oldest first.
+
+        Args:
+            route: None for all routes.
+        """
         query = OLDEST_TRAFFIC.where(traffic.c.minute >= since)
         if route is not None:
             query = query.where(traffic.c.route == route)
@@ -602,7 +614,11 @@ class Observations(Traffic):
         }
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
-        """Lists the spend since a day. keys: None for all."""
+        """Lists the spend since a day.
+
+        Args:
+            keys: None for all.
+        """
         columns = key_spend.c
         has_key = None if keys is None else columns.key.in_(sorted(keys))
         query = select_where(key_spend, columns.day >= since, columns.day <= LAST_DAY, has_key)

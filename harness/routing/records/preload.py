@@ -59,7 +59,8 @@ def look_up(
 ) -> sa.FromClause:
     """Joins rows of JSON with a table.
 
-    condition: the join's condition, which should use a key.
+    Args:
+        condition: the join's condition, which should use a key.
     """
     return LookUp(rows, table, condition)
 
@@ -69,7 +70,11 @@ def json_rows(
     columns: Mapping[str, sa.types.TypeEngine[Any]],
     dialect: str,
 ) -> sa.FromClause:
-    """Returns the objects of a JSON array as a table. columns: the objects' keys."""
+    """Returns the objects of a JSON array as a table.
+
+    Args:
+        columns: the objects' keys.
+    """
     if dialect == "postgresql":
         text = sa.cast(sa.bindparam(parameter, type_=sa.Text()), sa.JSON)
         typed = (sa.column(name, type_) for name, type_ in columns.items())
@@ -104,8 +109,11 @@ def read_named(
     *,
     stored: sa.Table | None = None,
 ) -> Iterator[Row]:
-    """Reads the rows of `names` in several statements. more: further parameters of the query.
-    stored: the table, if the query selects its `stored_columns`.
+    """Reads the rows of `names` in several statements.
+
+    Args:
+        more: further parameters of the query.
+        stored: the table, if the query selects its `stored_columns`.
     """
     sorted_names = sorted(set(names))
     for first in range(0, len(sorted_names), NAMES_AT_ONCE):

@@ -253,7 +253,11 @@ class Proposals(Records[Proposal]):
         limit: int = MOST_LISTED,
         after: str | None = None,
     ) -> Sequence[Proposal]:
-        """Lists proposals. after: the id of the previous page's last proposal."""
+        """Lists proposals.
+
+        Args:
+            after: the id of the previous page's last proposal.
+        """
         order = newest(proposal.c.created_at, proposal.c.id)
         conditions = (
             HAS_NOT_ENDED if open_only else None,
@@ -304,7 +308,10 @@ class Proposals(Records[Proposal]):
         self, targets: Collection[str], whole_proposals: Collection[str]
     ) -> Sequence[Proposal]:
         """Lists the slices' proposals that were registered with these proposals for whole
-        routes. targets: the candidates of these proposals.
+        routes.
+
+        Args:
+            targets: the candidates of these proposals.
         """
         return [
             member
@@ -445,7 +452,11 @@ class Rollouts(Records[Rollout]):
         return None if row is None else self._verified([row])[0]
 
     def live(self, *, route: str | None = None) -> Sequence[Rollout]:
-        """Lists rollouts whose canary is live, oldest first. route: None for all."""
+        """Lists rollouts whose canary is live, oldest first.
+
+        Args:
+            route: None for all.
+        """
         return self._stored(LIVE, route)
 
     def baking(self, *, route: str | None = None) -> Sequence[Rollout]:
@@ -464,7 +475,12 @@ class Rollouts(Records[Rollout]):
         candidate: str | None = None,
         limit: int = MOST_LISTED,
     ) -> Sequence[Rollout]:
-        """Lists rollouts, newest first. route, candidate: None for all."""
+        """Lists rollouts, newest first.
+
+        Args:
+            route: None for all.
+            candidate: None for all.
+        """
         conditions = (
             given(rollout.c.route, route),
             given(rollout.c.candidate, candidate),

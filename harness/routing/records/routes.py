@@ -136,7 +136,9 @@ def read_current(
     tx: Transaction, names: Collection[str] | None = None
 ) -> Iterator[tuple[Row, Sequence[Row]]]:
     """Reads the newest version of each route with its chain, without verifying the rows.
-    names: at most a page of routes; None for all.
+
+    Args:
+        names: at most a page of routes; None for all.
     """
     if names is None:
         query = _SIGNED_CURRENT
@@ -256,9 +258,11 @@ class Routing:
     ) -> int:
         """Writes the route's next version, and returns its revision.
 
-        expected_version: the version on which the caller's decision is based; 0 creates the
-        route. now: the version's time. A version with proof gets the proof's time if that is
-        later.
+        Args:
+            expected_version: the version on which the caller's decision is based; 0 creates the
+                route.
+            now: the version's time. A version with proof gets the proof's time if that is
+                later.
 
         Raises RevisionConflict if another writer was first, IllegalTransition if the change
         does not apply, ProofRefused if its proof does not suffice. After an error that the

@@ -327,7 +327,11 @@ class EvalRuns(Records[EvalRun]):
     def list(
         self, *, states: Sequence[RunState] = (), limit: int = MOST_LISTED
     ) -> Sequence[EvalRun]:
-        """Lists runs, newest first, without forged rows. states: empty for all."""
+        """Lists runs, newest first, without forged rows.
+
+        Args:
+            states: empty for all.
+        """
         query = self._select(eval_run.c.state.in_(states) if states else None)
         return self._trusted(self._tx.read(query.limit(limit)))
 
@@ -372,8 +376,10 @@ class EvalRuns(Records[EvalRun]):
     def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
         """Returns the newest run that another proposal may reuse; None without one.
 
-        not_before: the earliest start of a run that is fresh enough. Failed runs and means of
-        other runs do not count.
+        Args:
+            not_before: the earliest start of a run that is fresh enough.
+
+        Failed runs and means of other runs do not count.
         """
         same_fingerprint = eval_run.c.fingerprint == fingerprint
         has_not_failed = eval_run.c.state != RunState.FAILED.value
@@ -411,7 +417,9 @@ class EvalRuns(Records[EvalRun]):
 
     def wait(self, run: EvalRun, owner: str) -> bool:
         """Queues a run that waits for a provider. Returns False if another owner has the lease.
-        owner: the worker that leaves the run.
+
+        Args:
+            owner: the worker that leaves the run.
         """
         wait_columns = {name: getattr(run, name) for name in NOT_WAITING}
         changes = {**_state_columns(RunState.QUEUED, run.message), **wait_columns}
@@ -510,8 +518,11 @@ class EvalRuns(Records[EvalRun]):
     def store_sample(self, sample_: Sample, *, owner: str | None = None) -> bool:
         """Stores a sample. Returns False if that run, item and epoch is stored already.
 
-        owner: the worker that holds the run's lease. It keeps the lease until the transaction
-        ends. Raises LeaseLost if another worker has the lease.
+        Args:
+            owner: the worker that holds the run's lease. It keeps the lease until the
+                transaction ends.
+
+        Raises LeaseLost if another worker has the lease.
         """
         values = SAMPLE.write(sample_)
         run = self._tx.read(STATE_OF_RUN, {"run": sample_.run}).one_or_none()
@@ -534,7 +545,11 @@ class EvalRuns(Records[EvalRun]):
         )
 
     def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
-        """Lists a run's samples by position and epoch. below: only lower positions."""
+        """Lists a run's samples by position and epoch.
+
+        Args:
+            below: only lower positions.
+        """
         query = SAMPLES if below is None else SAMPLES.where(sample.c.position < below)
         rows = self._tx.checked(sample, self._tx.read(query, {"run": run}))
         return [SAMPLE.read(row) for row in rows]

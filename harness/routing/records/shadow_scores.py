@@ -61,8 +61,10 @@ def list_shadow_looks(
     """Lists the numbers of the looks that shadows of a route took at these candidates.
 
     A series of shadows is one look from its start. If it counted from its first score, several
-    series could wait without a score, each with the whole alpha. before: later shadows do not
-    count.
+    series could wait without a score, each with the whole alpha.
+
+    Args:
+        before: later shadows do not count.
     """
     looks: dict[str, int] = {}
     for judged in Shadows(tx).judged(route):

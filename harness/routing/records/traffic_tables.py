@@ -124,7 +124,11 @@ _POSTGRES_PART: Final = (
 
 
 def write_trigger_bodies(*, postgres: bool, schema: str = "") -> Mapping[str, str]:
-    """Maps INSERT and UPDATE to the trigger's statements. schema: PostgreSQL's, with a dot."""
+    """Maps INSERT and UPDATE to the trigger's statements.
+
+    Args:
+        schema: PostgreSQL's, with a dot.
+    """
     return {
         "INSERT": " ".join(
             _write_insert(table, span, schema, postgres=postgres)
@@ -146,7 +150,8 @@ def _write_insert(
 ) -> str:
     """Writes the statement that adds a new minute to one table of sums.
 
-    span_us: in microseconds.
+    Args:
+        span_us: in microseconds.
     """
     columns = ["first_minute", "last_minute", *_SUMMED_COLUMNS]
     values = [
@@ -184,7 +189,8 @@ def _write_update(
 ) -> str:
     """Writes the statement that adds a minute's change to one table of sums.
 
-    span_us: in microseconds.
+    Args:
+        span_us: in microseconds.
     """
     changes = [f"{name} = {name} + (NEW.{name} - OLD.{name})" for name in _SUMMED_COLUMNS]
     if table == "traffic_hour":
@@ -207,7 +213,11 @@ def _write_merge(
     subtracted: str = "",
     postgres: bool,
 ) -> str:
-    """Writes the expression that adds up histograms. subtracted: a histogram to subtract."""
+    """Writes the expression that adds up histograms.
+
+    Args:
+        subtracted: a histogram to subtract.
+    """
     merge, part = (
         (_POSTGRES_MERGE, _POSTGRES_PART) if postgres else (_SQLITE_MERGE, _SQLITE_PART)
     )

@@ -58,7 +58,11 @@ verdict = VERDICT.table
 
 
 def verdict_to_row(verdict_: Verdict, proposal: str) -> Values:
-    """Returns the columns of a verdict. proposal: the id of the proposal that it decides."""
+    """Returns the columns of a verdict.
+
+    Args:
+        proposal: the id of the proposal that it decides.
+    """
     suites = [_report_values(report) for report in verdict_.suites]
     return values_of(
         verdict_,

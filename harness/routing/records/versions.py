@@ -361,7 +361,11 @@ def _holdback_columns(holdback: Canary) -> Values:
 
 
 def route_from_row(row: Row, fallbacks: tuple[str, ...]) -> Route:
-    """Builds a route from a row. fallbacks: the ids of its chain, in order."""
+    """Builds a route from a row.
+
+    Args:
+        fallbacks: the ids of its chain, in order.
+    """
     return Route(
         name=row.route,
         version=row.version,
@@ -398,7 +402,11 @@ def _build_canary(row: Row) -> Canary:
 
 
 def record_from_row(row: Row, fallbacks: Mapping[int, tuple[str, ...]]) -> RouteRecord:
-    """Builds the record of one version. fallbacks: of each version, by number."""
+    """Builds the record of one version.
+
+    Args:
+        fallbacks: of each version, by number.
+    """
     return RouteRecord(
         route=route_from_row(row, fallbacks.get(row.version, ())),
         revision=row.revision,

@@ -189,7 +189,10 @@ def settle(
     now: float,
     policy: BreakerPolicy,
 ) -> Breaker:
-    """Counts an outcome. failure: None for a success. CANCELLED lets another probe run.
+    """Counts an outcome.
+
+    Args:
+        failure: None for a success. CANCELLED lets another probe run.
 
     For an old ticket, only the time of a failure counts, because the ticket's state has ended.
     """
@@ -212,7 +215,11 @@ def settle(
 
 
 def bucket_number(now: float, policy: BreakerPolicy) -> int:
-    """Returns the number of the bucket that a moment belongs to. now: in monotonic seconds."""
+    """Returns the number of the bucket that a moment belongs to.
+
+    Args:
+        now: in monotonic seconds.
+    """
     return int(now * BUCKETS // policy.window_s)
 
 

@@ -58,7 +58,9 @@ def add_leave(
 ) -> Leaves:
     """Returns the leaves of the window with the new one.
 
-    telling_s: the function ignores a shorter wait, because it is no evidence about the target.
+    Args:
+        telling_s: the function ignores a shorter wait, because it is no evidence about the
+            target.
     """
     if leave.at - leave.began < telling_s:
         return leaves

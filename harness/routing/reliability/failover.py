@@ -135,7 +135,11 @@ def user_hashes(user: str, secret: bytes) -> tuple[str, ...]:
 
 
 def search_hashes(user: str, secret: bytes) -> tuple[str, ...]:
-    """Lists the hashes that find a user's rows. user: an id, or the shown part of a hash."""
+    """Lists the hashes that find a user's rows.
+
+    Args:
+        user: an id, or the shown part of a hash.
+    """
     as_hash = (user,) if _HASH.fullmatch(user) else ()
     return (*user_hashes(user, secret), *as_hash)
 

@@ -114,7 +114,11 @@ def quantile_ms(
 
 
 def answer_class(max_tokens: int) -> int:
-    """Classifies answers by length; 0 without a limit. max_tokens: the client's limit, or 0."""
+    """Classifies answers by length; 0 without a limit.
+
+    Args:
+        max_tokens: the client's limit, or 0.
+    """
     if max_tokens <= 0:
         return 0
     index = bisect_left(ANSWER_CLASSES, max_tokens)
@@ -300,7 +304,10 @@ def note_answer(
     call: EndedCall,
     max_calls: int,
 ) -> CallSpeed:
-    """Returns the speed after an answer. max_calls: the largest number of calls at once.
+    """Returns the speed after an answer.
+
+    Args:
+        max_calls: the largest number of calls at once.
 
     After each round of answers: fewer calls if a token takes TOO_SLOW times as long as at
     first, and one more if the limit was used.

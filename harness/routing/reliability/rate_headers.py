@@ -69,7 +69,9 @@ def read_rates(headers: Mapping[str, str], now: datetime) -> tuple[RateReading, 
     """Reads the headers of an answer. If a kind has several limits, returns the limit with the
     least rest.
 
-    headers: look-up ignores case, or names are lower case. now: aware.
+    Args:
+        headers: look-up ignores case, or names are lower case.
+        now: aware.
     """
     readings: dict[RateKind, RateReading] = {}
     for kind, remaining_name, limit_name, reset_name in _HEADER_NAMES:
@@ -86,7 +88,9 @@ def used_up_for_s(headers: Mapping[str, str], now: datetime) -> float:
     """Returns the seconds until a used-up rate is renewed; 0 if the headers report no used-up
     rate.
 
-    headers, now: as for `read_rates`.
+    Args:
+        headers: as for `read_rates`.
+        now: as for `read_rates`.
     """
     rates = read_rates(headers, now)
     return max((rate.reset_s or 0.0 for rate in rates if not rate.remaining), default=0.0)
@@ -95,7 +99,8 @@ def used_up_for_s(headers: Mapping[str, str], now: datetime) -> float:
 def is_used_up(headers: Mapping[str, str]) -> bool:
     """Tells whether the headers report that no request, or no token, remains.
 
-    headers: as for `read_rates`.
+    Args:
+        headers: as for `read_rates`.
     """
     return any(
         _parse_number(headers.get(remaining, "")) == 0 for _, remaining, *_ in _HEADER_NAMES

@@ -157,7 +157,11 @@ class RefusedCombination:
     value: str = ""
 
     def covers(self, combination: Combination, value: str) -> bool:
-        """Returns whether a request is covered. value: of its repaired field, as JSON."""
+        """Returns whether a request is covered.
+
+        Args:
+            value: of its repaired field, as JSON.
+        """
         return (
             (self.betas is None or self.betas == combination.betas)
             and (self.switches is None or self.switches == combination.switches)
@@ -246,7 +250,12 @@ def remember_refusal(
     combination: Combination,
     now_s: float,
 ) -> RepairMemory:
-    """Adds a refusal of a request. body, combination: as the provider refused them."""
+    """Adds a refusal of a request.
+
+    Args:
+        body: as the provider refused it.
+        combination: as the provider refused it.
+    """
     value = _field_text(body, repair.field)
     new_refusal = _refused_combinations(repair, combination, value)
     accepted = tuple(entry for entry in memory.accepted if entry != (repair, combination))
@@ -313,7 +322,9 @@ def note_answer(
 ) -> RepairMemory:
     """Ends the repairs that would have changed a request with a good answer.
 
-    body, combination: as the provider got them.
+    Args:
+        body: as the provider got it.
+        combination: as the provider got it.
     """
     known = tuple(
         entry

@@ -123,7 +123,11 @@ class RequestRepair:
 def find_repair(
     error: Mapping[str, object], body: Mapping[str, object]
 ) -> RequestRepair | None:
-    """Returns the repair of a refused request, or None. error: the provider's error object."""
+    """Returns the repair of a refused request, or None.
+
+    Args:
+        error: the provider's error object.
+    """
     message = str(error.get("message") or "")
     if betas := BETAS.search(message):
         field = betas[1].translate(_NO_QUOTES)

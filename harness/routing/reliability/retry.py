@@ -73,8 +73,10 @@ def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
 
     Reads `retry-after` (seconds or HTTP date), `retry-after-ms` and `x-ms-retry-after-ms`; the
     longest pause counts.
-    headers: look-up ignores case, or names are lower case.
-    now: aware.
+
+    Args:
+        headers: look-up ignores case, or names are lower case.
+        now: aware.
     """
     waits = [
         wait
@@ -114,7 +116,8 @@ def backoff_s(
     """Computes the wait after `tries` tries: uniform up to `base_s * 2^(tries - 1)`, at most
     cap_s.
 
-    uniform: a random number in [0, 1).
+    Args:
+        uniform: a random number in [0, 1).
 
     Source: Brooker 2015, "Exponential Backoff And Jitter" (AWS), full jitter.
     """
@@ -157,10 +160,11 @@ def retry_wait_s(
 ) -> float | None:
     """Returns the seconds until the router calls the same target again; None if it does not.
 
-    tries: calls of this target so far, at least 1.
-    retry_after_s: the pause that the provider requested; None without one.
-    uniform: a random number in [0, 1), which the caller draws.
-    room: the time that is left for this target.
+    Args:
+        tries: calls of this target so far, at least 1.
+        retry_after_s: the pause that the provider requested; None without one.
+        uniform: a random number in [0, 1), which the caller draws.
+        room: the time that is left for this target.
 
     The pause is the longer one of the provider's and the backoff's.
     """

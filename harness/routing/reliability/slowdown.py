@@ -84,8 +84,10 @@ class Slowdown:
         """Returns the seconds until a request may go: the rest of the pause if the provider
         accepts no request, otherwise the time until the next turn.
 
-        size: None for the smallest request. A request much smaller than the refused probes does
-        not wait for the doubled gap.
+        Args:
+            size: None for the smallest request.
+
+        A request much smaller than the refused probes does not wait for the doubled gap.
         """
         rest_s = self.rest_s(now)
         if self.exhausted:
@@ -186,7 +188,9 @@ def begin_slowdown(
     """Returns the slowdown after a provider refused a request that was no probe. Of two pauses,
     the longer one counts.
 
-    size: of the refused request. exhausted: the provider reports that no request remains.
+    Args:
+        size: of the refused request.
+        exhausted: the provider reports that no request remains.
     """
     until = now + min(pause_s, LONGEST_PAUSE_S)
     if before is None:
@@ -211,8 +215,11 @@ def refuse_probe(
 ) -> Slowdown:
     """Returns the slowdown after a refused probe.
 
-    size: of the probe. pause_s: the new pause, which replaces the earlier pause; None if the
-    provider names no time. exhausted: as for `begin_slowdown`.
+    Args:
+        size: of the probe.
+        pause_s: the new pause, which replaces the earlier pause; None if the provider names no
+            time.
+        exhausted: as for `begin_slowdown`.
     """
     until = before.until if pause_s is None else now + min(pause_s, LONGEST_PAUSE_S)
     return Slowdown(

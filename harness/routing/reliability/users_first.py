@@ -93,7 +93,8 @@ def account_of(api_base: str, secret: str) -> str:
 def permit_calls(state: AccountState, model: str, now: float) -> Permit:
     """Returns the strictest permit of all limits and refusals of an account.
 
-    model: the called model, because some providers have limits for each model.
+    Args:
+        model: the called model, because some providers have limits for each model.
     """
     permits = [FREE, *_permits_after_refusal(state, now)]
     newest = _newest_rates(state.rates, model)

@@ -163,8 +163,11 @@ def _build_models(
 ) -> Sequence[MatrixModel]:
     """Builds the rows of a provider's models: of its registered targets and its configuration.
 
-    provider: with all known and listed prices. targets: the provider's targets.
-    routes_by_target: names of routes by target id. speeds: medians in ms by target id.
+    Args:
+        provider: with all known and listed prices.
+        targets: the provider's targets.
+        routes_by_target: names of routes by target id.
+        speeds: medians in ms by target id.
     """
     ids_by_model: dict[str, list[str]] = {name: [] for name in provider.models}
     for target in targets:

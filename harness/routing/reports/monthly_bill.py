@@ -139,8 +139,9 @@ def measure_bill(
 ) -> RouteBill:
     """Measures a route's present cost. Uses today's price for requests recorded without one.
 
-    totals: the route's traffic of the last 30 days.
-    price: the incumbent's price today.
+    Args:
+        totals: the route's traffic of the last 30 days.
+        price: the incumbent's price today.
     """
     since = min((total.first for total in totals), default=now)
     incumbent_totals = [total for total in totals if total.target == incumbent]
@@ -178,9 +179,10 @@ def forecast_cost(
 ) -> CostForecast:
     """Forecasts a route's monthly cost with the candidate.
 
-    measured: tokens of the items that both models answered.
-    price: the candidate's price.
-    estimated: whether to use the incumbent's tokens if there are no such items.
+    Args:
+        measured: tokens of the items that both models answered.
+        price: the candidate's price.
+        estimated: whether to use the incumbent's tokens if there are no such items.
     """
     estimated = estimated and not measured.items
     unknown = _describe_unknown(bill, measured, price, estimated=estimated)
@@ -252,8 +254,12 @@ def forecast_from_answers(
 ) -> CostForecast:
     """Forecasts a swap's bill from the answers of its comparison.
 
-    arms: incumbent, candidate. answers: of both arms, for each suite. If another model than the
-    comparison's incumbent serves the route now, the forecast also has the bill of that model.
+    Args:
+        arms: incumbent, candidate.
+        answers: of both arms, for each suite.
+
+    If another model than the comparison's incumbent serves the route now, the forecast also has
+    the bill of that model.
     Raises NotFound for an unknown route.
     """
     bill = _load_bill(tx, route, arms[0])
@@ -273,7 +279,10 @@ def forecast_from_history(
     """Forecasts a swap's bill from earlier runs or, if there are none, from the incumbent's
     tokens.
 
-    candidate: an id or a name. plans: the suites whose runs count.
+    Args:
+        candidate: an id or a name.
+        plans: the suites whose runs count.
+
     Raises NotFound, AmbiguousName, InputError.
     """
     with ctx.store.read() as tx:

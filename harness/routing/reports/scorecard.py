@@ -114,7 +114,9 @@ def list_facts(
 ) -> Sequence[tuple[str, str | None]]:
     """Lists a scorecard's facts for people, as (name, text); a text of None is unknown.
 
-    describe_time: writes a time, such as an age. titles: suite titles by name.
+    Args:
+        describe_time: writes a time, such as an age.
+        titles: suite titles by name.
     """
     bill = scorecard.bill
     names = titles or {}
@@ -297,7 +299,11 @@ class _StoredFigures:
         return [self._score(suite, newest.get(suite.suite)) for suite in route.settings.suites]
 
     def _score(self, suite: RouteSuite, run: EvalRun | None) -> SuiteScore:
-        """Builds the score of one suite. run: the incumbent's newest run; None without one."""
+        """Builds the score of one suite.
+
+        Args:
+            run: the incumbent's newest run; None without one.
+        """
         if run is not None and (why := self._ctx.why_hidden(self._tx, run)):
             return SuiteScore(suite.suite, suite.role, run=run.id, hidden=why)
         items = self._items_of(run.id) if run else []

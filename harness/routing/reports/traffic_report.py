@@ -156,7 +156,10 @@ def load_traffic_report(
     window: timedelta,
     route: str | None = None,
 ) -> TrafficReport:
-    """Loads the traffic of a window that ends now. route: None for all routes.
+    """Loads the traffic of a window that ends now.
+
+    Args:
+        route: None for all routes.
 
     The steps of the chart are whole minutes, hours or a day, so that it has at most MOST_POINTS
     points.
@@ -205,7 +208,8 @@ def describe_traffic(
     """Returns a sentence about callers' errors and lost answers, and a note about the number
     of requests.
 
-    period: for people, such as `the last hour`.
+    Args:
+        period: for people, such as `the last hour`.
     """
     totals = report.all
     failing = report.failing
@@ -333,9 +337,11 @@ def sum_by_target(
 ) -> Sequence[TargetTraffic]:
     """Lists each provider's sum, then its targets, by requests, most first.
 
-    answered: totals by target. names: target names by id. latencies: histograms by (route,
-    target).
-    reasons: failovers, by the name of the target that was left.
+    Args:
+        answered: totals by target.
+        names: target names by id.
+        latencies: histograms by (route, target).
+        reasons: failovers, by the name of the target that was left.
     """
     left_counts: Counter[str] = Counter()
     for reason in reasons:
@@ -385,7 +391,11 @@ def _build_row(
     left: int,
     times: Mapping[int, int],
 ) -> TargetTraffic:
-    """Builds the row of a target. target: empty for the provider's sum."""
+    """Builds the row of a target.
+
+    Args:
+        target: empty for the provider's sum.
+    """
     sums = RouteTraffic.from_totals("", totals)
     p95_ms = quantile_ms(times, 0.95)
     is_least = bool(sums.unpriced or sums.bounded)

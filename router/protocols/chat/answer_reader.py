@@ -57,7 +57,8 @@ _CALL_REASONS: Final = ("tool_calls", "function_call")
 def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
     """Reads an answer. Raises UpstreamFailed for an error or a malformed answer.
 
-    thinking: whether the client wants the thinking; it is left out otherwise.
+    Args:
+        thinking: whether the client wants the thinking; it is left out otherwise.
     """
     if members.get("error") and not members.get("choices"):
         raise error_in_answer(members.get("error"))
@@ -111,8 +112,11 @@ def read_end(
 ) -> AnswerEnd:
     """Reads the end.
 
-    choice: may name the stop sequence. has_call: turns `stop` into a call's ending, because
-    some servers report `stop` after calls. has_refusal: outweighs the reason.
+    Args:
+        choice: may name the stop sequence.
+        has_call: turns `stop` into a call's ending, because some servers report `stop` after
+            calls.
+        has_refusal: outweighs the reason.
     """
     if reason in _CALL_REASONS:
         finish = FinishReason.CALLS
@@ -211,7 +215,8 @@ class ToolCallOrder:
     def piece(self, delta: Mapping[str, object], number: int) -> bytes:
         """Adds a piece of a call. Returns the events that the piece completes.
 
-        number: the piece's number in its event.
+        Args:
+            number: the piece's number in its event.
 
         Raises UpstreamFailed if the piece belongs to a call that is closed already.
         """

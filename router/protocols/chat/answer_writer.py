@@ -30,7 +30,11 @@ _FIELD_BY_KIND: Final[Mapping[BlockKind, str]] = {
 
 
 def write_chat(answer: WholeAnswer, custom: frozenset[str] = frozenset()) -> bytes:
-    """Writes a whole answer as a chat completion. custom: tools whose input is text."""
+    """Writes a whole answer as a chat completion.
+
+    Args:
+        custom: tools whose input is text.
+    """
     message: Json = {"role": "assistant", "content": None, "refusal": None}
     for block in answer.blocks:
         if block.kind is BlockKind.CALL:

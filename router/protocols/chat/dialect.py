@@ -86,7 +86,8 @@ class ChatDialect:
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
         """Returns the beginning that all turns of a conversation share.
 
-        skipped: see `conversation_opening`.
+        Args:
+            skipped: see `conversation_opening`.
         """
         return conversation_opening(request.value("messages"), skipped=skipped)
 
@@ -99,8 +100,10 @@ class ChatDialect:
     ) -> bytes:
         """Patches the request for a target: model, parameters, patch and prompt addendum.
 
-        serialize_tools: forbids parallel tool calls. A stream always requests usage;
-        `ChatStream` may hide it.
+        Args:
+            serialize_tools: forbids parallel tool calls.
+
+        A stream always requests usage; `ChatStream` may hide it.
         """
         new_fields = _build_fields(request, target)
         if serialize_tools and not request.serial_tools:
@@ -129,7 +132,8 @@ class ChatDialect:
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
         """Returns the usage. Raises UpstreamFailed for a missing answer or a failed end.
 
-        silence: the route accepts an answer without content.
+        Args:
+            silence: the route accepts an answer without content.
         """
         if members.get("error") and not members.get("choices"):
             raise error_in_answer(members.get("error"))
@@ -187,7 +191,11 @@ class ChatDialect:
         return schemas
 
     def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
-        """Reads the signals of a whole answer. members: the provider's unchanged answer."""
+        """Reads the signals of a whole answer.
+
+        Args:
+            members: the provider's unchanged answer.
+        """
         choices = members.get("choices")
         if isinstance(choices, list):
             for choice in choices:
@@ -195,8 +203,10 @@ class ChatDialect:
                     read_signals(signals, choice, "message")
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:
-        """Returns the filter for a stream. json_name: the client's name of the model, as
-        JSON; None to keep the provider's.
+        """Returns the filter for a stream.
+
+        Args:
+            json_name: the client's name of the model, as JSON; None to keep the provider's.
         """
         n = request.members.get("n")
         choice_count = n if type(n) is int and n > 1 else 1

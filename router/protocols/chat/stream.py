@@ -77,7 +77,10 @@ class TextEventForm(NamedTuple):
     ) -> Self | None:
         """Makes the form around the text member `name`, or returns None for an unusual event.
 
-        write: rewrites an event for the client. Raises InputError.
+        Args:
+            write: rewrites an event for the client.
+
+        Raises InputError.
         """
         if not _match_name(name) or event.count(b'"%b"' % name.encode()) != 1:
             return None

@@ -37,7 +37,8 @@ _STOP_REASONS: Final[Mapping[FinishReason, str]] = {
 def write_message(answer: WholeAnswer, maker: str = "") -> bytes:
     """Writes a whole answer as a message.
 
-    maker: the target that made the thinking; empty to write no mark.
+    Args:
+        maker: the target that made the thinking; empty to write no mark.
     """
     content = [_write_block(block, _maker_mark(maker)) for block in answer.blocks]
     return to_json(

@@ -56,7 +56,11 @@ def read_block_signals(
     place: object,
     block: object,
 ) -> None:
-    """Reads the signals of a content block. place: its index in the answer."""
+    """Reads the signals of a content block.
+
+    Args:
+        place: its index in the answer.
+    """
     if not isinstance(block, Mapping):
         return
     match block.get("type"):
@@ -74,7 +78,11 @@ def read_delta_signals(
     place: object,
     delta: object,
 ) -> None:
-    """Reads the signals of a piece of a content block. place: the block's index."""
+    """Reads the signals of a piece of a content block.
+
+    Args:
+        place: the block's index.
+    """
     if not isinstance(delta, Mapping):
         return
     match delta.get("type"):

@@ -360,7 +360,8 @@ def chat_body(request: Mapping[str, object], translation: ChatTranslation) -> di
 def untranslatable_field(value: Callable[[str], object]) -> str:
     """Names a field or tool that no translation supports; empty without one.
 
-    value: returns a top-level field of the request.
+    Args:
+        value: returns a top-level field of the request.
     """
     for name in NATIVE_FIELDS:
         field_value = value(name)

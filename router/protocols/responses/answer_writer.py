@@ -80,7 +80,11 @@ class ResponseShape:
         output: list[Item],
         end: AnswerEnd | None,
     ) -> dict[str, object]:
-        """Returns the response around its output. end: None before the answer's end."""
+        """Returns the response around its output.
+
+        Args:
+            end: None before the answer's end.
+        """
         reason = end.word or _INCOMPLETE_REASONS.get(end.finish) if end else None
         # A response with a refusal part is complete.
         if reason == "content_filter" and _has_refusal(output):
@@ -115,7 +119,11 @@ class ResponseShape:
         head: AnswerHead,
         number: int,
     ) -> str:
-        """Returns the id of an item. number: its place in the output."""
+        """Returns the id of an item.
+
+        Args:
+            number: its place in the output.
+        """
         prefix = {BlockKind.CALL: "fc", BlockKind.THINKING: "rs"}.get(block.kind, "msg")
         if self.is_custom(block):
             prefix = "ctc"

@@ -61,9 +61,12 @@ def response_body(
 ) -> dict[str, object]:
     """Translates the whole request. Raises Untranslatable.
 
-    Keeps unknown fields, because the target may know them. dropped: gets the names of dropped
-    fields. signs: the target must return encrypted reasoning, so that the client can send it
-    back. thinking: the client wants a summary of the reasoning.
+    Keeps unknown fields, because the target may know them.
+
+    Args:
+        dropped: gets the names of dropped fields.
+        signs: the target must return encrypted reasoning, so that the client can send it back.
+        thinking: the client wants a summary of the reasoning.
     """
     _check_fields(chat)
     dropped |= {name: None for name in _OMITTED_FIELDS if chat.get(name)}
@@ -142,7 +145,8 @@ def _translate_messages(messages: object, dropped: dict[str, None]) -> Iterator[
 def _translate_answer(message: Mapping[str, object], custom_ids: set[object]) -> Iterator[Item]:
     """Yields an answer's reasoning, its text and its calls.
 
-    custom_ids: gets the ids of the answer's custom calls.
+    Args:
+        custom_ids: gets the ids of the answer's custom calls.
     """
     for block in iter_objects(message.get("thinking_blocks")):
         if block.get("format") == RESPONSE_FORMAT:

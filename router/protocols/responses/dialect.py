@@ -55,7 +55,11 @@ def read_signals(
     output: object,
     incomplete: object,
 ) -> None:
-    """Reads the signals of an output. incomplete: the response's `incomplete_details`."""
+    """Reads the signals of an output.
+
+    Args:
+        incomplete: the response's `incomplete_details`.
+    """
     for item_index, item in enumerate(iter_objects(output)):
         match item.get("type"):
             case "message":
@@ -121,7 +125,11 @@ ENDS: Final = frozenset({"response.completed", "response.incomplete"})
 
 
 def read_response_usage(value: object, tier: object = None) -> TokenUsage | None:
-    """Reads a response's usage; None without one. tier: the response's."""
+    """Reads a response's usage; None without one.
+
+    Args:
+        tier: the response's.
+    """
     if not isinstance(value, dict):
         return None
     return read_usage_with_cache(
@@ -284,7 +292,8 @@ def _is_blank(
 def end_reason(get: Callable[[str], object]) -> object:
     """Returns why a response ended: the reason of an incomplete one, else its status.
 
-    get: returns a member of the response.
+    Args:
+        get: returns a member of the response.
     """
     details = get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None

@@ -399,7 +399,10 @@ def chat_body(
     """Translates the whole request. Raises Untranslatable.
 
     Keeps unknown fields, because the target may know them. Adds the names of dropped parts to
-    `translation.dropped`. tools: the tools of the same request.
+    `translation.dropped`.
+
+    Args:
+        tools: the tools of the same request.
     """
     check_references(request)
     native_part = untranslatable_field(request.get)
@@ -433,7 +436,8 @@ def chat_body(
 def untranslatable_field(value: Callable[[str], object]) -> str:
     """Names a field, a reference or a tool that no translation supports; empty without one.
 
-    value: returns a top-level field of the request.
+    Args:
+        value: returns a top-level field of the request.
     """
     for name in NATIVE_FIELDS:
         if value(name):

@@ -149,7 +149,11 @@ class AnthropicTranslation:
         )
 
     def chunks(self, ask: TranslatedCall) -> "AnthropicChunks":
-        """Returns the translator of one stream. ask: the call that the stream answers."""
+        """Returns the translator of one stream.
+
+        Args:
+            ask: the call that the stream answers.
+        """
         iterator = self._iterator(
             None,
             sync_stream=True,

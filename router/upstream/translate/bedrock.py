@@ -137,7 +137,11 @@ class BedrockTranslation:
         )
 
     def chunks(self, ask: TranslatedCall) -> "BedrockChunks":
-        """Returns the translator of one stream. ask: the call that the stream answers."""
+        """Returns the translator of one stream.
+
+        Args:
+            ask: the call that the stream answers.
+        """
         decoder = self._decoder(ask.notes["model"], json_mode=ask.notes["json"])
         return BedrockChunks(decoder, ask, EventMessages(self._frames))
 

@@ -32,9 +32,11 @@ def completion(
 ) -> Json:
     """Shapes an answer.
 
-    parsed: litellm's form of the answer. answer_id: the answer's id; if it is empty, litellm's
-    id takes its place. reason: the provider's finish reason, because litellm may hide a bad
-    one. tier: the service tier, if the answer names one.
+    Args:
+        parsed: litellm's form of the answer.
+        answer_id: the answer's id; if it is empty, litellm's id takes its place.
+        reason: the provider's finish reason, because litellm may hide a bad one.
+        tier: the service tier, if the answer names one.
     """
     choice = parsed["choices"][0]
     message = chat_message(choice.get("message") or {})
@@ -70,7 +72,8 @@ def _tier_member(tier: object) -> Json:
 def chat_message(source: Mapping[str, Any], *, is_streamed: bool = False) -> Json:
     """Keeps the members of a message or delta that clients know.
 
-    is_streamed: calls get their index.
+    Args:
+        is_streamed: calls get their index.
     """
     message: Json = {}
     for name in (

@@ -76,9 +76,12 @@ def write_file(
 ) -> Json:
     """Returns the part of a chat's content for a file, as litellm reads it.
 
-    file: `file_data`, an approved URL, and perhaps `filename`. place: the part's path, for the
-    error. documents: the media types that the vendor takes; empty for any. Another text becomes
-    a text with its name. Raises Untranslatable for other files.
+    Args:
+        file: `file_data`, an approved URL, and perhaps `filename`.
+        place: the part's path, for the error.
+        documents: the media types that the vendor takes; empty for any.
+
+    Another text becomes a text with its name. Raises Untranslatable for other files.
     """
     url = str(file["file_data"])
     name = file.get("filename")

@@ -125,7 +125,11 @@ class GeminiTranslation:
         )
 
     def chunks(self, ask: TranslatedCall) -> "GeminiChunks":
-        """Returns the translator of one stream. ask: the call that the stream answers."""
+        """Returns the translator of one stream.
+
+        Args:
+            ask: the call that the stream answers.
+        """
         logging = SimpleNamespace(optional_params={}, model_call_details={})
         return GeminiChunks(self._iterator(None, sync_stream=True, logging_obj=logging), ask)
 

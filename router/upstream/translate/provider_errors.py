@@ -67,8 +67,10 @@ def untranslatable_reply(why: Untranslatable) -> ReadReply:
 async def translate_refusal(reply: UpstreamReply, kind: str) -> ReadReply:
     """Returns a provider's error in OpenAI's shape, and closes the reply.
 
-    kind: the provider's. Keeps the headers about rates and the pause that Google names in
-    the body.
+    Args:
+        kind: the provider's.
+
+    Keeps the headers about rates and the pause that Google names in the body.
     """
     try:
         raw = await read_error_body(reply)
@@ -122,7 +124,11 @@ def _parse_aws_error(raw: bytes, reply: UpstreamReply) -> Json | None:
 
 
 def aws_error(message: str, kind: str, exception: str) -> Json:
-    """Returns an AWS error as OpenAI's message, type and code. kind: the type."""
+    """Returns an AWS error as OpenAI's message, type and code.
+
+    Args:
+        kind: the type.
+    """
     too_long = _AWS_TOO_LONG in message.lower()
     return {
         "message": message.removeprefix(_AWS_MODEL_PREFIX),

@@ -233,7 +233,8 @@ def _screen_message(
 ) -> Json:
     """Keeps only the members of a message that have a counterpart in the kind, in place.
 
-    place: the message's path, for the error.
+    Args:
+        place: the message's path, for the error.
     """
     role = message.get("role")
     if role == "developer":

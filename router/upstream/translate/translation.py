@@ -38,7 +38,8 @@ def is_effort_set(
 ) -> bool:
     """Returns whether litellm's mapping expresses an effort that the kind knows.
 
-    params: litellm's parameters. If they have no level, the model has a token budget.
+    Args:
+        params: litellm's parameters. If they have no level, the model has a token budget.
     """
     level = _read_level(params)
     return effort in BUDGET_EFFORTS[kind] if level is None else level == effort
@@ -69,8 +70,9 @@ def fit_budget(
 ) -> bool:
     """Lowers the budget in `params["thinking"]`. Returns whether enough of it is left.
 
-    limit: the answer's limit in tokens; other values limit nothing. own_budget: the client
-    chose the token budget, which stays if it is below the limit.
+    Args:
+        limit: the answer's limit in tokens; other values limit nothing.
+        own_budget: the client chose the token budget, which stays if it is below the limit.
     """
     budget = params["thinking"].get("budget_tokens")
     if not (isinstance(limit, int) and isinstance(budget, int)):
@@ -261,7 +263,9 @@ def map_request(
     """Maps the request's fields by litellm. Raises Untranslatable.
 
     If the model lacks the effort, maps the nearest effort, and names the change in `dropped`.
-    kind: the provider's kind, for the error.
+
+    Args:
+        kind: the provider's kind, for the error.
     """
     fields = {name: value for name, value in request.params.items() if name != "top_k"}
     effort = fields.get("reasoning_effort")

@@ -64,7 +64,10 @@ _KINDS: Final[Mapping[str, Callable[[Any, Callable[[str], Any]], Translation]]] 
 def load_translation(kind: str) -> Translation:
     """Imports litellm on the first call. Raises ConfigError if the import fails.
 
-    kind: the provider's kind. Switches off litellm's downloads, telemetry, retries and logs.
+    Args:
+        kind: the provider's kind.
+
+    Switches off litellm's downloads, telemetry, retries and logs.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -183,7 +186,11 @@ def _translate_request(
 
 
 async def _run_in_thread(size: int, work: Callable[[], T]) -> T:
-    """Runs `work`, in a thread if its input is large. size: the input's bytes."""
+    """Runs `work`, in a thread if its input is large.
+
+    Args:
+        size: the input's bytes.
+    """
     return await asyncio.to_thread(work) if size > LARGE_BYTES else work()
 
 

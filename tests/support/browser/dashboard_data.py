@@ -322,7 +322,11 @@ class _House:
         failed: Callable[[int], int] = lambda _: 0,
         worker: str = "w1",
     ) -> None:
-        """Blocks of 1,000 requests at the rollout's weight. failed: of each one's canary."""
+        """Blocks of 1,000 requests at the rollout's weight.
+
+        Args:
+            failed: of each one's canary.
+        """
         rollout = self.rollout(route)
         bps = rollout.current.weight_bps
         with self.ctx.store.write() as tx:
@@ -387,7 +391,11 @@ def _errors(
     canary: int,
     at: int,
 ) -> dict[Guardrail, FailureTally]:
-    """The canary's failures time out. units: all of a block, and those of the canary."""
+    """The canary's failures time out.
+
+    Args:
+        units: all of a block, and those of the canary.
+    """
     classes = {
         "server": ArmSplit(at % 4, 0),
         "timeout": ArmSplit(canary, canary),

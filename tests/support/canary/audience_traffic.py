@@ -71,7 +71,11 @@ def exposures(scene: StaffScene, *, most: int, seed: Sequence[int]) -> float:
 def simulate_blocks(
     scene: StaffScene, others: int, seed: Sequence[int]
 ) -> Sequence[ObservationBlock]:
-    """Simulates the blocks of the comparison. others: callers that are no staff."""
+    """Simulates the blocks of the comparison.
+
+    Args:
+        others: callers that are no staff.
+    """
     rng = np.random.default_rng(seed)
     fails = rng.random(others)
     staff_rng = np.random.default_rng([*seed, 1])

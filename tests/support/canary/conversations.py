@@ -141,8 +141,10 @@ def exposures(
 ) -> float:
     """Returns the canary's callers until the rollback; inf for never.
 
-    most: canary callers of the simulation. late: how many blocks are assigned while a window is
-    open. counted: `canary`, or `reached` for those who had a third turn.
+    Args:
+        most: canary callers of the simulation.
+        late: how many blocks are assigned while a window is open.
+        counted: `canary`, or `reached` for those who had a third turn.
     """
     rng = np.random.default_rng(seed)
     blocks = math.ceil(most * 10_000 / what.share_bps / SIZE)

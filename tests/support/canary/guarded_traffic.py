@@ -63,7 +63,11 @@ def simulate_traffic(
     rng: np.random.Generator,
     incident: Sequence[int] = (),
 ) -> SimulatedTraffic:
-    """Failures of both arms by block. incident: blocks in which both fail 30 %."""
+    """Failures of both arms by block.
+
+    Args:
+        incident: blocks in which both fail 30 %.
+    """
     canary = np.full(blocks, truth.canary)
     control = np.full(blocks, truth.control)
     if len(incident):
@@ -81,8 +85,10 @@ def ranks_of_rows(
     tie_breakers: Floats,
     among: NDArray[np.bool_] | None = None,
 ) -> Floats:
-    """Ranks one canary value among its controls in each row, as `rank_among` does. among: which
-    controls count, all when not given.
+    """Ranks one canary value among its controls in each row, as `rank_among` does.
+
+    Args:
+        among: which controls count, all when not given.
     """
     if among is None:
         among = np.ones(controls.shape, dtype=bool)
@@ -146,10 +152,15 @@ def simulate_rollout(
     scene: Scene | None = None,
     before: int = 0,
 ) -> list[ObservationBlock]:
-    """Simulates the blocks of one rollout. incident: blocks in which both arms fail 30 % of
-    their units, three times slower. scene: arms are coins in it.
-    before: blocks of the rollout that came before these. Only first requests show the harm of
-    errors. The windows of a block's callers are in this block, see `delay_windows`.
+    """Simulates the blocks of one rollout.
+
+    Args:
+        incident: blocks in which both arms fail 30 % of their units, three times slower.
+        scene: arms are coins in it.
+        before: blocks of the rollout that came before these.
+
+    Only first requests show the harm of errors. The windows of a block's callers are in this
+    block, see `delay_windows`.
     """
     shape = (blocks, SIZE)
     arm = np.zeros(shape, dtype=bool)
@@ -286,7 +297,11 @@ def _ranked_by_coin(
     values: Floats,
     measure: tuple[Guardrail, float],
 ) -> list[tuple[tuple[float, ...], ArmLevels]]:
-    """Ranks each block's values as the router does. measure: with the tolerated ratio."""
+    """Ranks each block's values as the router does.
+
+    Args:
+        measure: with the tolerated ratio.
+    """
     guardrail, tolerated = measure
     found: list[tuple[tuple[float, ...], ArmLevels]] = [((), NO_LEVELS)] * len(arm)
     for n in np.flatnonzero((arm & applies).any(axis=1)):

@@ -63,7 +63,10 @@ def simulate_handovers(
     requests: int,
     rng: np.random.Generator,
 ) -> list[ObservationBlock]:
-    """Simulates a rollout's blocks. requests: of all steps, each from a caller of its own.
+    """Simulates a rollout's blocks.
+
+    Args:
+        requests: of all steps, each from a caller of its own.
 
     A step begins with a new period, so callers of the step before may count again.
     """
@@ -148,7 +151,11 @@ def request_of(*, under_way: bool) -> ClientRequest:
 
 
 def at_step(before_bps: int, now_bps: int) -> CompiledRoute:
-    """Compiles the route during the handover of a step. before_bps: the share before it."""
+    """Compiles the route during the handover of a step.
+
+    Args:
+        before_bps: the share before it.
+    """
     first = snapshot("http://up", weight_bps=now_bps)
     route = first.table.routes["support"]
     assert route.canary is not None

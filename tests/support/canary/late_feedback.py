@@ -35,7 +35,9 @@ def exposures(
 ) -> float:
     """Returns the canary's callers until feedback rolls it back; inf for never.
 
-    words, times: ratios of the candidate's lengths and dislikes to the incumbent's.
+    Args:
+        words: ratio of the candidate's lengths to the incumbent's.
+        times: ratio of the candidate's dislikes to the incumbent's.
     """
     rng = np.random.default_rng(seed)
     callers = round(EXPOSURES / SHARE / SIZE) * SIZE

@@ -83,7 +83,8 @@ def exposures(
 ) -> float:
     """Returns the exposures until the default policy rolls the canary back; inf for never.
 
-    most: exposures after which the simulation ends.
+    Args:
+        most: exposures after which the simulation ends.
     """
     blocks: list[ObservationBlock] = []
     evaluated_at = FIRST
@@ -156,7 +157,11 @@ def simulate(
     canary: np.ndarray,
     rng: np.random.Generator,
 ) -> Iterator[ExposureOutcome]:
-    """Yields an outcome for each caller. canary: whether the caller's arm is the canary."""
+    """Yields an outcome for each caller.
+
+    Args:
+        canary: whether the caller's arm is the canary.
+    """
     number = len(canary)
     pace = np.where(canary, leavers.times, 1.0)
     patience = rng.lognormal(math.log(leavers.patience_s), PATIENCE_SPREAD, number)

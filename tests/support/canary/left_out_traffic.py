@@ -71,7 +71,11 @@ def simulate_left_out(
     rng: np.random.Generator,
     before: int = 0,
 ) -> list[ObservationBlock]:
-    """Simulates blocks of one rollout. before: the number of blocks that came before."""
+    """Simulates blocks of one rollout.
+
+    Args:
+        before: the number of blocks that came before.
+    """
     return [
         _block(
             scene,

@@ -9,7 +9,11 @@ from harness.gate.online.outcome import (
 
 
 def outcome_of(*, failed: bool, why: str = "") -> ExposureOutcome:
-    """Returns an answer, or a failure of the provider. why: the failure's name."""
+    """Returns an answer, or a failure of the provider.
+
+    Args:
+        why: the failure's name.
+    """
     if not failed:
         return ANSWERED
     return ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.PROVIDER, why)

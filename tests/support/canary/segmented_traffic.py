@@ -44,7 +44,11 @@ def simulate_segments(
     rng: np.random.Generator,
     share: float = 0.01,
 ) -> list[ObservationBlock]:
-    """Simulates the blocks of one rollout. share: of the canary."""
+    """Simulates the blocks of one rollout.
+
+    Args:
+        share: of the canary.
+    """
     shape = (blocks, SIZE)
     canary = rng.random(shape) < share
     drawn = draw_segments(shape, rng)

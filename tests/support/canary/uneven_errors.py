@@ -43,7 +43,12 @@ def simulate(
     control: Floats,
     rng: np.random.Generator,
 ) -> list[FailureTally]:
-    """Simulates blocks of SIZE callers. canary, control: failure rates, block by block."""
+    """Simulates blocks of SIZE callers.
+
+    Args:
+        canary: its failure rates, block by block.
+        control: its failure rates, block by block.
+    """
     canaries = max(1, round(SIZE * share))
     of_canary = rng.binomial(canaries, canary)
     of_control = rng.binomial(SIZE - canaries, control)
@@ -58,7 +63,11 @@ def blocks_to_rollback(
     share: float,
     usual_rate: float,
 ) -> float:
-    """Counts blocks until errors roll back; inf for never. usual_rate: 0 if unknown."""
+    """Counts blocks until errors roll back; inf for never.
+
+    Args:
+        usual_rate: 0 if unknown.
+    """
     number = len(tallies)
     path = errors_path(
         tallies,
@@ -84,8 +93,10 @@ def equal_beside_bursts(
     incident: int = 0,
 ) -> float:
     """Counts blocks until an equal candidate is rolled back that fails evenly, beside an
-    incumbent that fails in bursts; inf for never. incident: blocks before, in which 95 % of
-    both arms fail.
+    incumbent that fails in bursts; inf for never.
+
+    Args:
+        incident: blocks before, in which 95 % of both arms fail.
     """
     rng = np.random.default_rng(seed)
     blocks = max(400, round(20 / share))
@@ -102,7 +113,10 @@ def harm_after_incident(
     seed: Sequence[int],
 ) -> float:
     """Counts exposures after an incident of both arms until a candidate that then fails 5 % is
-    rolled back; inf for never. incident: its length in blocks.
+    rolled back; inf for never.
+
+    Args:
+        incident: its length in blocks.
     """
     rng = np.random.default_rng(seed)
     later = round(6 / share)

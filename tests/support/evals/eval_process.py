@@ -64,7 +64,11 @@ def one(
     runner: EvalRunner,
     before: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """before: the result of the assignment that this one may resume."""
+    """Runs one assignment.
+
+    Args:
+        before: the result of the assignment that this one may resume.
+    """
     job = assignment.job
     if assignment.resume:
         done = frozenset((sample["item"], sample["epoch"]) for sample in before["samples"])

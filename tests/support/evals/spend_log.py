@@ -20,8 +20,11 @@ def spend_row(
     failed: bool = False,
     **body: Any,
 ) -> Row:
-    """Returns a row. answer: of the model; None for the number of the question. body: further
-    members of the request.
+    """Returns a row.
+
+    Args:
+        answer: of the model; None for the number of the question.
+        body: further members of the request.
     """
     text = (
         question or f"Customer {number} asks about order {number * 37 % 1009}, item {number}."

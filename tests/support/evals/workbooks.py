@@ -18,7 +18,11 @@ def write_workbook(
     sheets: Iterable[tuple[str, str]] = (("Results", "visible"),),
     parts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes a workbook whose visible sheets share one XML. sheets: names and states."""
+    """Writes a workbook whose visible sheets share one XML.
+
+    Args:
+        sheets: names and states.
+    """
     entries = "".join(
         f'<sheet name="{escape(name)}" sheetId="{number}" state="{state}" r:id="rId{number}"/>'
         for number, (name, state) in enumerate(sheets, start=1)
@@ -47,7 +51,11 @@ def write_workbook(
 
 
 def sheet_of(rows: Iterable[Iterable[object]], after: str = "") -> str:
-    """Returns a sheet's XML: numbers as numbers, texts inline. after: XML of `mergeCells`."""
+    """Returns a sheet's XML: numbers as numbers, texts inline.
+
+    Args:
+        after: XML of `mergeCells`.
+    """
     lines = "".join(f"<row>{''.join(map(_cell, row))}</row>" for row in rows)
     return f'<worksheet xmlns="{MAIN}"><sheetData>{lines}</sheetData>{after}</worksheet>'
 

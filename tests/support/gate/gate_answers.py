@@ -65,7 +65,10 @@ def measure_answers(
     plan: GateBenchmarkPlan,
 ) -> Iterator[AnswersRow]:
     """Measures both claims on the same draws; with one answer there is only that about items
-    like these. matrix: of chances, as `generate_chances` gives it.
+    like these.
+
+    Args:
+        matrix: of chances, as `generate_chances` gives it.
     """
     draws = max(20, plan.replications // 4)
     pairs = close_pairs(matrix, plan.pairs)
@@ -94,7 +97,10 @@ def measure_repeats(
     seed: int = 11,
 ) -> dict[str, float]:
     """Returns by model how often it passes as better than itself, by a claim about these items
-    with two answers of each arm. repeats: scores of real answers, four or more to an item.
+    with two answers of each arm.
+
+    Args:
+        repeats: scores of real answers, four or more to an item.
     """
     found = {}
     for index, (model, scores) in enumerate(sorted(repeats.items())):

@@ -87,7 +87,11 @@ def draw_clustered(
     icc: float,
     shape: tuple[int, np.random.Generator],
 ) -> Floats:
-    """Draws differences of items, the clusters side by side. shape: comparisons, generator."""
+    """Draws differences of items, the clusters side by side.
+
+    Args:
+        shape: comparisons, generator.
+    """
     replications, rng = shape
     weights = tilt_weights(pair.d, mean)
     items = int(sizes.sum())

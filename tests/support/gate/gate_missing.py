@@ -49,8 +49,10 @@ class _Loss:
         rows: int,
         rng: np.random.Generator,
     ) -> Floats:
-        """Draws differences. sign: 1 with the missing scores against the candidate, -1 with
-        them for it.
+        """Draws differences.
+
+        Args:
+            sign: 1 with the missing scores against the candidate, -1 with them for it.
         """
         a, b = resample_items(
             pair,

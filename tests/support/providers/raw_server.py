@@ -87,7 +87,11 @@ async def abort_connections() -> None:
 
 @asynccontextmanager
 async def raw_server(play: Play, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
-    """play: what happens on each connection; it is closed afterwards."""
+    """Serves raw connections.
+
+    Args:
+        play: what happens on each connection; it is closed afterwards.
+    """
     server = RawServer(secure=tls is not None)
     tasks: set[asyncio.Task[None]] = set()
 

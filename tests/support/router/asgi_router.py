@@ -116,9 +116,11 @@ class Door:
         leave: bool = False,
         peer: str = "192.0.2.1",
     ) -> tuple[int, dict[bytes, bytes], bytes]:
-        """Status, headers and body. leave: the caller hangs up instead of sending a body.
+        """Status, headers and body.
 
-        peer: the address that is connected.
+        Args:
+            leave: the caller hangs up instead of sending a body.
+            peer: the address that is connected.
         """
         sent: list[Any] = []
         waiting = [

@@ -105,7 +105,12 @@ def broken(
     times: int | None = None,
     within: CodeType | None = None,
 ) -> Iterator[Break]:
-    """Every function with this code raises instead. times, within: as `Break` has them."""
+    """Every function with this code raises instead.
+
+    Args:
+        times: as `Break` has it.
+        within: as `Break` has it.
+    """
     found = Break(code, times, within, functions=functions)
     _now.append(found)
     for function in found.functions:

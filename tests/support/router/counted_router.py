@@ -169,7 +169,9 @@ def read_message(
     connection: socket.socket, arrived: threading.Semaphore | None = None
 ) -> bytes:
     """One message with its body, counted or in chunks; empty where the other side ended.
-    arrived: released with every packet.
+
+    Args:
+        arrived: released with every packet.
     """
     data = b""
     while not _is_whole(data):
@@ -324,7 +326,12 @@ def metered_router(
     *,
     body_apart: bool = False,
 ) -> Iterator[RouterMeter]:
-    """first: the snapshot for a provider's URL. packets: of its answer, head and all."""
+    """Runs a router whose work is measured.
+
+    Args:
+        first: the snapshot for a provider's URL.
+        packets: of its answer, head and all.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         provider = ThreadedProvider(packets)

@@ -436,7 +436,11 @@ def running_router(
     tracing: Tracing | None = None,
     agents: AgentSettings | None = None,
 ) -> Iterator[World]:
-    """first: None for a store that does not answer."""
+    """Runs a router.
+
+    Args:
+        first: None for a store that does not answer.
+    """
     store = SwitchableStore(first)
     running = running_router_on(
         cast("RouterStore", store),
@@ -461,8 +465,10 @@ def running_router_on(
     agents: AgentSettings | None = None,
     clock: Clock | None = None,
 ) -> Iterator[tuple[str, SnapshotHolder, Recorder]]:
-    """A router on any store; its URL and what follows the store. clock: by default the
-    system's.
+    """A router on any store; its URL and what follows the store.
+
+    Args:
+        clock: by default the system's.
     """
     clock = clock or SystemClock()
     holder = SnapshotHolder(

@@ -217,8 +217,11 @@ class Routed:
         users_each: int = sys.maxsize,
         pause_s: float = 0.0,
     ) -> Iterator[Load]:
-        """Callers who never try again, and rest for pause_s after an answer. url: instead of
-        the router's own. http: makes each caller's client, in place of the official one's.
+        """Callers who never try again, and rest for pause_s after an answer.
+
+        Args:
+            url: instead of the router's own.
+            http: makes each caller's client, in place of the official one's.
         """
         load = Load(users_each=users_each, pause_s=pause_s)
         with load.running(url or self.url, self.key, callers, http):
@@ -249,8 +252,10 @@ def routed(
 ) -> Iterator[Routed]:
     """A migrated, seeded installation whose router is not running yet.
 
-    provider: the simulator's base URL. database_url: by default SQLite in the folder. sections:
-    of the file, instead of those here; `router` adds to the settings here.
+    Args:
+        provider: the simulator's base URL.
+        database_url: by default SQLite in the folder.
+        sections: of the file, instead of those here; `router` adds to the settings here.
     """
     router = sections.pop("router", {})
     assert isinstance(router, dict)

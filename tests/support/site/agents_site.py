@@ -54,8 +54,10 @@ class AgentsSite:
         content: object,
         **fields: object,
     ) -> httpx.Response:
-        """Sends a message. fields: `headers` of the request; the others are fields of the
-        message.
+        """Sends a message.
+
+        Args:
+            fields: `headers` of the request; the others are fields of the message.
         """
         headers: Any = fields.pop("headers", {})
         body = {
@@ -136,11 +138,16 @@ def agents_site(
     database_url: str | None = None,
     **agents: object,
 ) -> Iterator[AgentsSite]:
-    """Both processes run. agents: settings of the section, beside `open_on_loopback`; sections:
-    other ones of the file. with_openai: the scripted provider is there as `openai`, too, with
-    the key in OPENAI_API_KEY. with_control: the control plane runs, too, which signs consents
-    to literal models. prices: of the provider's models. database_url: by default SQLite in the
-    folder.
+    """Both processes run.
+
+    Args:
+        agents: settings of the section, beside `open_on_loopback`.
+        sections: other ones of the file.
+        with_openai: the scripted provider is there as `openai`, too, with the key in
+            OPENAI_API_KEY.
+        with_control: the control plane runs, too, which signs consents to literal models.
+        prices: of the provider's models.
+        database_url: by default SQLite in the folder.
     """
     port = free_port()
     section = {

@@ -82,7 +82,11 @@ class Template:
         environment: Mapping[str, str],
         streams: Sequence[int],
     ) -> ForkedCommand:
-        """Runs `swapgate WORDS`. streams: file descriptors of its input, output and errors."""
+        """Runs `swapgate WORDS`.
+
+        Args:
+            streams: file descriptors of its input, output and errors.
+        """
         request = {
             "words": list(words),
             "folder": str(Path.cwd()),

@@ -155,7 +155,11 @@ class Door:
 
 
 def installation(world: SmallInstallation, probe: ProviderProbe = UNKNOWING) -> Installation:
-    """Its adapters are the world's. probe: what asks providers."""
+    """Its adapters are the world's.
+
+    Args:
+        probe: what asks providers.
+    """
     settings = configuration.load_settings(
         None, {}, defaults=package_data.path("config/default.yaml")
     )

@@ -112,7 +112,12 @@ def variant(
     world: Routed,
     key: str | None = None,
 ) -> Iterator[Variant]:
-    """world: its router runs where the variant needs one. key: by default the world's."""
+    """Opens a variant of the client.
+
+    Args:
+        world: its router runs where the variant needs one.
+        key: by default the world's.
+    """
     key = key or world.key
     config = world.place.config
     sync = name.startswith("sync")

@@ -42,7 +42,10 @@ def pgbouncer(
     settings: Mapping[str, object] = MappingProxyType({}),
 ) -> Iterator[str]:
     """Yields the address of a database of the node behind a pooler in `mode`: a new, empty one
-    unless told otherwise. settings: of PgBouncer, instead of those here.
+    unless told otherwise.
+
+    Args:
+        settings: of PgBouncer, instead of those here.
     """
     if not database:
         database = f"pooled_{uuid.uuid4().hex}"

@@ -92,7 +92,11 @@ def _copy(new: sql.Identifier, template: sql.Identifier) -> sql.Composed:
 
 
 def join(folder: Path, migrate: Callable[[str], object]) -> Postgres:
-    """The server with its data in `folder`. migrate: creates our tables, called once."""
+    """The server with its data in `folder`.
+
+    Args:
+        migrate: creates our tables, called once.
+    """
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         postgres = Postgres(started(folder))

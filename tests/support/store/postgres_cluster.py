@@ -240,8 +240,11 @@ def postgres_cluster(
 ) -> Iterator[PostgresCluster]:
     """A primary and a standby; the database `postgres` has our tables unless told otherwise.
 
-    synchronous: the primary acknowledges what the standby has written. hosts, prefixes: of
-    primary and standby; with prefixes each runs in a network namespace of its own.
+    Args:
+        synchronous: the primary acknowledges what the standby has written.
+        hosts: of primary and standby.
+        prefixes: of primary and standby; with prefixes each runs in a network namespace of its
+            own.
     """
     with _folder() as folder:
         primary, standby = (
@@ -276,8 +279,12 @@ def postgres_node(
     migrated: bool = False,
     **settings: object,
 ) -> Iterator[PostgresNode]:
-    """One server. folder: of its data, made here. migrated: the database `postgres` has our
-    tables. settings: the server's.
+    """One server.
+
+    Args:
+        folder: of its data, made here.
+        migrated: the database `postgres` has our tables.
+        settings: the server's.
     """
     with _folder() as own:
         if folder is not None:

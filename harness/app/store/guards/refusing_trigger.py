@@ -40,7 +40,8 @@ class RefusingTrigger:
 def append_only(table: str, change: str) -> tuple[RefusingTrigger, RefusingTrigger]:
     """Builds the two triggers that refuse each change and each deletion of a table's rows.
 
-    change: the columns and values of an example, as after SET.
+    Args:
+        change: the columns and values of an example, as after SET.
     """
     message = f"append_only: {table} is never changed or deleted"
     return (

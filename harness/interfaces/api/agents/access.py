@@ -163,7 +163,11 @@ async def answer_validation_error(request: Request, error: Exception) -> ErrorAn
 
 
 def answer_unforeseen(name: str) -> ErrorAnswer:
-    """Answers an internal error. name: its id in the log."""
+    """Answers an internal error.
+
+    Args:
+        name: its id in the log.
+    """
     text = f"this is our fault, not yours; the agents process's log has it as {name}"
     return ErrorAnswer(HTTPStatus.INTERNAL_SERVER_ERROR, text, "internal_error")
 

@@ -103,7 +103,9 @@ class ApiCaller:
     ) -> T:
         """Handles a repeated request only once. Raises as `idempotency.do_once`.
 
-        do: handles the request. load: loads the result of the earlier request by its id.
+        Args:
+            do: handles the request.
+            load: loads the result of the earlier request by its id.
         """
         if self.idempotency_key is None:
             return do(note_nothing)
@@ -194,8 +196,9 @@ def operation(
 ) -> None:
     """Registers a use case whose body, or GET query, is written by hand.
 
-    call: `METHOD /path/{name}`. The path's names are the use case's first arguments; the body's
-    fields are its further arguments.
+    Args:
+        call: `METHOD /path/{name}`. The path's names are the use case's first arguments; the
+            body's fields are its further arguments.
     """
     declaration = Operation(
         use_case=use_case,
@@ -277,9 +280,8 @@ def _list_parameters(
 
 
 def _describe(use_case: Callable[..., Any]) -> str:
-    """Removes argument notes and `Raises` from a use case's docstring, because the API
+    """Removes the section `Args:` and `Raises` from a use case's docstring, because the API
     documents fields and statuses itself.
     """
-    arguments = "|".join(inspect.signature(use_case).parameters)
-    argument_notes = rf"\s*\b(?:Raises\b.*|(?:{arguments}): .*?(?=\n\n|\Z))"
+    argument_notes = r"\s*\b(?:Raises\b.*|Args:\n.*?(?=\n\n|\Z))"
     return re.sub(argument_notes, "", inspect.getdoc(use_case) or "", flags=re.DOTALL).strip()

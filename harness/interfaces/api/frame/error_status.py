@@ -67,7 +67,11 @@ def problem(
     retryable: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> JsonAnswer:
-    """Builds an error's answer. kind: the class in harness.frame.errors, if it has one."""
+    """Builds an error's answer.
+
+    Args:
+        kind: the class in harness.frame.errors, if it has one.
+    """
     body = {
         "error": {
             "type": kind,
@@ -173,7 +177,11 @@ def describe_places(
 
 
 def answer_unforeseen(name: str) -> JsonAnswer:
-    """Answers an internal error. name: its id in the log."""
+    """Answers an internal error.
+
+    Args:
+        name: its id in the log.
+    """
     return problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "InternalError",

@@ -167,7 +167,11 @@ class DocumentedApi(FastAPI):
         complete: Callable[[Schema], Schema],
         lifespan: Lifespan | None = None,
     ) -> None:
-        """complete: adds the answers, errors and keys to FastAPI's document."""
+        """Creates an API without endpoints.
+
+        Args:
+            complete: adds the answers, errors and keys to FastAPI's document.
+        """
         super().__init__(
             title=title,
             version=__version__,
@@ -187,7 +191,11 @@ class DocumentedApi(FastAPI):
 
 
 def add_answers(document: Schema, answers: Mapping[tuple[str, str], Any]) -> None:
-    """Adds the schemas of answers. answers: types by path and method."""
+    """Adds the schemas of answers.
+
+    Args:
+        answers: types by path and method.
+    """
     components = SchemaComponents()
     for (path, method), kind in answers.items():
         for status, response in document["paths"][path][method]["responses"].items():
@@ -201,8 +209,11 @@ def add_errors_and_keys(
     error: Schema,
     key_description: str,
 ) -> None:
-    """Adds the errors and the bearer key. error: the schema of the field `error`.
-    key_description: describes the bearer key.
+    """Adds the errors and the bearer key.
+
+    Args:
+        error: the schema of the field `error`.
+        key_description: describes the bearer key.
     """
     for operations in document["paths"].values():
         for operation in operations.values():

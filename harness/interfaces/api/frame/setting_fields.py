@@ -12,8 +12,10 @@ from harness.interfaces.api.frame.endpoint import Body
 def settings_body(record: type, *, whole: bool = False) -> type[Body]:
     """Builds a body with the plain settings of a record.
 
-    An omitted field is None, and keeps its value. whole: the body replaces the record, so an
-    omitted field has its default.
+    An omitted field is None, and keeps its value.
+
+    Args:
+        whole: the body replaces the record, so an omitted field has its default.
     """
     fields: dict[str, Any] = {
         declaration.name: (

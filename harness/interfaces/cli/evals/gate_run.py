@@ -358,7 +358,11 @@ def _build_progress(ctx: Context, proposal: Proposal) -> Progress:
 
 
 def print_report(report: Report, folder: Path | None) -> None:
-    """Prints the verdict with its suites. folder: the folder that holds every answer."""
+    """Prints the verdict with its suites.
+
+    Args:
+        folder: the folder that holds every answer.
+    """
     result = report.comparison
     if output.documented(
         {

@@ -77,7 +77,11 @@ class NextStep:
 
 
 def find_next_step(trial: Trial, verdict: str, *, is_loss: bool) -> NextStep:
-    """Chooses the next step by the verdict. is_loss: the data point to a worse candidate."""
+    """Chooses the next step by the verdict.
+
+    Args:
+        is_loss: the data point to a worse candidate.
+    """
     look = trial.terms.look
     match verdict:
         case "passed":

@@ -184,7 +184,11 @@ def _try_files(
     *,
     as_json: bool,
 ) -> int:
-    """Judges result files. names: incumbent, candidate and metric, as in `ExportChoice`."""
+    """Judges result files.
+
+    Args:
+        names: incumbent, candidate and metric, as in `ExportChoice`.
+    """
     from harness.interfaces.cli.evals import export_decision  # noqa: PLC0415 - `--help` stays quick
 
     files = export_decision.locate_results(files)

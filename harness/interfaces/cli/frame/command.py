@@ -154,9 +154,10 @@ def opt(
     """Describes an option. An option without a default is required unless it is a flag, may be
     repeated, or its type allows None.
 
-    text: the help text.
-    flags: needed if the flag differs from the parameter's name.
-    attributes: arguments of click.Option.
+    Args:
+        text: the help text.
+        flags: needed if the flag differs from the parameter's name.
+        attributes: arguments of click.Option.
     """
     return Spec(flags, {"help": text, **attributes})
 
@@ -168,7 +169,8 @@ def arg(metavar: str | None = None, **attributes: Any) -> Any:
 def taken_from(build: Callable[..., object]) -> Any:
     """Describes several options that build one value.
 
-    build: a function, or a dataclass whose fields have `opt(…)` as default.
+    Args:
+        build: a function, or a dataclass whose fields have `opt(…)` as default.
     """
     return TakenFrom(build)
 
@@ -266,8 +268,10 @@ def command(
     """Registers a function `(session, argument, …, *, option, …)` as a command.
 
     The function returns the exit code, or None for 0.
-    group: None for a command that a LazyCommand loads.
-    example: a call of the command, which its help ends with; only hidden commands lack it.
+
+    Args:
+        group: None for a command that a LazyCommand loads.
+        example: a call of the command, which its help ends with; only hidden commands lack it.
     """
     if example:
         attributes["epilog"] = f"{_EXAMPLE_HEADING}{example}"
@@ -397,7 +401,11 @@ READ_AS: Final[Mapping[type, dict[str, Any]]] = {
 
 
 def page_of(limit: int, *short: str) -> Any:
-    """Describes the options --limit and --after. short: further flags of --limit."""
+    """Describes the options --limit and --after.
+
+    Args:
+        short: further flags of --limit.
+    """
     rows = WholeRange(1, MOST_LISTED)
     size = opt(
         "Maximum number of rows.",

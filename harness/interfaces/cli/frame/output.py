@@ -123,8 +123,9 @@ def listing(
 ) -> None:
     """Prints a list, or one page of it: a document with `--json`, else a table.
 
-    cells: returns the cells of a row, by column heading.
-    as_document: converts the rows for the document; by default the document has the rows.
+    Args:
+        cells: returns the cells of a row, by column heading.
+        as_document: converts the rows for the document; by default the document has the rows.
     """
     if isinstance(rows, Page):
         note_page(rows)
@@ -156,7 +157,8 @@ def findings(
     """Prints checks as a table of at most LINE_COLUMNS columns. The last column is wrapped, and
     the next step follows on its own line, so that a user can copy it.
 
-    next_step: returns an empty string if there is no next step.
+    Args:
+        next_step: returns an empty string if there is no next step.
     """
     columns_and_steps = [(cells(row), next_step(row)) for row in rows]
     if not columns_and_steps:
@@ -186,7 +188,11 @@ def table(
     *,
     empty: str,
 ) -> None:
-    """Prints a table. empty: the note for a table without rows."""
+    """Prints a table.
+
+    Args:
+        empty: the note for a table without rows.
+    """
     texts = [[_format_cell(value) for value in row] for row in rows]
     if not texts:
         note(empty)

@@ -18,8 +18,10 @@ _UNIT: Final = re.compile(r"_(s|h|bps|usd)$")  # an option's metavar shows its u
 def options_of(record: type, *, new: str) -> Callable[..., object]:
     """Builds a dataclass whose fields are the options of a record's plain settings.
 
-    An omitted option is None. new: the subject of the help's sentence about a default, such as
-    `New routes`.
+    An omitted option is None.
+
+    Args:
+        new: the subject of the help's sentence about a default, such as `New routes`.
     """
     options = [
         (declaration.name, declaration.kind | None, _build_option(declaration, new))

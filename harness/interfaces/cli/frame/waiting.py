@@ -40,7 +40,11 @@ class Progress:
     note: str = ""
 
     def describe(self, left_s: float | None = None) -> str:
-        """Builds the progress line. left_s: remaining seconds at this pace; None if unknown."""
+        """Builds the progress line.
+
+        Args:
+            left_s: remaining seconds at this pace; None if unknown.
+        """
         parts = [self.stage]
         if self.wanted:
             up_to = "up to " if self.at_most else ""
@@ -72,7 +76,11 @@ class ProgressLine:
         self._start: tuple[float, int] | None = None
 
     def say(self, progress: Progress, now_s: float) -> None:
-        """Writes the line if it changed. now_s: monotonic seconds."""
+        """Writes the line if it changed.
+
+        Args:
+            now_s: monotonic seconds.
+        """
         text = progress.describe(self._estimate_left_s(progress, now_s))
         line_key = text if self._terminal else progress.milestone
         if line_key == self._previous_key:

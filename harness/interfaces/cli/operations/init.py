@@ -260,7 +260,11 @@ def _ask_first_route(ctx: Context) -> FirstRoute:
 
 
 def _ask_model(models: Sequence[str], suggestion: str | None) -> str:
-    """Asks for the model that serves now. models: the provider's list; may be empty."""
+    """Asks for the model that serves now.
+
+    Args:
+        models: the provider's list; may be empty.
+    """
     if models:
         hidden_count = len(models) - MODELS_SHOWN
         end = (
@@ -336,7 +340,12 @@ def _prompt(
     hide: bool = False,
     check: Callable[[str], None] | None = None,
 ) -> str:
-    """default: None if an answer is required. check: raises InputError to ask again."""
+    """Asks a person at the terminal.
+
+    Args:
+        default: None if an answer is required.
+        check: raises InputError to ask again.
+    """
 
     def check_answer(answer: str) -> str:
         try:

@@ -170,7 +170,11 @@ def _print_first_steps(*, as_json: bool) -> None:
 
 
 def _load_view(session: Session, max_routes: int) -> _StatusView:
-    """Loads the state of the installation. max_routes: the largest number of its routes."""
+    """Loads the state of the installation.
+
+    Args:
+        max_routes: the largest number of its routes.
+    """
     ctx = session.context
     overview = load_overview(ctx)
     routes = load_statuses(ctx, overview, overview.names[:max_routes])

@@ -168,7 +168,11 @@ def _print_replay(
     repetition: ReplayedVerdict | ReplayedAction,
     ending: str,
 ) -> None:
-    """Prints a repeated decision. ending: end of the sentence if nothing differs."""
+    """Prints a repeated decision.
+
+    Args:
+        ending: end of the sentence if nothing differs.
+    """
     digests = {
         "stored_sha256": repetition.stored_sha256,
         "again_sha256": repetition.again_sha256,

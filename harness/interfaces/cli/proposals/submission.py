@@ -324,7 +324,8 @@ def _print_documents(
 ) -> None:
     """Prints the proposals, or the plans after a dry run, which stores no proposal.
 
-    shared_facts: facts that all candidates share.
+    Args:
+        shared_facts: facts that all candidates share.
     """
     documents = [
         {

@@ -190,7 +190,11 @@ class Table:
         return sum([len(await self._insert(list(rows), ending)) for _, rows in alike])
 
     async def _insert(self, rows: list[Mapping[str, Any]], ending: str = "") -> list[Row]:
-        """rows: with the same fields, in the same order."""
+        """Inserts rows.
+
+        Args:
+            rows: with the same fields, in the same order.
+        """
         found = Where(self.model)
         values = [{**self.model.defaults(), **row} for row in rows]
         fields = [self.model.field(name) for name in values[0]]
