@@ -363,18 +363,19 @@ def roll_back(  # noqa: PLR0913 - by name, and most have a default
     """Restores a former incumbent, by default the incumbent before the last promotion in force.
     Ends a live canary, and rolls a baking promotion back.
 
-    Args:
-        expected: the route as the actor saw it.
-
-    Raises StaleWrite if incumbent, canary or `expected_version` has changed, so that only the
-    first of two simultaneous rollbacks takes effect.
-
     First checks in at most 5 seconds whether the former incumbent can serve
     (`way_back.check_rollback`). A lasting obstacle refuses the rollback, unless `force` is set;
     any other doubt becomes a warning.
 
-    Needs an approver, and no proof. Raises NotFound without a former incumbent, ProofRefused
-    for a model that a rollback took off the route, or that cannot serve.
+    Needs an approver, and no proof.
+
+    Args:
+        expected: the route as the actor saw it.
+
+    Raises NotFound without a former incumbent, ProofRefused for a model that a rollback took
+    off the route, or that cannot serve. Raises StaleWrite if incumbent, canary or
+    `expected_version` has changed, so that only the first of two simultaneous rollbacks takes
+    effect.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "a rollback")

@@ -50,7 +50,7 @@ Attributes = dict[str, Any]
 class OpenTelemetry:
     """Traces requests.
 
-    otlp_endpoint: without `/v1/traces`; empty to use the OTEL_* variables.
+    settings: `otlp_endpoint` is without `/v1/traces`; empty to use the OTEL_* variables.
     """
 
     def __init__(self, settings: TracingSettings) -> None:

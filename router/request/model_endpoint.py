@@ -81,7 +81,8 @@ NO_BACKGROUND: Final = (
 class ModelEndpoint:
     """Turns a body and its caller into a refusal or a response that is ready to serve.
 
-    counters: counts of rare cases, such as `unnamed_callers`, for the worker's metrics.
+    recording: its `counters` count rare cases, such as `unnamed_callers`, for the worker's
+    metrics.
     shares: which callers are whole applications, so that their conversations draw arms.
     """
 

@@ -137,7 +137,7 @@ def routed_to(
 
 @dataclass
 class World:
-    """Two routers on one database. steps: how many tool calls the models make."""
+    """Two routers on one database."""
 
     upstream: Upstream
     stores: list[KeptStore]

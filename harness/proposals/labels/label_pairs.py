@@ -231,10 +231,11 @@ def show_next_pair(
     """Shows the actor's open pair, or draws a new one for the actor.
 
     Args:
-        skipped: whether to show skipped pairs again.
+        skipped: whether to show skipped pairs again. Draws that chance gives to other people
+            wait for them.
 
-    Draws that chance gives to other people wait for them. Raises NotAllowed for a person who is
-    not one of the labelling's people, and InputError if the texts were deleted.
+    Raises NotAllowed for a person who is not one of the labelling's people, and InputError if
+    the texts were deleted.
     """
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:

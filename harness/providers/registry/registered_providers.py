@@ -415,8 +415,8 @@ def set_price(
         model: `provider/model`, or a target's id.
         cached_input_usd_per_mtok: None for the plain input price.
 
-    Needs an admin. Raises NotFound for an unknown provider, InputError for a price outside its
-    range.
+    Raises NotFound for an unknown provider, InputError for a price outside its range. Needs an
+    admin.
     """
     actor.require(Role.ADMIN)
     price = Price(input_usd_per_mtok, output_usd_per_mtok, cached_input_usd_per_mtok)
