@@ -23,7 +23,10 @@ FAILED = 1
 def return_constant(source: str, name: str, constant: str) -> str:
     """Returns the module's source with the body of one function replaced.
 
-    name: of the function, with its class, as in `Breaker.admit`. constant: an expression.
+    Args:
+        name: of the function, with its class, as in `Breaker.admit`.
+        constant: an expression.
+
     Raises ValueError if the module has no such function.
     """
     tree = ast.parse(source)
@@ -64,7 +67,8 @@ def copy_checkout(folder: Path) -> Path:
 def replaced(checkout: Path, function: str, constant: str) -> Iterator[None]:
     """Lets one function of the checkout return a constant until the block ends.
 
-    function: its module and name, as in `router.request.breaker:Breaker.admit`.
+    Args:
+        function: its module and name, as in `router.request.breaker:Breaker.admit`.
     """
     module, name = function.split(":")
     file = checkout.joinpath(*module.split(".")).with_suffix(".py")
