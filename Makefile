@@ -45,7 +45,7 @@ test-all: ## `test`, and then the tests and types that it leaves out
 
 # Begins while mypy still needs one core.
 quick-tests: bytecode lint imports docs-check
-	@$(TIMED) tests $(PYTEST) $(PARALLEL) -m "not (rest or verify or soak)"
+	@$(TIMED) tests $(PYTEST) $(PARALLEL) --tier quick
 
 test-rest: setup bytecode ## what `make test` leaves out of `make test-all`
 	@rm -f $(NOTED)
@@ -53,7 +53,7 @@ test-rest: setup bytecode ## what `make test` leaves out of `make test-all`
 	@sort -o $(NOTED) $(NOTED) && cat $(NOTED)
 
 rest-tests: bytecode
-	@$(TIMED) tests-rest $(PYTEST) $(PARALLEL) -m "rest and not (verify or soak)"
+	@$(TIMED) tests-rest $(PYTEST) $(PARALLEL) --tier rest
 
 fmt: setup ## format, and mend what ruff can
 	$(BIN)/ruff format .

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ SAMPLED = {"contract", "integration"}
 LONGER = {"acceptance", "browser", "integration", "simulation"}
 # Modules of these names draw whole pages of the dashboard, which takes seconds a page.
 PAGES = ("test_dashboard_", "test_resource_page")
+TIERS = ("quick", "rest")
 
 
 def has_room(folder: Path) -> bool:
@@ -126,16 +127,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print how long the tests of each folder took, and how long those of the spine."""
-    taken: Counter[str] = Counter()
+    taken_s: defaultdict[str, float] = defaultdict(float)
     numbers: Counter[str] = Counter()
     for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
         if isinstance(report, pytest.TestReport):
             folder = report.nodeid.split("/")[1].split("::")[0].removesuffix(".py")
             tier = "spine" if "spine" in report.keywords else folder
-            taken[tier] += report.duration
+            taken_s[tier] += report.duration
             numbers[tier] += report.when == "call"
-    for tier, taken_s in taken.most_common(6):
-        line = f"{tier}: {numbers[tier]} tests, {taken_s:.0f} s of workers"
+    for tier in sorted(taken_s, key=taken_s.__getitem__, reverse=True)[:6]:
+        line = f"{tier}: {numbers[tier]} tests, {taken_s[tier]:.0f} s of workers"
         terminalreporter.write_line(line)
 
 
@@ -161,6 +162,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="with --collect-only: list the tests of each requirement id",
     )
+    parser.addoption(
+        "--tier",
+        choices=TIERS,
+        help="the tests of `make test`, or the rest, which `make test-all` runs as well",
+    )
+
+
+def takes_long(file: Path) -> bool:
+    return bool(LONGER & set(file.parts)) or file.name.startswith(PAGES)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file of which the tier runs no test."""
+    file = collection_path
+    if not file.name.startswith("test_") or config.getoption("--tier") is None:
+        return None
+    if config.getoption("--tier") == "rest":
+        return not takes_long(file) or None
+    return (takes_long(file) and "mark.spine" not in file.read_text("utf-8")) or None
+
+
+def choose_by_tier(config: pytest.Config, items: list[pytest.Item]) -> None:
+    tier = config.getoption("--tier")
+    if tier is None:
+        return
+    left_out = [
+        item
+        for item in items
+        if (takes_long(item.path) and not item.get_closest_marker("spine")) is (tier == "quick")
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
 
 
 def pytest_report_collectionfinish(
@@ -184,9 +217,11 @@ def pytest_report_collectionfinish(
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Iterator[None]:
     mark_by_database(items)
-    mark_by_tier(items)
+    choose_by_tier(config, items)
     yield  # pytest leaves out what -m does not want
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:
@@ -235,14 +270,6 @@ def mark_by_database(items: list[pytest.Item]) -> None:
             and not item.get_closest_marker("both_databases")
         ):
             item.add_marker(pytest.mark.verify)
-
-
-def mark_by_tier(items: list[pytest.Item]) -> None:
-    """Mark the tests that `make test` leaves to `make test-all`."""
-    for item in items:
-        takes_long = LONGER & set(item.path.parts) or item.path.name.startswith(PAGES)
-        if takes_long and not item.get_closest_marker("spine"):
-            item.add_marker(pytest.mark.rest)
 
 
 @pytest.fixture(autouse=True, scope="session")
