@@ -68,7 +68,7 @@ HABITS = [
     ("tickets", Habits(verbose=OFTEN), "label_with_extra_text"),
     ("instructions", Habits(verbose=OFTEN), "leading_prose"),
 ]
-# `make test` plays this habit, `make verify` the others as well.
+# `make test-all` plays this habit, `make verify` the others as well.
 SAMPLED = ("extraction", "code_fence")
 
 

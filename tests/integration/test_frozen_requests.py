@@ -135,7 +135,7 @@ CASES = {
         2,
     ),
 }
-# `make test` has these; `make verify` the others as well.
+# `make test-all` has these; `make verify` the others as well.
 SHORT = {("approve", 1), ("propose", 2)}
 
 

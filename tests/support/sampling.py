@@ -1,4 +1,4 @@
-"""Samples of what a test is run for: `make test` has these, `make verify` all the others."""
+"""Samples of what a test is run for: `make test-all` has these, `make verify` all the others."""
 
 from collections.abc import Container, Iterable
 
@@ -12,12 +12,12 @@ def later(*values: object) -> ParameterSet:
 
 
 def sampled(every: Iterable[object], sample: Container[object]) -> list[ParameterSet]:
-    """Every one as a parameter; `make test` has those of the sample."""
+    """Every one as a parameter; `make test-all` has those of the sample."""
     return [pytest.param(one) if one in sample else later(one) for one in every]
 
 
 def one_in(stride: int, cells: Iterable[tuple[object, ...]]) -> list[ParameterSet]:
-    """Every cell as parameters; `make test` has one in so many."""
+    """Every cell as parameters; `make test-all` has one in so many."""
     return [
         later(*cell) if number % stride else pytest.param(*cell)
         for number, cell in enumerate(cells)
