@@ -144,7 +144,6 @@ def test_a_session_keeps_its_conversation_and_streams_its_answers(site: AgentsSi
     ]
 
 
-@pytest.mark.spine
 def test_a_stream_that_breaks_off_ends_in_an_error_and_a_failed_message(
     site: AgentsSite,
 ) -> None:
