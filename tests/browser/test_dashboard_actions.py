@@ -200,8 +200,8 @@ def ask(house: Lived, session: str) -> ModelSwitchRequest:
         )
 
 
-@pytest.mark.verify
 @pytest.mark.req("C4")
+@pytest.mark.spine
 def test_a_request_shows_without_a_reload_and_what_is_being_typed_stays(
     page: Page,
     house: Lived,

@@ -160,6 +160,7 @@ def test_an_answer_says_its_words_its_tokens_and_who_served_it(client: Variant) 
 
 
 @pytest.mark.req("B1", "D6")
+@pytest.mark.spine
 def test_a_routes_overrides_answer_by_kind_and_the_answer_says_so(client: Variant) -> None:
     asked = to("mixed")
     subagent = replace(asked, caller=Caller(kind="subagent"))

@@ -158,6 +158,7 @@ def target_id(model: str) -> str:
 
 @pytest.mark.both_databases
 @pytest.mark.usefixtures("measured")
+@pytest.mark.spine
 def test_the_cheapest_target_that_reaches_the_floor_is_asked_before_its_route(
     ctx: Context,
     agent: Agent,
@@ -196,6 +197,7 @@ def test_where_nothing_is_measured_or_configured_the_route_answers(
 
 
 @pytest.mark.usefixtures("measured")
+@pytest.mark.spine
 def test_a_higher_floor_leaves_the_incumbent_and_a_lower_one_takes_the_cheapest(
     ctx: Context,
     agent: Agent,

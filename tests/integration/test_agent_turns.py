@@ -931,6 +931,7 @@ def say_and_look(ctx: Context, session: str) -> None:
 
 @pytest.mark.parametrize("after_commit", [False, True])
 @pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.spine
 def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
     ctx: Context,
     session: AgentSession,

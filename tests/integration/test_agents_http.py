@@ -103,6 +103,47 @@ def test_the_documented_examples_are_taken(site: AgentsSite) -> None:
         assert asked.status_code in (200, 202), asked.text
 
 
+@pytest.mark.spine
+def test_an_agent_is_created_read_changed_and_deleted(site: AgentsSite) -> None:
+    made = good(site.client.post("/agents", json={"name": "helper", "model": CHAT}))
+    agent = f"/agents/{made['id']}"
+    site.client.post(f"{agent}/sessions", json={})
+
+    answered = good(site.client.patch(agent, json={"description": "Helps customers"}))
+    read = good(site.client.get(agent))
+    listed = [row["id"] for row in good(site.client.get("/agents"))["items"]]
+
+    assert answered == read
+    assert (read["name"], read["model"], read["description"]) == (
+        "helper",
+        CHAT,
+        "Helps customers",
+    )
+    assert made["id"] in listed
+    assert site.client.delete(agent).status_code == 204
+    assert error_of(site.client.get(agent), 404)["code"] == "agent_not_found"
+    assert error_of(site.client.post(f"{agent}/sessions", json={}), 404)
+
+
+@pytest.mark.spine
+def test_a_session_keeps_its_conversation_and_streams_its_answers(site: AgentsSite) -> None:
+    site.upstream.turns[BASE] = either("It ", "is 7.")
+    session = site.session()
+    good(site.send(session, "My number is 7."))
+
+    told = events(site.send(session, "What is my number?", stream=True))
+
+    pieces = [fields["text"] for name, fields in told if name == "message.delta"]
+    assert "".join(pieces) == told[-1][1]["content"] == "It is 7."
+    assert told[-1][0] == "turn.completed"
+    sent = site.upstream.asked[-1].json["messages"]
+    assert [message["content"] for message in sent] == [
+        "My number is 7.",
+        "It is 7.",
+        "What is my number?",
+    ]
+
+
 def test_a_stream_that_breaks_off_ends_in_an_error_and_a_failed_message(
     site: AgentsSite,
 ) -> None:
@@ -256,6 +297,7 @@ def test_an_answer_that_was_cut_off_says_so(
 
 
 @pytest.mark.req("E5")
+@pytest.mark.spine
 def test_the_fallback_answers_a_retryable_failure_and_the_answer_says_so(
     site: AgentsSite,
 ) -> None:

@@ -88,6 +88,7 @@ def sending(
 
 
 @pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.verify), True])
+@pytest.mark.spine
 def test_an_answer_whose_process_was_killed_is_interrupted_and_the_key_goes_on(
     site: AgentsSite,
     stream: bool,  # noqa: FBT001 - drawn

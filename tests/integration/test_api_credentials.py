@@ -45,6 +45,7 @@ def stored(door: Door, name: str) -> list[str]:
     ]
 
 
+@pytest.mark.spine
 def test_an_overlap_keeps_the_old_value_behind_the_new_one_until_it_expires(door: Door) -> None:
     path = "/credentials/providers/openai"
     door.send("PUT", path, json={"value": "one"})
@@ -101,6 +102,7 @@ def test_what_makes_no_sense_is_refused_without_repeating_a_secret(door: Door) -
 
 @pytest.mark.req("D1")
 @pytest.mark.req("D1", "D4")
+@pytest.mark.spine
 def test_a_new_provider_finds_its_vendors_variable_and_takes_every_field(door: Door) -> None:
     context = door.app.state.installation.context
     object.__setattr__(context, "environ", {"OPENAI_API_KEY": VALUE})
@@ -205,6 +207,7 @@ def test_the_value_is_write_only_in_the_description(door: Door) -> None:
     assert "ciphertext" not in json.dumps(schemas)
 
 
+@pytest.mark.spine
 def test_every_value_is_encrypted_anew_or_none(door: Door) -> None:
     context = door.app.state.installation.context
     for name in ("openai", "groq"):

@@ -168,6 +168,7 @@ def test_init_writes_the_providers_of_keys_that_it_finds_once_somebody_agrees(
 
 
 @pytest.mark.req("E3")
+@pytest.mark.spine
 def test_a_key_in_dotenv_is_listed_with_its_place_and_its_removal_names_the_file(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,6 +371,7 @@ def test_the_doctor_reads_every_suite(empty_folder: Path, text: str | None) -> N
 
 
 @pytest.mark.req("D5")
+@pytest.mark.spine
 def test_the_doctor_asks_every_provider_and_looks_for_the_models_of_routes(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

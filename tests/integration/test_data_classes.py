@@ -216,6 +216,7 @@ def reason_unanswered(world: SmallInstallation, run: str) -> str:
     return found.message
 
 
+@pytest.mark.spine
 def test_a_run_of_captured_samples_asks_no_provider_that_is_not_cleared(
     captured: SmallInstallation,
 ) -> None:

@@ -131,6 +131,7 @@ def text_of(result: CallToolResult) -> str:
     return "".join(getattr(block, "text", "") for block in result.content)
 
 
+@pytest.mark.spine
 async def test_an_agent_sees_routes_credentials_and_canaries(connect: Any) -> None:
     async with connect("viewer") as client:
         assert await tools_of(client) >= READING
@@ -274,6 +275,7 @@ def test_a_server_with_a_wrong_key_says_so_and_ends(place: McpSite) -> None:
     assert "unknown or revoked" in done.stderr
 
 
+@pytest.mark.spine
 async def test_sub_tasks_run_in_the_name_of_a_session(connect: Any, place: McpSite) -> None:
     def reply(request: ReceivedRequest) -> Any:
         return completion(str(request.json["messages"][-1]["content"]).upper())
@@ -380,6 +382,7 @@ async def test_a_server_of_one_session_acts_in_the_name_of_no_other(place: McpSi
 
 
 @pytest.mark.req("C4", "C6")
+@pytest.mark.spine
 async def test_calls_of_an_mcp_client_wait_for_one_approval_of_their_set(
     connect: Any, place: McpSite
 ) -> None:

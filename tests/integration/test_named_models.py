@@ -89,6 +89,7 @@ def find_name(ctx: Context, words: str) -> str:
     return found.name
 
 
+@pytest.mark.spine
 def test_a_name_means_one_model(ctx: Context) -> None:
     meant = {
         "gpt-5-mini": "main/gpt-5-mini",
@@ -163,6 +164,7 @@ def test_a_loose_name_means_what_the_provider_lists_once_its_list_is_known(
 
 
 @pytest.mark.parametrize("words", ["gpt 5 mini", "openai:gpt-5-mini"])
+@pytest.mark.spine
 def test_every_door_reads_the_same_name_and_registers_the_model(
     ctx: Context, words: str
 ) -> None:
@@ -259,6 +261,7 @@ def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
     assert seed.apply_file(ctx, SYSTEM, replace(file, routes={"other": both})).created
 
 
+@pytest.mark.spine
 def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:
     with ctx.store.read() as tx:
         before = dict(Targets(tx).all())

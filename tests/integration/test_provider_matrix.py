@@ -100,6 +100,7 @@ def row(ctx: Context, name: str) -> MatrixRow:
 
 
 @pytest.mark.req("E4")
+@pytest.mark.spine
 def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
     world: SmallInstallation,
 ) -> None:
@@ -150,6 +151,7 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
 
 
 @pytest.mark.req("E4")
+@pytest.mark.spine
 def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
     def answer(
         provider: Provider,
@@ -284,6 +286,7 @@ def with_door(world: SmallInstallation, door: ProviderProbe) -> Context:
 
 
 @pytest.mark.req("D5")
+@pytest.mark.spine
 def test_every_provider_is_asked_and_each_finding_named(
     world: SmallInstallation, sim: str
 ) -> None:

@@ -1,8 +1,11 @@
 from dataclasses import replace
+from pathlib import Path
 
+import openai
 import pytest
 
 from evals.runner.chat_completions import request_body
+from harness.app.secret_files import ENCRYPTION_VARIABLE
 from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.runtime.encryption import FernetCipher, new_key
@@ -12,7 +15,11 @@ from harness.providers.records import Credentials
 from harness.providers.registry import credentials, registered_providers, targets
 from harness.providers.registry.targets import ProviderChange
 from harness.providers.target import Provider, Target
+from harness.routing.control import routes
+from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import SmallInstallation
+from tests.support.providers.scripted_upstream import completion, running_upstream
+from tests.support.router.router_process import ask, eventually, routed
 from tests.support.site.management_api import Door, error_of
 
 pytestmark = pytest.mark.req("D1", "D3")
@@ -153,6 +160,7 @@ def test_with_a_provider_its_stored_keys_go(world: SmallInstallation) -> None:
     assert not credentials.get_credentials(ctx, "groq").has_value
 
 
+@pytest.mark.spine
 def test_the_api_speaks_camel_case_and_hides_the_headers_values(
     world: SmallInstallation,
 ) -> None:
@@ -173,3 +181,47 @@ def test_the_api_speaks_camel_case_and_hides_the_headers_values(
     assert error_of(door.send("PUT", "/providers/gpu", json=metadata), 422)
     assert door.send("DELETE", "/providers/gpu").status_code == 204
     assert error_of(door.send("DELETE", "/providers/sim"), 409)["type"] == "Conflict"
+
+
+@pytest.mark.spine
+def test_a_provider_is_added_and_changed_while_the_router_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENCRYPTION_VARIABLE, new_key())
+    with running_upstream() as upstream:
+        upstream.turns = {"m-1": completion("hello")}
+        with routed(tmp_path, upstream.url.removesuffix("/v1")) as world:
+            world.start()
+            pid = world.place.pid("router")
+            ctx = world.installation.context
+            added = ProviderChange(
+                "vllm",
+                {"api_base": upstream.url},
+                {"x-team": "support"},
+                {"top_k": 5},
+            )
+            registered_providers.change_provider(ctx, SYSTEM, "gpu", added, create=True)
+            settings = RouteSettings(suites=(RouteSuite("colours"),))
+            routes.create_route(ctx, SYSTEM, "fresh", "gpu/m-1", settings=settings)
+            with world.client() as client:
+
+                def is_served() -> bool:
+                    try:
+                        return ask(client, route="fresh") == "hello"
+                    except openai.NotFoundError:
+                        return False
+
+                eventually(is_served, timeout_s=60)
+                first = upstream.asked_for("m-1")[-1]
+                changed = ProviderChange(
+                    extra_headers={"x-team": "research"}, reason="another team"
+                )
+                registered_providers.change_provider(ctx, SYSTEM, "gpu", changed)
+
+                def is_changed() -> bool:
+                    return is_served() and upstream.asked[-1].headers["x-team"] == "research"
+
+                eventually(is_changed, timeout_s=60)
+            assert world.place.pid("router") == pid
+    assert (first.headers["x-team"], first.json["top_k"]) == ("support", 5)
+    assert upstream.asked[-1].json["top_k"] == 5

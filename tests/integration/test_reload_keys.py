@@ -121,10 +121,15 @@ def has_value(world: Routed, viewer: str) -> bool | None:
     return any(one["hasValue"] for one in answer.json()["items"] if one["name"] == "first")
 
 
-@pytest.mark.req("E5", "D3")
+@pytest.mark.req("E3", "E5", "D3")
 @pytest.mark.usefixtures("environment")
-@pytest.mark.verify
-@pytest.mark.parametrize("together", [True, False], ids=["serve all", "single processes"])
+@pytest.mark.parametrize(
+    "together",
+    [
+        pytest.param(True, id="serve all", marks=pytest.mark.verify),
+        pytest.param(False, id="single processes", marks=pytest.mark.spine),
+    ],
+)
 def test_a_key_that_leaves_dotenv_makes_the_fallback_answer_until_it_is_back(
     provider: str,
     tmp_path: Path,

@@ -88,6 +88,7 @@ def counted(tmp_path: Path) -> CountingRouter:
     return CountingRouter(tmp_path)
 
 
+@pytest.mark.spine
 async def test_a_route_that_nobody_may_see_is_refused_with_the_reason(
     counted: CountingRouter,
 ) -> None:
@@ -150,6 +151,7 @@ WAYS: Mapping[str, tuple[Snapshot, Sequence[KillSwitch]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.spine
 async def test_no_way_leads_to_a_target_that_may_not_see_the_data(
     counted: CountingRouter, way: str
 ) -> None:

@@ -135,6 +135,7 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
         yield Desk(request.param, world, ctx, site)
 
 
+@pytest.mark.spine
 def test_who_signs_in_gets_a_provider_whose_requests_carry_the_token(desk: Desk) -> None:
     done = desk.log_in()
 
@@ -312,6 +313,7 @@ def test_encryption_keys_rotate_under_a_sign_in(desk: Desk) -> None:
     assert desk.site.accepts(desk.token())
 
 
+@pytest.mark.spine
 def test_only_its_own_prefix_leads_there_and_only_while_somebody_is_signed_in(
     desk: Desk,
 ) -> None:

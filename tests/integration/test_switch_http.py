@@ -122,7 +122,7 @@ def decide(
     )
 
 
-@pytest.mark.verify
+@pytest.mark.spine
 def test_a_model_asks_in_its_turn_and_answers_as_another_from_the_next_message_on(
     site: AgentsSite,
 ) -> None:
@@ -219,6 +219,7 @@ def test_wrong_keys_are_limited_behind_a_link_too_and_a_right_one_is_not(
         assert guess(key).status_code == 200
 
 
+@pytest.mark.spine
 def test_the_built_in_tools_are_offered_only_where_the_agent_has_them(site: AgentsSite) -> None:
     site.upstream.turns[BASE] = lambda request: (
         completion("done")

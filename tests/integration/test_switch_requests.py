@@ -205,6 +205,7 @@ def test_a_request_that_shows_something_else_now_is_not_the_one_that_was_seen(
     assert now_on(ctx, session).model == CHAT
 
 
+@pytest.mark.spine
 def test_a_rejected_switch_leaves_the_session_and_is_told(
     ctx: Context, session: AgentSession
 ) -> None:
@@ -226,6 +227,7 @@ def test_a_rejected_switch_leaves_the_session_and_is_told(
     assert ask(ctx, session).state is SwitchState.PENDING
 
 
+@pytest.mark.spine
 def test_what_nobody_decides_expires(ctx: Context, session: AgentSession) -> None:
     request = ask(ctx, session)
     ctx.clock.advance(3_600)  # type: ignore[attr-defined]
@@ -254,6 +256,7 @@ def test_what_nobody_decides_expires(ctx: Context, session: AgentSession) -> Non
 
 
 @pytest.mark.both_databases
+@pytest.mark.spine
 def test_the_same_request_waits_once_and_not_many_wait(
     ctx: Context, session: AgentSession
 ) -> None:
@@ -378,6 +381,8 @@ def test_the_list_says_when_a_provider_listed_a_model_itself(
     assert listed["listedOn"] == f"{now:%Y-%m-%d}"
 
 
+@pytest.mark.req("C2")
+@pytest.mark.spine
 def test_the_list_shows_models_of_every_provider_with_a_key_and_counts_the_rest(
     ctx: Context, session: AgentSession
 ) -> None:
@@ -416,6 +421,7 @@ def test_the_list_shows_models_of_every_provider_with_a_key_and_counts_the_rest(
     assert len(told["models"]) == 100
 
 
+@pytest.mark.spine
 def test_a_plain_auto_is_the_one_route_with_a_floor_for_whoever_approves_it(
     ctx: Context, session: AgentSession
 ) -> None:
@@ -482,6 +488,7 @@ def answer_of(
     return asyncio.run(answer())
 
 
+@pytest.mark.spine
 def test_the_last_verdict_and_scores_are_shown(
     world: SmallInstallation,
     ctx: Context,

@@ -37,7 +37,8 @@ class ReceivedRequest:
 
 
 class Upstream:
-    """`turns`: by model; a function of the request, or one turn for all.
+    """`turns`: by model; a function of the request, or one turn for all. It has no list of
+    models.
 
     hangs_up: it closes every connection after its answer, without having said so.
     """
@@ -73,6 +74,9 @@ class Upstream:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         port = writer.get_extra_info("peername")[1]
         asked = ReceivedRequest(headers, body, port, head.split(" ", 2)[1])
+        if not body:
+            # The control plane reads the list of models on its own, at any time.
+            return await play(ScriptedTurn(404), asked, reader, writer)
         self.asked.append(asked)
         turn = self.turns[asked.model]
         chosen = turn if isinstance(turn, ScriptedTurn) else turn(asked)
