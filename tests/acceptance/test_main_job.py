@@ -45,8 +45,10 @@ def test_a_proposal_becomes_the_routes_model_by_evals_and_a_short_canary(
     installing: Installing,
 ) -> None:
     place = installing(
-        lambda made: before_simulator(Simulator(made), support={"policy": "quick"})
-        | {"policies": {"quick": QUICK}}
+        lambda made: (
+            before_simulator(Simulator(made), support={"policy": "quick"})
+            | {"policies": {"quick": QUICK}}
+        )
     )
     await_up(place, "router", "control")
     assert place.model_of("support") == "sim/sim-base"

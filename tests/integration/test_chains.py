@@ -168,6 +168,8 @@ def test_a_waiver_has_a_reason_and_an_end(
         add(world, "sim/equal", waive=waive)
 
 
+@pytest.mark.spine
+@pytest.mark.req("H4")
 def test_another_version_of_a_proven_model_needs_its_own_verdict(
     world: SmallInstallation,
 ) -> None:

@@ -59,6 +59,7 @@ def test_a_section_begins_with_the_severity_of_its_alert(kind: str) -> None:
     assert SECTIONS[kind].startswith(f"**{severity}.** ")
 
 
+@pytest.mark.spine
 def test_the_message_of_each_alert_links_to_its_section() -> None:
     for kind in AlertKind:
         record = AlertRecord("al_1", kind, "route chat", f"{kind}:chat", "t", "t", NOW, NOW)
