@@ -21,7 +21,8 @@ from tests.acceptance.swaps import (
 )
 from tests.acceptance.traffic import traffic
 
-# Few items and requests are enough: the first step reaches a quarter of the callers.
+# Few requests are enough, because the first step reaches a quarter of the callers. Few items are
+# enough, because the models differ much.
 QUICK: Final[Document] = {
     **SHORT,
     "gate": {**SHORT["gate"], "n_max": 80},
@@ -44,12 +45,13 @@ QUICK: Final[Document] = {
 def test_a_proposal_becomes_the_routes_model_by_evals_and_a_short_canary(
     installing: Installing,
 ) -> None:
-    place = installing(
-        lambda made: (
-            before_simulator(Simulator(made), support={"policy": "quick"})
-            | {"policies": {"quick": QUICK}}
-        )
-    )
+    def configure(made: Installation) -> Document:
+        sim = Simulator(made)
+        sim.profile("sim-base", skill=0.5)
+        settings = before_simulator(sim, support={"policy": "quick"})
+        return settings | {"policies": {"quick": QUICK}}
+
+    place = installing(configure)
     await_up(place, "router", "control")
     assert place.model_of("support") == "sim/sim-base"
     swap = propose(place, "support", "sim/sim-better")
