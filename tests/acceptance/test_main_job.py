@@ -21,8 +21,8 @@ from tests.acceptance.swaps import (
 )
 from tests.acceptance.traffic import traffic
 
-# Few requests are enough, because the first step reaches a quarter of the callers. Few items are
-# enough, because the models differ much.
+# The first step reaches a quarter of the callers, so that few requests are enough.
+# The models differ much, so that few items are enough.
 QUICK: Final[Document] = {
     **SHORT,
     "gate": {**SHORT["gate"], "n_max": 80},
