@@ -180,7 +180,7 @@ def test_another_version_of_a_proven_model_needs_its_own_verdict(
     )
 
     with pytest.raises(ProofRefused, match="no evidence on route 'chat'"):
-        add(world, version.name)
+        add(world, version.id)
     add(world, "sim/better")
     assert shown(world) == [("better", EvidenceKind.VERDICT)]
 

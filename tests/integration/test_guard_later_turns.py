@@ -39,7 +39,6 @@ async def take_turn(door: Door, caller: int, text: str) -> str:
 
 
 @pytest.mark.spine
-@pytest.mark.req("H7")
 async def test_a_canary_whose_later_turns_fail_is_stopped_by_the_router(tmp_path: Path) -> None:
     first = snapshot("http://up", weight_bps=2_500, rule=RULE)
     door = Door(tmp_path, answer, first=first)

@@ -192,7 +192,6 @@ def test_a_full_disk_costs_no_request_tears_nothing_and_loses_nothing(disk: Path
             assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-@pytest.mark.spine
 @pytest.mark.req("A1", "G5")
 def test_a_locked_database_costs_no_request_and_no_observation(
     provider: str, tmp_path: Path

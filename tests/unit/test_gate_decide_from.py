@@ -557,6 +557,7 @@ def test_a_file_is_recognised_by_its_content(tmp_path: Path, file: Path) -> None
 
     tool = recognise_file(str(named_otherwise)).replace("-", "_")
 
+    assert tool
     assert file.name.startswith(tool)
 
 
