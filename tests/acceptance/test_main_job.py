@@ -2,15 +2,16 @@
 
 import json
 import math
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import pytest
 
 from tests.acceptance.conftest import LATER_ON_POSTGRESQL, Installing
-from tests.acceptance.installation import Installation, eventually
+from tests.acceptance.installation import Document, Installation, eventually
 from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import (
+    SHORT,
     await_phase,
     await_up,
     before_simulator,
@@ -19,6 +20,55 @@ from tests.acceptance.swaps import (
     propose,
 )
 from tests.acceptance.traffic import traffic
+
+# The first step reaches a quarter of the callers, so that few requests are enough.
+# The models differ much, so that few items are enough.
+QUICK: Final[Document] = {
+    **SHORT,
+    "gate": {**SHORT["gate"], "n_max": 80},
+    "canary": {
+        **SHORT["canary"],
+        "steps": [
+            {"weight_bps": 2500, "min_exposures": 8},
+            {
+                "weight_bps": 5000,
+                "min_exposures": 100,
+                "certify": True,
+            },
+        ],
+    },
+}
+
+
+@pytest.mark.spine
+@pytest.mark.req("A1", "A7", "F1")
+def test_a_proposal_becomes_the_routes_model_by_evals_and_a_short_canary(
+    installing: Installing,
+) -> None:
+    def configure(made: Installation) -> Document:
+        sim = Simulator(made)
+        sim.profile("sim-base", skill=0.5)
+        settings = before_simulator(sim, support={"policy": "quick"})
+        return settings | {"policies": {"quick": QUICK}}
+
+    place = installing(configure)
+    await_up(place, "router", "control")
+    assert place.model_of("support") == "sim/sim-base"
+    swap = propose(place, "support", "sim/sim-better")
+    await_phase(place, swap, "canary")
+    with traffic(place, "support", pause_s=0.02) as asking:
+        await_phase(place, swap, "promoted")
+        eventually(lambda: place.model_of("support") == "sim/sim-better")
+
+    assert asking.failed == []
+    assert history(place, "support") == [
+        "baseline",
+        "canary",
+        "weight",
+        "promotion",
+    ]
+    (verdict,) = place.database.rows("SELECT * FROM verdict WHERE proposal = :id", id=swap)
+    assert verdict["outcome"] == "passed"
 
 
 @pytest.mark.req("A1", "A7", "F1", "F2", "F3", "F5")

@@ -4,6 +4,7 @@ import http.client
 import itertools
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -121,8 +122,11 @@ class Asking:
             self._connection.close()
 
 
-def new_users(prefix: str = "user") -> Iterator[str]:
-    return (f"{prefix}-{number}" for number in itertools.count())
+def new_users(prefix: str = "user", pause_s: float = 0.0) -> Iterator[str]:
+    """Yields names without end. pause_s: before each name."""
+    for number in itertools.count():
+        time.sleep(pause_s)
+        yield f"{prefix}-{number}"
 
 
 @contextmanager
@@ -131,9 +135,10 @@ def traffic(
     route: str,
     prefix: str = "user",
     headers: Mapping[str, str] = NO_HEADERS,
+    pause_s: float = 0.0,
 ) -> Iterator[Traffic]:
-    """New users ask without end until the block does."""
-    asking = Traffic(installation, route, new_users(prefix), headers=headers)
+    """New users ask without end until the block does. pause_s: before each new user."""
+    asking = Traffic(installation, route, new_users(prefix, pause_s), headers=headers)
     asking.start()
     try:
         yield asking

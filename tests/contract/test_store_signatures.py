@@ -196,6 +196,7 @@ def edit(
     return lambda db: db.execute(sa.update(known).where(*same).values(**change))
 
 
+@pytest.mark.spine
 def test_an_edited_row_of_a_snapshot_is_refused_and_named(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)

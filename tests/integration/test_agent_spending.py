@@ -136,6 +136,7 @@ async def take_turn(
     return await (await start(ctx, runner, agent)).outcome()
 
 
+@pytest.mark.spine
 async def test_a_turn_that_the_cap_refuses_asks_nobody_and_says_so(
     ctx: Context, agent: Agent
 ) -> None:

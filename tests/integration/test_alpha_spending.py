@@ -36,6 +36,7 @@ def plan_of(proposal: Proposal) -> SuitePlan:
     return proposal.plans[0]
 
 
+@pytest.mark.spine
 def test_each_look_gets_its_part_of_alpha(world: SmallInstallation) -> None:
     for look, alpha in enumerate((0.05, 0.05 / 6, 0.05 / 12), start=1):
         proposal = world.decided(WORSE)

@@ -202,6 +202,7 @@ def record_traffic(world: SmallInstallation, *, requests: int) -> None:
         Observations(tx).append([], [row])
 
 
+@pytest.mark.spine
 def test_harm_that_shows_in_the_bake_brings_the_incumbent_before_it_back(
     baking: SmallInstallation,
 ) -> None:

@@ -117,6 +117,7 @@ def test_an_emergency_that_is_taken_from_the_routes_row_stands_on_the_first_page
     assert (list(first), first.total) == ([], 3)
 
 
+@pytest.mark.spine
 @pytest.mark.both_databases
 def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_expiry(
     world: SmallInstallation,
@@ -258,6 +259,7 @@ def test_a_rollback_whose_reason_names_a_break_glass_is_still_one_by_hand(
     assert open_alerts(world) == []
 
 
+@pytest.mark.spine
 @pytest.mark.both_databases
 def test_one_person_in_two_guises_and_a_service_confirm_nothing(
     world: SmallInstallation,

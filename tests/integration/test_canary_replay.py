@@ -51,6 +51,7 @@ def actions(world: SmallInstallation) -> dict[str, AuditEvent]:
         return {e.action: e for e in AuditLog(tx).all() if e.action.startswith("canary.")}
 
 
+@pytest.mark.spine
 def test_every_action_up_to_the_promotion_comes_out_the_same(world: SmallInstallation) -> None:
     world.promoted()
     found = actions(world)
@@ -367,6 +368,7 @@ def test_an_event_of_an_older_version_is_compared_by_its_figures(
     assert not compare({**old, "log_e": 1.0})
 
 
+@pytest.mark.spine
 def test_a_rollback_names_the_segment_and_is_decided_again_the_same(
     world: SmallInstallation,
 ) -> None:

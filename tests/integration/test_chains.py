@@ -20,7 +20,7 @@ from harness.proposals import decisions, fallback_chain, submission
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.submission import ProposalRequest
 from harness.providers.registry import targets
-from harness.providers.target import Provider
+from harness.providers.target import Provider, RequestPatch, Target
 from harness.routing.control import data_class_checks, routes
 from harness.routing.evidence import EvidenceKind
 from harness.routing.proposal import ProposalPhase
@@ -166,6 +166,23 @@ def test_a_waiver_has_a_reason_and_an_end(
 ) -> None:
     with pytest.raises(InputError, match=words):
         add(world, "sim/equal", waive=waive)
+
+
+@pytest.mark.spine
+@pytest.mark.req("H4")
+def test_another_version_of_a_proven_model_needs_its_own_verdict(
+    world: SmallInstallation,
+) -> None:
+    approve(world, world.decided("sim/better").id)
+    patch = RequestPatch(prompt_addendum="Answer in one word.")
+    version = targets.add_target(
+        world.context(), ADA, Target("sim", "better", request_patch=patch)
+    )
+
+    with pytest.raises(ProofRefused, match="no evidence on route 'chat'"):
+        add(world, version.id)
+    add(world, "sim/better")
+    assert shown(world) == [("better", EvidenceKind.VERDICT)]
 
 
 def test_a_passed_verdict_lets_it_in_once_it_is_approved(world: SmallInstallation) -> None:

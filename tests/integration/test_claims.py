@@ -165,6 +165,7 @@ def test_a_model_without_a_price_is_refused_before_anything_is_asked(
         plain.propose("sim/good", claim=CHEAPER, min_saving=1.0)
 
 
+@pytest.mark.spine
 @pytest.mark.req("A3", "F2")
 def test_the_plan_says_beforehand_which_loss_fails_under_a_margin(
     plain: SmallInstallation,

@@ -272,6 +272,7 @@ def test_a_guided_init_asks_for_no_key_that_dotenv_has(
     assert "created route support: openai/gpt-4o-mini serves it" in done.stdout
 
 
+@pytest.mark.spine
 @pytest.mark.req("G1")
 def test_init_takes_over_another_gateways_configuration(empty_folder: Path) -> None:
     source = empty_folder / "config.yaml"

@@ -76,6 +76,7 @@ def gate(**changes: Any) -> Policy:
     return replace(POLICY, gate=replace(POLICY.gate, **changes))
 
 
+@pytest.mark.spine
 @pytest.mark.parametrize(
     ("wish", "why"),
     [

@@ -181,6 +181,7 @@ def test_an_unchanged_model_is_asked_each_day_and_nobody_is_told(
     assert actions(world) == ["drift.baseline"]
 
 
+@pytest.mark.spine
 def test_a_model_that_changed_behind_its_name_raises_an_alert_with_the_diff(
     world: SmallInstallation, alias: Alias
 ) -> None:
@@ -212,6 +213,7 @@ def test_a_model_that_changed_behind_its_name_raises_an_alert_with_the_diff(
     )
 
 
+@pytest.mark.spine
 @pytest.mark.req("F6")
 def test_another_name_in_a_users_answer_is_told_before_the_next_run(
     world: SmallInstallation,

@@ -80,6 +80,7 @@ def test_a_proposal_on_a_frozen_route_names_the_freeze_and_the_next_step(
     assert "`swapgate switch list` lists the freezes" in said
 
 
+@pytest.mark.spine
 def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after_it(
     world: SmallInstallation,
 ) -> None:

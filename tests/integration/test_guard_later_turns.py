@@ -38,6 +38,7 @@ async def take_turn(door: Door, caller: int, text: str) -> str:
     return headers[b"x-swapgate-arm"].decode()
 
 
+@pytest.mark.spine
 async def test_a_canary_whose_later_turns_fail_is_stopped_by_the_router(tmp_path: Path) -> None:
     first = snapshot("http://up", weight_bps=2_500, rule=RULE)
     door = Door(tmp_path, answer, first=first)

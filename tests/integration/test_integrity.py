@@ -118,7 +118,8 @@ def test_pages_of_one_row_find_what_one_page_finds(
     assert {fault.name: fault.why for fault in store.signature_faults()} == found
 
 
-@pytest.mark.req("F1", "G6")
+@pytest.mark.spine
+@pytest.mark.req("F1", "G6", "F5")
 @pytest.mark.usefixtures("small_parts")
 def test_a_changed_event_is_told_until_it_is_as_it_was(world: SmallInstallation) -> None:
     ctx = world.context()
@@ -171,7 +172,8 @@ def record(world: SmallInstallation, action: str = "route.describe") -> int:
         return AuditLog(tx).append(SYSTEM, action, "route chat", {}).number
 
 
-@pytest.mark.req("F5")
+@pytest.mark.spine
+@pytest.mark.req("F5", "G7")
 def test_each_new_event_is_a_line_and_a_head_follows_each_hour_and_each_promotion(
     world: SmallInstallation,
 ) -> None:

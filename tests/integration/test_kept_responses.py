@@ -477,6 +477,7 @@ def test_a_key_reads_kept_answers_no_more_often_than_it_may_ask(world: World) ->
         world.ask(SLOW_KEY, input="Q", previous_response_id="resp_guessed")
 
 
+@pytest.mark.spine
 @pytest.mark.parametrize(
     ("key", "more"),
     [

@@ -89,6 +89,7 @@ def test_people_who_prefer_the_candidate_pass_it_and_the_verdict_names_the_perso
     assert "+" not in ended.verdict
 
 
+@pytest.mark.spine
 def test_people_who_prefer_the_incumbent_fail_what_the_judge_likes(
     world: SmallInstallation, proposal: Proposal, ada: Actor
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_labeller_sees_neither_model_nor_score_nor_evidence(
         assert secret not in text
 
 
+@pytest.mark.spine
 def test_the_order_of_the_answers_is_random(
     world: SmallInstallation, proposal: Proposal, ada: Actor
 ) -> None:

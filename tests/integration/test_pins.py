@@ -101,6 +101,7 @@ PIECES = {
 }
 
 
+@pytest.mark.spine
 @pytest.mark.parametrize("change", PIECES)
 def test_a_changed_suite_closes_what_waits_for_approval(
     world: SmallInstallation, change: str
@@ -120,6 +121,7 @@ def test_a_changed_suite_closes_what_waits_for_approval(
     assert shown.proof is ProofState.STALE
 
 
+@pytest.mark.spine
 @pytest.mark.parametrize("whose", ["incumbent", "candidate"])
 def test_another_model_behind_either_alias_closes_what_waits_for_approval(
     world: SmallInstallation, whose: str

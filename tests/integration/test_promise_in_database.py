@@ -182,6 +182,7 @@ def refuse_all(database: Database, rows: Mapping[str, tuple[str, Row]]) -> None:
     assert not taken
 
 
+@pytest.mark.spine
 def test_the_database_refuses_to_serve_what_has_no_proof(database: Database) -> None:
     refuse_all(
         database,

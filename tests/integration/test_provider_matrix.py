@@ -230,6 +230,7 @@ def deprecation_alerts(ctx: Context) -> list[AlertView]:
     return list(queries.list_alerts(ctx, open_only=True))
 
 
+@pytest.mark.spine
 @pytest.mark.req("F11")
 def test_a_model_in_use_that_ends_is_told_with_its_successor(
     ctx: Context, world: SmallInstallation

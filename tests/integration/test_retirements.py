@@ -65,6 +65,7 @@ def alert(world: SmallInstallation) -> tuple[str, str] | None:
     return (record.title, record.text) if record is not None and record.open else None
 
 
+@pytest.mark.spine
 @pytest.mark.both_databases
 def test_a_proven_spare_is_in_its_canary_14_days_before_the_end(
     world: SmallInstallation,

@@ -87,6 +87,7 @@ def have_ended(at: Scene, number: int) -> bool:
     return len(found) == number and CandidateOutcome.PENDING not in found
 
 
+@pytest.mark.spine
 def test_each_callers_first_pair_is_stored_redacted_with_both_answers(
     database_url: str,
     sim: Simulator,

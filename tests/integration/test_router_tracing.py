@@ -214,6 +214,7 @@ def test_content_is_recorded_where_it_is_asked_for(
     assert "the answer" in whole.attributes["gen_ai.output.messages"]
 
 
+@pytest.mark.spine
 @pytest.mark.req("G3", "G4")
 @pytest.mark.parametrize("by", ["key", "header"])
 def test_no_content_is_recorded_of_who_lets_nobody_keep_a_copy(

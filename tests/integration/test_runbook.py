@@ -5,17 +5,25 @@ real installation. Names in capitals stand for the subject of the alert.
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from harness.frame.alerts.alert import ALERT_RULES, AlertKind
+from harness.frame.alerts.alert_record import (
+    AlertRecord,
+    Notified,
+    alert_message,
+    new_delivery,
+)
 from harness.frame.runtime.clock import SystemClock
 from harness.interfaces.cli.program import program
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.site.command_line import CommandLine, installed
 
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 PAGE = Path(__file__).parents[2] / "docs/runbook.md"
 SECTIONS = dict(
     re.findall(
@@ -49,6 +57,18 @@ def test_a_section_begins_with_the_severity_of_its_alert(kind: str) -> None:
     severity = ALERT_RULES[AlertKind(kind)].severity.name.lower()
 
     assert SECTIONS[kind].startswith(f"**{severity}.** ")
+
+
+@pytest.mark.spine
+def test_the_message_of_each_alert_links_to_its_section() -> None:
+    for kind in AlertKind:
+        record = AlertRecord("al_1", kind, "route chat", f"{kind}:chat", "t", "t", NOW, NOW)
+        delivery = new_delivery(record, Notified.RAISED, "mail", NOW)
+        link = alert_message(delivery, record, dashboard_url="http://127.0.0.1:8501").runbook
+
+        page, _, section = link.partition("#")
+        assert page == f"http://127.0.0.1:8501/docs/{PAGE.stem}.html"
+        assert SECTIONS[section].startswith(f"**{record.severity.name.lower()}.** ")
 
 
 COMMANDS = {

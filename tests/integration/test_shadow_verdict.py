@@ -154,6 +154,7 @@ def judge_all(world: SmallInstallation, judge: ScriptedJudge, turns: int = 20) -
     return job
 
 
+@pytest.mark.spine
 def test_a_shadow_passes_at_its_first_evidence_ends_and_names_the_next_step(
     scene: SmallInstallation,
 ) -> None:

@@ -95,6 +95,8 @@ def drive(world: SmallInstallation, made: tuple[Proposal, ...]) -> list[Proposal
     return [world.get(proposal.id) for proposal in made]
 
 
+@pytest.mark.spine
+@pytest.mark.req("H5")
 def test_a_slice_alone_gets_its_canary_and_the_rest_keeps_the_incumbent(
     world: SmallInstallation,
 ) -> None:

@@ -172,6 +172,8 @@ def test_another_suite_and_a_refusal_by_a_person_end_a_proof(world: SmallInstall
     assert shown(world)["sim/equal"].text.endswith("not proven: the route has no suites")
 
 
+@pytest.mark.spine
+@pytest.mark.req("H6")
 def test_routers_try_proven_fallbacks_first_only_if_the_route_says_so(
     world: SmallInstallation,
 ) -> None:
@@ -195,6 +197,7 @@ def test_routers_try_proven_fallbacks_first_only_if_the_route_says_so(
     assert not world.route().settings.proven
 
 
+@pytest.mark.spine
 def test_a_proof_that_lapses_is_withdrawn_from_the_routers(world: SmallInstallation) -> None:
     add_fallbacks(world, "sim/worse", "sim/equal")
     schedule(world, SPARES)
@@ -223,6 +226,7 @@ def test_an_expired_waiver_stops_the_job_for_its_own_route_alone(
     assert tried(world) == ["worse", "equal"]
 
 
+@pytest.mark.spine
 def test_a_proven_spare_enters_the_chain_without_a_waiver(world: SmallInstallation) -> None:
     schedule(world, SPARES)
     measure(world)

@@ -237,6 +237,7 @@ def piece_of(user: str, word: str, at: datetime) -> KeptPiece:
     )
 
 
+@pytest.mark.spine
 @pytest.mark.both_databases
 def test_a_users_kept_histories_are_deleted_with_the_user(
     world: SmallInstallation, tmp_path: Path, database_url: str
@@ -259,6 +260,7 @@ def test_a_users_kept_histories_are_deleted_with_the_user(
     assert other.encode() in after
 
 
+@pytest.mark.spine
 @pytest.mark.both_databases
 def test_texts_go_after_their_suites_time_and_the_verdict_on_them_still_holds(
     world: SmallInstallation,

@@ -37,6 +37,8 @@ def draw(cli: CommandLine, *words: str, **given: Any) -> Any:
     )
 
 
+@pytest.mark.spine
+@pytest.mark.req("H3")
 def test_a_drawn_suite_has_the_users_answers_and_its_registration(cli: CommandLine) -> None:
     hosted = spend_row(900, NOW, tools=[{"type": "mcp", "server_url": "https://mail.example"}])
     rows = [*spend_rows(NOW, 80), {**hosted, "startTime": spend_rows(NOW, 1)[0]["startTime"]}]

@@ -183,6 +183,8 @@ def test_a_judge_that_is_compared_or_of_an_unknown_maker_is_refused(
         world.propose(candidate)
 
 
+@pytest.mark.spine
+@pytest.mark.req("H3")
 def test_a_draw_of_another_incumbent_or_of_old_records_is_refused(
     world: SmallInstallation,
 ) -> None:

@@ -144,6 +144,8 @@ def is_gone(world: SmallInstallation) -> bool:
     return found is not None and found.open
 
 
+@pytest.mark.spine
+@pytest.mark.req("H7")
 @pytest.mark.parametrize(
     "turn",
     [

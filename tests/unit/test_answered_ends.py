@@ -49,6 +49,8 @@ def stated(place: Place, target: str = SERVING) -> EndDates | None:
     return found.dates if found is not None and not found.is_withdrawn else None
 
 
+@pytest.mark.spine
+@pytest.mark.req("H6")
 async def test_a_sunset_of_an_answer_reaches_the_database_and_then_clients(
     tmp_path: Path,
 ) -> None:

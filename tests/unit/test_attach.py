@@ -105,6 +105,8 @@ def run(*words: str | Path) -> Result:
     return CliRunner().invoke(program, ["attach", *map(str, words)])
 
 
+@pytest.mark.spine
+@pytest.mark.req("H2")
 def test_the_screen_has_models_replacements_and_the_next_command_as_its_last_line(
     tmp_path: Path,
 ) -> None:
@@ -178,6 +180,8 @@ def test_without_a_catalogue_the_screen_says_that_prices_and_ends_are_unknown(
     assert found.next_command.endswith("--judge PROVIDER/MODEL")
 
 
+@pytest.mark.spine
+@pytest.mark.req("H2")
 def test_a_replacement_has_its_saving_and_the_requests_that_it_cannot_take(
     tmp_path: Path,
 ) -> None:

@@ -89,6 +89,8 @@ async def arm_of_fields(
     return found[b"x-swapgate-arm"].decode()
 
 
+@pytest.mark.spine
+@pytest.mark.req("H5")
 async def test_a_rule_puts_a_caller_in_before_the_share_does(tmp_path: Path) -> None:
     door = Door(tmp_path, first=snapshot_of())
     assert await arm_of(door, user="staff:ada") == "canary"
@@ -113,6 +115,8 @@ ENTRIES: Final[dict[str, tuple[tuple[tuple[bytes, bytes], ...], dict[str, object
 }
 
 
+@pytest.mark.spine
+@pytest.mark.req("H5")
 @pytest.mark.parametrize("way", ENTRIES)
 async def test_an_excluded_client_key_does_not_get_in(tmp_path: Path, way: str) -> None:
     headers, body = ENTRIES[way]

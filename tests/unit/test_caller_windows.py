@@ -50,6 +50,8 @@ def pair(play: SharedLedgers, name: str = "", router: int = 0) -> None:
     play.ask(f"{name}i", router=router)
 
 
+@pytest.mark.spine
+@pytest.mark.req("H7")
 def test_a_failure_at_a_later_turn_fails_the_callers_window_and_not_the_first_request() -> None:
     play = SharedLedgers(RULE)
     pair(play)

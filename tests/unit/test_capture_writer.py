@@ -423,6 +423,7 @@ def test_a_capture_has_pseudonyms_of_its_caller_and_conversation(tmp_path: Path)
     assert unnamed.conversation
 
 
+@pytest.mark.spine
 @pytest.mark.req("G3")
 @pytest.mark.parametrize(
     ("taken", "ask", "counted"),

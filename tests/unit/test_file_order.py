@@ -48,6 +48,8 @@ TERMS = st.builds(
 )
 
 
+@pytest.mark.spine
+@pytest.mark.req("H1")
 @given(rows=files(), terms=TERMS, seed=st.integers(0, 2**32))
 def test_every_permutation_of_the_rows_gives_the_same_bytes(
     rows: list[PairRow], terms: FileTerms, seed: int

@@ -548,6 +548,8 @@ def tried(*words: str | Path) -> Result:
     return CliRunner().invoke(program, ["try", *map(str, words)])
 
 
+@pytest.mark.spine
+@pytest.mark.req("H1")
 @pytest.mark.parametrize("file", sorted(FILES.glob("*_*.*")), ids=lambda file: file.name)
 def test_a_file_is_recognised_by_its_content(tmp_path: Path, file: Path) -> None:
     named_otherwise = tmp_path / "results"
@@ -555,6 +557,7 @@ def test_a_file_is_recognised_by_its_content(tmp_path: Path, file: Path) -> None
 
     tool = recognise_file(str(named_otherwise)).replace("-", "_")
 
+    assert tool
     assert file.name.startswith(tool)
 
 
@@ -564,6 +567,8 @@ def repeated(wrong: int) -> str:
     return "\n".join(["question;score", *rows])
 
 
+@pytest.mark.spine
+@pytest.mark.req("H1")
 @pytest.mark.parametrize(
     ("wrong", "code", "words"),
     [

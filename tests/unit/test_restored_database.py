@@ -38,6 +38,7 @@ pytestmark = pytest.mark.req("G6", "F1")
 SERVED = Lineage("one", 1, 6, 9, "d6", {"chat": "4:then"})
 
 
+@pytest.mark.spine
 @pytest.mark.parametrize(
     ("offered", "refused"),
     [
@@ -175,6 +176,7 @@ def test_a_restored_database_that_was_changed_until_it_is_ahead_is_refused(
     assert not place.holder.refresh()
 
 
+@pytest.mark.spine
 def test_once_found_older_no_higher_number_helps(place: Place) -> None:
     key = place.create_key("app")
     place.holder.refresh()

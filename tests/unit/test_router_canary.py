@@ -117,6 +117,7 @@ class CanaryPlace(Place):
         return block.canary_units, block.canary_failures
 
 
+@pytest.mark.spine
 @pytest.mark.req("F3", "F4", "A5", "B3")
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_a_canary_failure_is_answered_by_the_incumbent_and_charged_by_its_class(

@@ -390,6 +390,7 @@ async def test_a_fault_of_the_books_charges_no_arm(
     assert await internal_error_alerts(scene.door)
 
 
+@pytest.mark.spine
 @pytest.mark.req("F4")
 async def test_a_fault_of_what_asks_any_target_charges_no_arm(tmp_path: Path) -> None:
     scene = Scene(tmp_path, canary=True, stream=False)

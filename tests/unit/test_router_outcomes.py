@@ -83,6 +83,8 @@ def outcomes_of(scene: Place) -> list[Mapping[str, ArmSplit]]:
 ONE = ArmSplit(1, 1)
 
 
+@pytest.mark.spine
+@pytest.mark.req("H7")
 @pytest.mark.parametrize(
     ("candidate", "incumbent", "body", "outcome"),
     [
@@ -391,6 +393,8 @@ async def test_a_message_without_tokens_fails_as_a_chat_does(
     assert outcomes_of(scene) == [{"answered": ONE}, {"failed: provider": ONE}]
 
 
+@pytest.mark.spine
+@pytest.mark.req("H7")
 async def test_the_models_that_answered_are_counted_by_arm(tmp_path: Path) -> None:
     scene = place(tmp_path, completion(model="vendor/new"))
     await scene.ask()

@@ -308,6 +308,8 @@ class Scene:
         )
 
 
+@pytest.mark.spine
+@pytest.mark.req("G1")
 def test_a_canary_is_counted_from_its_share_until_its_rollback() -> None:
     scene = Scene()
     scene.tick(ROUTE)

@@ -337,6 +337,7 @@ ASKED = [
 ]
 
 
+@pytest.mark.spine
 @pytest.mark.parametrize(
     ("sample", "written"),
     [
