@@ -28,6 +28,12 @@ from tests.support.router.simulated_router import (
 SAID: Final[Any] = [{"role": "user", "content": HELLO}]
 # The simulator speaks every protocol. A provider of the kind `custom` speaks chats alone.
 PROTOCOLS: Final = pytest.mark.parametrize("kind", ["sim", "custom"])
+WHAT: Final = "The weather in a city, now."
+PARAMETERS: Final[Any] = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+}
 # The third target of the chain is the only one that a person marked as capable.
 CAPABLE: Final = f"up/{OTHER}"
 
@@ -173,6 +179,39 @@ def test_both_clients_list_the_routes_as_models(one_target: Scene) -> None:
     assert [model.id for model in one_target.openai.models.list()] == routes
     assert [model.id for model in one_target.claude.models.list()] == routes
     assert one_target.openai.models.retrieve("support").id == "support"
+
+
+@pytest.mark.spine
+@pytest.mark.req("B7")
+@PROTOCOLS
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_the_anthropic_client_calls_a_forced_tool_and_sends_its_result(
+    one_target: Scene, *, stream: bool
+) -> None:
+    asked: Any = {
+        "model": "support",
+        "max_tokens": 100,
+        "tools": [{"name": "weather", "description": WHAT, "input_schema": PARAMETERS}],
+    }
+    choice: Any = {"type": "tool", "name": "weather"}
+    messages = one_target.claude.messages
+    if stream:
+        with messages.stream(messages=SAID, tool_choice=choice, **asked) as events:
+            called: Any = events.get_final_message()
+    else:
+        called = messages.create(messages=SAID, tool_choice=choice, **asked)
+
+    (use,) = (block for block in called.content if block.type == "tool_use")
+    assert (called.stop_reason, use.name, set(use.input)) == ("tool_use", "weather", {"city"})
+    result = {"type": "tool_result", "tool_use_id": use.id, "content": "It rains."}
+    turns: Any = [
+        *SAID,
+        {"role": "assistant", "content": [use.model_dump(exclude_none=True)]},
+        {"role": "user", "content": [result]},
+    ]
+    last = messages.create(messages=turns, **asked)
+    assert last.stop_reason == "end_turn"
+    assert [block.type for block in last.content] == ["text"]
 
 
 @pytest.mark.spine
