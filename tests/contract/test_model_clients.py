@@ -135,6 +135,7 @@ def to(route: str, **more: Any) -> CompletionRequest:
     return replace(ASK, route=route, **more)
 
 
+@pytest.mark.spine
 @pytest.mark.req("A1", "B1")
 def test_an_answer_says_its_words_its_tokens_and_who_served_it(client: Variant) -> None:
     answer = client.complete(ASK)
@@ -190,6 +191,7 @@ def test_a_routes_overrides_answer_by_kind_and_the_answer_says_so(client: Varian
         client.complete(replace(asked, caller=Caller(kind="subagents")))
 
 
+@pytest.mark.spine
 @pytest.mark.req("B1", "B2")
 def test_a_tier_is_a_route(client: Variant) -> None:
     answer = client.complete(replace(ASK, route="", model_tier="fast"))
@@ -197,6 +199,7 @@ def test_a_tier_is_a_route(client: Variant) -> None:
     assert answer.served.target == "sim/sim-backup"
 
 
+@pytest.mark.spine
 @pytest.mark.req("B1")
 def test_a_stream_s_chunks_come_to_the_whole_answer(client: Variant) -> None:
     chunks: list[StreamChunk] = []
@@ -209,6 +212,7 @@ def test_a_stream_s_chunks_come_to_the_whole_answer(client: Variant) -> None:
     assert answer.served.target == "sim/sim-base"
 
 
+@pytest.mark.spine
 @pytest.mark.req("B1", "B7")
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_loop_of_tools_runs_until_the_model_answers_in_words(
@@ -248,6 +252,7 @@ def test_a_tool_may_take_the_request_itself_and_be_a_coroutine(client: Variant) 
     assert run.text == "Oslo: rain and Rome: rain"
 
 
+@pytest.mark.spine
 @pytest.mark.req("B7")
 def test_one_target_without_parallel_tools_has_tools_called_in_turn_and_the_answer_says_so(
     client: Variant,
@@ -285,6 +290,7 @@ def test_texts_become_vectors_in_their_order(client: Variant) -> None:
     assert answer.usage.input_tokens > 0
 
 
+@pytest.mark.spine
 @pytest.mark.req("A2", "B1")
 def test_levers_have_names_and_unknown_fields_pass_untouched(
     client: Variant, scene: Scene
@@ -354,6 +360,7 @@ def test_levers_have_names_and_unknown_fields_pass_untouched(
     }
 
 
+@pytest.mark.spine
 @pytest.mark.req("B8")
 @pytest.mark.parametrize("route", ["breaks", "cut"])
 def test_a_stream_that_fails_after_its_first_words_raises(client: Variant, route: str) -> None:

@@ -85,6 +85,7 @@ def documented() -> Callable[..., bool]:
     return verify
 
 
+@pytest.mark.spine
 def test_a_webhook_is_signed_as_the_documentation_verifies_it(receiver: Receiver) -> None:
     sinks(webhook(receiver)).send("hook", MESSAGE)
 

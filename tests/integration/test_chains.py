@@ -95,6 +95,7 @@ def take_back(world: SmallInstallation, proposal: str) -> None:
     assert world.get(proposal).phase is ProposalPhase.ROLLED_BACK
 
 
+@pytest.mark.spine
 @pytest.mark.req("F1", "F2")
 @pytest.mark.parametrize(
     ("candidate", "then"),

@@ -113,7 +113,7 @@ def outcome(compared: Comparison) -> str:
             suite,
             habits,
             rule,
-            marks=[] if (suite, rule) == SAMPLED else pytest.mark.verify,
+            marks=pytest.mark.spine if (suite, rule) == SAMPLED else pytest.mark.verify,
         )
         for suite, habits, rule in HABITS
     ],

@@ -78,6 +78,7 @@ def test_a_route_that_nobody_uses_shows_nothing_and_no_zero(world: SmallInstalla
     ) == (None,) * 4
 
 
+@pytest.mark.spine
 def test_scores_are_of_the_incumbents_newest_run_with_interval_and_time(
     world: SmallInstallation,
 ) -> None:
@@ -97,6 +98,7 @@ def test_scores_are_of_the_incumbents_newest_run_with_interval_and_time(
     assert (score.low or 1.0) < (score.score or 0.0) < (score.high or 0.0)
 
 
+@pytest.mark.spine
 def test_cost_failures_and_latency_are_of_the_recorded_traffic(
     world: SmallInstallation,
 ) -> None:
@@ -356,6 +358,7 @@ def test_requests_latency_cost_and_failovers_are_summed_by_provider_and_target(
     ]
 
 
+@pytest.mark.spine
 @pytest.mark.req("B5")
 def test_failovers_of_a_user_are_found_by_the_id_and_by_the_part_of_the_hash_that_is_shown(
     world: SmallInstallation,

@@ -274,6 +274,7 @@ def a_fortnight_of_traffic(world: SmallInstallation, incumbent: str) -> None:
         Observations(tx).append([], [recorded])
 
 
+@pytest.mark.spine
 @pytest.mark.req("A3")
 def test_the_bill_is_reckoned_from_recorded_traffic_and_the_candidates_own_tokens(
     example: Example,

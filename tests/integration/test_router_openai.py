@@ -55,6 +55,7 @@ def ask(client: openai.OpenAI, **more: object) -> openai.types.chat.ChatCompleti
     return chat_completion
 
 
+@pytest.mark.spine
 @pytest.mark.req("A1", "A2")
 def test_only_model_changes_on_the_way_there_and_back(
     client: openai.OpenAI,

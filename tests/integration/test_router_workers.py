@@ -19,9 +19,12 @@ import pytest
 import yaml
 
 from evals.sim import server as sim
-from harness.frame.people.access import SYSTEM
+from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.people.limits import KeyLimits
 from harness.operations import keys
+from harness.providers.force import Force, ForceKind, SwitchSource
+from harness.routing.control import freezes
+from harness.routing.control.freezes import SwitchRequest
 from harness.routing.records.observations import Observations
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import (
@@ -106,6 +109,38 @@ def test_a_killed_worker_takes_its_own_requests_alone_and_is_replaced(
         assert missing <= known + UNREPORTED
         assert missing <= sum(block.failures for block in blocks) <= known + UNREPORTED
         assert load.answered - known - 60 <= world.recorded() <= load.answered + known
+
+
+@pytest.mark.spine
+@pytest.mark.req("B11", "G5")
+def test_a_switch_forces_a_provider_on_all_workers_and_on_the_successor_of_a_killed_one(
+    provider: str, tmp_path: Path
+) -> None:
+    base = {"kind": "sim", "api_base": f"{provider}/v1"}
+    chain = {"incumbent": "sim/sim-base", "fallbacks": ["spare/sim-backup"]}
+    with routed(
+        tmp_path,
+        provider,
+        providers={"sim": base, "spare": base},
+        routes={"chat": chain},
+    ) as world:
+        ctx = world.installation.context
+        approver = Actor("ben", Role.APPROVER, "pr_ben")
+        world.start("--workers", "2")
+        eventually(lambda: answers_everywhere(world, "sim/sim-base"))
+
+        forced = SwitchRequest(Force(ForceKind.PROVIDER, "spare"), "sim answers nonsense")
+        switch = freezes.set_switch(ctx, approver, forced, source=SwitchSource.CLI)
+        eventually(lambda: answers_everywhere(world, "spare/sim-backup"))
+
+        killed, _ = world.workers()
+        kill_nine(killed.pid)
+        eventually(lambda: replaced(world, killed))
+        eventually(lambda: answers_everywhere(world, "spare/sim-backup"))
+
+        freezes.lift_switch(ctx, approver, switch.id, reason="sim is well again")
+        eventually(lambda: answers_everywhere(world, "sim/sim-base"))
+        assert world.place.terminate("router") == 0
 
 
 @pytest.mark.verify
@@ -248,6 +283,22 @@ def test_workers_share_a_keys_limit_and_one_connection_gets_all_of_it(
         eventually(lambda: recorded() == alone)
         refused = (60 - alone) + counter[429]
         eventually(lambda: world.counter("swapgate_router_rate_limited_total") == refused)
+
+
+def answers_everywhere(world: Routed, target: str) -> bool:
+    """Whether this target answers on both workers; each connection may go to either."""
+    names = set()
+    for _ in range(40):
+        with world.client() as client, suppress(openai.APIConnectionError):
+            raw = client.chat.completions.with_raw_response.create(
+                model="chat", messages=[{"role": "user", "content": "Colour number 3?"}]
+            )
+            if raw.headers["x-swapgate-target"] != target:
+                return False
+            names.add(raw.headers["x-swapgate-request-id"].rpartition("-")[0])
+        if len(names) == 2:
+            return True
+    return False
 
 
 def outcome(client: openai.OpenAI) -> int:

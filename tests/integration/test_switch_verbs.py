@@ -166,6 +166,7 @@ def test_who_throws_a_switch_is_told_which_routes_it_does_not_reach(cli: Command
     assert "keep their plans" not in throw_switch("target:sim/better")
 
 
+@pytest.mark.spine
 @pytest.mark.req("B11")
 def test_environment_and_file_stand_beside_the_database(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch

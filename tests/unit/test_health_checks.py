@@ -107,6 +107,7 @@ async def test_who_answered_lately_is_not_checked_and_the_check_is_cheap(
     assert found[f'swapgate_tokens_total{{kind="input",target="up/{FALLBACK}"}}'] == 7
 
 
+@pytest.mark.spine
 @pytest.mark.req("B10", "B4")
 async def test_checks_close_a_circuit_so_that_no_user_has_to_be_the_probe(
     tmp_path: Path,

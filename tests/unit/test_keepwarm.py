@@ -185,6 +185,7 @@ class Warmed(Door):
         return found
 
 
+@pytest.mark.spine
 async def test_a_warmed_target_that_fails_costs_no_caller_and_gets_no_more(
     tmp_path: Path,
 ) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from harness.frame.alerts.alert import AlertEvent, AlertKind
 from harness.frame.errors import SnapshotInvalid
+from harness.routing.reliability.breaker import BreakerPolicy
 from router.recording.port import FAILOVERS_PER_S, MAX_ALERTS, Recording
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
@@ -18,6 +19,32 @@ SPARE = f"up/{FALLBACK}"
 def sent_alerts(place: Place) -> list[tuple[AlertKind, AlertEvent]]:
     place.recorder.flush()
     return [(alert.kind, alert.news) for alert in place.kept.alerts]
+
+
+@pytest.mark.spine
+@pytest.mark.req("A6", "B4")
+async def test_failures_open_a_circuit_whose_alert_names_who_carries_the_load_until_it_closes(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(500), FALLBACK: completion()}, fallback=True)
+
+    await place.ask()
+    assert await place.state() == 0
+    await place.ask(times=4)
+    assert await place.state() == 2
+    assert sent_alerts(place) == [(AlertKind.BREAKER_OPEN, AlertEvent.RAISED)]
+    assert f"{SPARE} carries its load now" in place.kept.alerts[0].text
+    asked = place.asked[INCUMBENT]
+    await place.ask(times=3)
+    assert place.asked[INCUMBENT] == asked
+
+    place.clock.advance(BreakerPolicy().open_s)
+    place.script[INCUMBENT] = completion()
+    await place.ask()
+    assert await place.state() == 1
+    await place.ask(times=2)
+    assert await place.state() == 0
+    assert sent_alerts(place)[1:] == [(AlertKind.BREAKER_OPEN, AlertEvent.ENDED)]
 
 
 @pytest.mark.req("A5", "B4")

@@ -157,6 +157,7 @@ async def test_stream_must_be_a_boolean(tmp_path: Path, stream: str) -> None:
     assert json.loads(body)["error"]["param"] == "stream"
 
 
+@pytest.mark.spine
 @pytest.mark.req("A3")
 @pytest.mark.parametrize(
     ("model", "task", "key", "outcome"),

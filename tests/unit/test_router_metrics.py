@@ -31,7 +31,8 @@ def events(place: Place) -> list[dict[str, Any]]:
     return [dict(entry) for entry in logged if entry["event"] == "failover"]
 
 
-@pytest.mark.req("B5")
+@pytest.mark.spine
+@pytest.mark.req("B5", "B9")
 async def test_requests_attempts_tokens_and_cost_are_counted_under_their_names(
     tmp_path: Path,
 ) -> None:
@@ -88,6 +89,7 @@ async def test_a_request_that_failed_is_counted_under_the_last_target(tmp_path: 
     assert found[f"swapgate_request_duration_seconds_count{{{labels}}}"] == 2
 
 
+@pytest.mark.spine
 @pytest.mark.req("B5")
 async def test_the_failovers_of_one_user_show_one_hash_whatever_decides_the_arm(
     tmp_path: Path,
