@@ -31,7 +31,8 @@ from harness.app.store.store import Store
 from harness.frame.people.access import SYSTEM, Role
 from harness.interfaces.api.app import PREFIX, build_app
 from harness.operations import keys
-from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.command_line import FILE
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_date, format_usd
@@ -106,6 +106,18 @@ class MonthSpending:
             f"a new month starts on {format_date(next_month(self.month))} (UTC); wait, "
             "or raise spending.monthly_cap_usd"
         )
+
+
+class SpendingSums(Protocol):
+    """The stored sums of a month. Every method raises StoreUnavailable."""
+
+    def month(self, month: date) -> MonthSpending:
+        """Reads a month's spending."""
+        ...
+
+    def add(self, costs: dict[date, PurposeSpending], month: date) -> MonthSpending:
+        """Adds costs by month, and returns the new spending of `month`."""
+        ...
 
 
 def check_cap(usd: float | None) -> float | None:

@@ -19,6 +19,7 @@ from harness.evals.month_spending import (
     MonthSpending,
     PurposeSpending,
     SpendingPurpose,
+    SpendingSums,
     month_of,
 )
 from harness.evals.records import Spending
@@ -63,7 +64,7 @@ class SpendingMeter:
 
     def __init__(
         self,
-        stored: StoredSpending,
+        stored: SpendingSums,
         clock: Clock,
         purpose: SpendingPurpose,
     ) -> None:

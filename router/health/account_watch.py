@@ -9,11 +9,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from harness.app.store.router_store import RouterStore
 from harness.evals.account_meter import AccountMeter
 from harness.frame.people.limits import MINUTE_S
 from harness.providers.credential import ProviderKey
 from harness.routing.reliability.users_first import Permit, account_of
+from router.frame.database import RouterDatabase
 from router.health.provider_keys import ProviderKeys
 from router.recording.metrics import RouterMetrics
 from router.snapshot.compiled import CompiledSnapshot, CompiledTarget
@@ -56,7 +56,7 @@ class AccountWatch:
         self._counts: dict[str, deque[_Count]] = {}
         self._checks: Counter[str] = Counter()  # health checks by the target's name
 
-    def share(self, store: RouterStore) -> None:
+    def share(self, store: RouterDatabase) -> None:
         """Exchanges reports with all processes. Raises StoreUnavailable."""
         self._meter.refresh(store.loads)
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from harness.app.store.router_store import RouterStore
 from harness.frame.ports import Clock
 from harness.providers.models.end_dates import parse_end_headers
 from harness.providers.models.model_ends import (
@@ -20,6 +19,7 @@ from harness.providers.models.model_ends import (
     merge_answer,
     state_answer,
 )
+from router.frame.database import RouterDatabase
 from router.snapshot.compiled import CompiledTarget
 from router.snapshot.end_headers import Statements
 
@@ -61,7 +61,7 @@ class AnsweredEnds:
             if not dates.is_empty or upstream.id not in self._new:
                 self._new[upstream.id] = statement
 
-    def share(self, store: RouterStore) -> None:
+    def share(self, store: RouterDatabase) -> None:
         """Stores new statements, and passes all stored ones on. Raises StoreUnavailable."""
         now_s = self._clock.monotonic()
         if now_s - self._shared_at_s < SHARE_EVERY_S:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine, Iterable
 from datetime import date
 from typing import Any, Final, NamedTuple
 
-from harness.app.store.router_store import RouterRecords, RouterStore
 from harness.evals.month_spending import SpendingPurpose
 from harness.evals.spending_meter import SpendingMeter
 from harness.frame.errors import StoreUnavailable
@@ -23,6 +22,7 @@ from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Price
 from harness.routing.reliability.breaker import LAST_RESORT_TICKET
 from harness.routing.settings import RouterSettings
+from router.frame.database import RouterDatabase, RouterTransaction
 from router.health.account_watch import AccountWatch
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
@@ -54,7 +54,7 @@ class WorkerSpending:
         self._clock = clock
         self._meter: SpendingMeter | None = None  # None until the first call with the store
 
-    def __call__(self, store: RouterStore) -> None:
+    def __call__(self, store: RouterDatabase) -> None:
         """Stores costs. Raises StoreUnavailable; the next call then stores them."""
         if self._meter is None:
             self._meter = SpendingMeter(store.spending, self._clock, self._purpose)
@@ -82,7 +82,7 @@ class WorkerSpending:
 
 
 Watched = Callable[[CompiledSnapshot], frozenset[str]]
-Stored = Callable[[RouterRecords, frozenset[str], date], Iterable[object]]
+Stored = Callable[[RouterTransaction, frozenset[str], date], Iterable[object]]
 TOTALS_EVERY_S: Final = 1.0
 # A pair has two functions. The first returns the subjects with a budget, the second their rows
 # of this month or day.
@@ -118,7 +118,7 @@ class TotalsRefresh:
         self._next_read_s = -TOTALS_EVERY_S
         self._last_subjects: frozenset[str] = frozenset()
 
-    def __call__(self, store: RouterStore) -> None:
+    def __call__(self, store: RouterDatabase) -> None:
         """Reads new figures. Raises StoreUnavailable, and then keeps the last ones."""
         serving = self._holder.current
         subjects = self._watched(serving) if serving else frozenset()
@@ -151,7 +151,7 @@ class JudgeBudget:
         self._recent_costs: deque[tuple[float, str, float]] = deque()
         self._next_read_s = -READ_EVERY_S
 
-    def __call__(self, store: RouterStore) -> None:
+    def __call__(self, store: RouterDatabase) -> None:
         """Reads new figures. Raises StoreUnavailable, and then keeps the last ones."""
         serving = self._holder.current
         routes = serving.snapshot.table.routes.values() if serving else ()
@@ -170,7 +170,7 @@ class JudgeBudget:
                 del self._known_usd[ended_rollout], self._last_block_numbers[ended_rollout]
         self._next_read_s = now_s + READ_EVERY_S
 
-    def _refresh(self, store: RouterStore, rollout: str) -> None:
+    def _refresh(self, store: RouterDatabase, rollout: str) -> None:
         with store.read() as tx:
             blocks = tx.observations.blocks(
                 rollout, after=self._last_block_numbers.get(rollout, 0)

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
@@ -18,10 +18,8 @@ from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.late_outcomes import FailedTurn, FailedTurns
 from harness.gate.online.observation import fingerprint
 from harness.gate.online.outcome import ExposureOutcome, Reading, read
+from router.frame.caller_database import CallerDatabase
 from router.recording.scored_exposures import LaterTurn, LedgerExposure
-
-if TYPE_CHECKING:
-    from harness.app.store.router_store import RouterStore
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +199,7 @@ class FailureExchange:
 
     def __init__(
         self,
-        store: "RouterStore",
+        store: CallerDatabase,
         clock: Clock,
         lock: threading.Lock,
         counters: Counter[str],

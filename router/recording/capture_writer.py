@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from harness.app.store.router_store import RouterStore
 from harness.frame.redaction import Redactor
 from harness.routing.capture import (
     ANSWER_UNREADABLE,
@@ -29,6 +28,7 @@ from harness.routing.capture import (
 from harness.routing.provider_side import find_provider_file, find_provider_state
 from harness.routing.request_settings import read_settings
 from harness.routing.shadow_pair import CANDIDATE, CandidateOutcome
+from router.frame.database import RouterDatabase
 from router.protocols.transcript import build_answer, build_question
 from router.recording.port import CaptureDraft
 
@@ -54,7 +54,7 @@ class CaptureWriter:
 
     def __init__(
         self,
-        store: RouterStore,
+        store: RouterDatabase,
         redactor: Redactor,
         secret: bytes,
         counters: Counter[str],

@@ -11,7 +11,7 @@ import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
@@ -26,6 +26,7 @@ from harness.gate.online.outcome import ExposureOutcome
 from harness.gate.online.rollout import FIRST_CALLERS
 from harness.gate.online.uncounted import UncountedReason
 from harness.proposals.judge import JudgeOutcome
+from router.frame.caller_database import CallerDatabase
 from router.recording.caller_windows import CallerWindows, WindowsOfLedger
 from router.recording.late_blocks import LateBlocks
 from router.recording.observation_builder import ObservationBuilder
@@ -35,9 +36,6 @@ from router.recording.scored_exposures import (
     LedgerExposure,
     OpenBlock,
 )
-
-if TYPE_CHECKING:
-    from harness.app.store.router_store import RouterStore
 
 # A block of a quiet route closes before it is full, so that its data do not wait for hours.
 MAX_BLOCK_AGE_S: Final = 60.0
@@ -442,7 +440,7 @@ class KeyClaims:
 
     def __init__(
         self,
-        store: "RouterStore",
+        store: CallerDatabase,
         clock: Clock,
         lock: threading.Lock,
         counters: Counter[str],

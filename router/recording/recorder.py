@@ -15,7 +15,6 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from harness.app.store.router_store import RouterRecords, RouterStore
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
@@ -25,6 +24,7 @@ from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.records.router_reports import REPORT_EVERY_S, RouterReport
 from harness.routing.table import Arm, Canary
+from router.frame.database import RouterDatabase, RouterTransaction
 from router.recording.caller_windows import FailureExchange, WindowsOfLedger
 from router.recording.capture_writer import CaptureWriter
 from router.recording.ledger import KeyClaims, Ledger
@@ -59,7 +59,7 @@ class Recorder(Recording):
 
     def __init__(  # noqa: PLR0913 - all by name but two
         self,
-        store: RouterStore,
+        store: RouterDatabase,
         spool: Spool,
         *,
         worker: str,
@@ -524,7 +524,7 @@ class Recorder(Recording):
             self._open_alerts.clear()
 
 
-def _write_all(tx: RouterRecords, *batches: Batch) -> None:
+def _write_all(tx: RouterTransaction, *batches: Batch) -> None:
     # Add the batches up first, because batches of one minute change the same few rows.
     sums: dict[str, list[Any]] = {
         kind: sum_rows(kind, (row for batch in batches for row in getattr(batch, kind)))

@@ -18,7 +18,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from harness.app.store.router_store import RouterStore
 from harness.frame.errors import InputError, StoreUnavailable
 from harness.frame.plain_data import canonical_json
 from harness.frame.ports import Clock
@@ -42,6 +41,7 @@ from router.conversation.kept_history import (
 )
 from router.frame.asgi import Message, Scope, Send
 from router.frame.body import read_request
+from router.frame.database import RouterDatabase
 from router.frame.failure import SEND_WHOLE
 from router.frame.replies import JSON, RETRY, Reply, error_reply
 from router.observers.capture_head import is_copy_refused
@@ -125,7 +125,7 @@ class KeptResponses:
 
     def __init__(
         self,
-        store: RouterStore,
+        store: RouterDatabase,
         secret: bytes,
         clock: Clock,
         names: RouteNames,

@@ -9,7 +9,6 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from harness.app.store.router_store import RouterStore
 from harness.evals.account_meter import AccountMeter
 from harness.evals.month_spending import SpendingPurpose
 from harness.frame.ports import Clock, RateBook
@@ -18,6 +17,7 @@ from harness.routing.settings import AgentSettings, RouterSettings
 from router.access.admission import Admission
 from router.access.front_door import Callers, FrontDoor
 from router.access.rate_limits import LocalRates
+from router.frame.database import RouterDatabase
 from router.frame.limits import Timers
 from router.health.account_watch import AccountWatch
 from router.health.answered_ends import AnsweredEnds
@@ -309,7 +309,7 @@ class RouterParts:
 
     def _follow_store(self, clock: Clock, judge_budget: JudgeBudget) -> None:
         """Registers the readers of spending, which run at each refresh of the snapshot."""
-        followers: list[Callable[[RouterStore], None]] = [
+        followers: list[Callable[[RouterDatabase], None]] = [
             TotalsRefresh(self._holder, self._recorder.spends, clock, *KEY_BUDGETS),
             TotalsRefresh(self._holder, self._recorder.shadows, clock, *SHADOW_BUDGETS),
             *self._spending.values(),

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from harness.app.store.router_store import RouterStore
 from harness.frame import matching
 from harness.frame.errors import (
     ConfigError,
@@ -40,6 +39,7 @@ from harness.providers.force import KillSwitch
 from harness.providers.models.model_ends import EndDates
 from harness.providers.target import NO_DATA_CLASSES, DataClasses
 from harness.routing.table import Snapshot
+from router.frame.database import RouterDatabase
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
 from router.snapshot.end_headers import NO_ENDS, Statements
@@ -194,7 +194,7 @@ class SnapshotHolder:
 
     def __init__(  # noqa: PLR0913 - the class describes each
         self,
-        store: RouterStore,
+        store: RouterDatabase,
         file: Path,
         standing: Sequence[KillSwitch] = (),
         keys_of: KeysOf = no_keys,
@@ -223,12 +223,12 @@ class SnapshotHolder:
         self._refused_at = time.monotonic()
         self._guard = LineageGuard()
         self._confirmed_at_s = time.monotonic()
-        self._followers: list[Callable[[RouterStore], None]] = []
+        self._followers: list[Callable[[RouterDatabase], None]] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
 
     @property
-    def store(self) -> RouterStore:
+    def store(self) -> RouterDatabase:
         """The database that this holder follows."""
         return self._store
 
@@ -266,7 +266,7 @@ class SnapshotHolder:
     def _load_from_disk(self) -> Snapshot:
         return self._check_signed_rows(load_snapshot(self._file))
 
-    def add_follower(self, follower: Callable[[RouterStore], None]) -> None:
+    def add_follower(self, follower: Callable[[RouterDatabase], None]) -> None:
         """Adds a function that the store's thread calls; it may raise StoreUnavailable."""
         self._followers.append(follower)
 

@@ -9,12 +9,10 @@ import pytest
 from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.app.store.store import Store
-from tests.support.control.control_plane import (
-    SECRET,
-    SmallInstallation,
-    approved,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.short_policies import approved
 from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_upstream import (
     Upstream,

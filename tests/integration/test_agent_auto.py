@@ -41,13 +41,9 @@ from harness.routing.control.freezes import SwitchRequest
 from harness.routing.records.runs import EvalRuns, eval_run, sample
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.settings import AutoFloor
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    ITEMS,
-    SKILL,
-    SmallInstallation,
-)
+from tests.support.control.colours_suite import ITEMS, SKILL
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN, BEN
 from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("C7", "F1")

@@ -27,7 +27,8 @@ from harness.routing.control import routes
 from harness.routing.proposal import Proposal
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from tests.support.control.control_plane import POLICY, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.short_policies import POLICY
 from tests.support.evals.spend_log import Row, spend_row, write_spend_log
 from tests.support.site.command_line import CommandLine
 

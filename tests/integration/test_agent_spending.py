@@ -41,7 +41,7 @@ from harness.operations.context import Context
 from harness.providers.registry import targets
 from harness.providers.target import Price, Provider
 from harness.routing.agent import Agent, ModelChoice, ModelKind
-from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.bare_installation import BareInstallation
 
 pytestmark = pytest.mark.req("G5", "E2")
 KEY = AgentsClient(key="k_1")
@@ -81,7 +81,7 @@ class Answering:
 
 
 @pytest.fixture
-def ctx(world: SmallInstallation) -> Context:
+def ctx(world: BareInstallation) -> Context:
     made = world.context()
     provider = Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=PRICES)
     targets.put_provider(made, SYSTEM, provider)

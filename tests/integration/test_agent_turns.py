@@ -69,14 +69,10 @@ from harness.routing.reliability.failover import hash_user
 from harness.routing.route_settings import RouteSettings
 from harness.routing.settings import AgentSettings, TurnBounds
 from tests.contract import test_store_observations as observations
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    SECRET,
-    Crash,
-    CrashingStore,
-    SmallInstallation,
-)
+from tests.support.control.bare_installation import BareInstallation
+from tests.support.control.crashing_store import Crash, CrashingStore
+from tests.support.control.known_secrets import SECRET
+from tests.support.control.people import ANN, BEN
 
 pytestmark = pytest.mark.req("E1", "E2")
 CHAT = ModelChoice("chat", ModelKind.ROUTE, route="chat")
@@ -89,7 +85,7 @@ CLOSE = AgentTool("close", {"type": "object"})
 
 
 @pytest.fixture
-def ctx(world: SmallInstallation) -> Context:
+def ctx(world: BareInstallation) -> Context:
     return replace(
         world.context(),
         data_classes={"internal": frozenset({"other"})},
@@ -193,7 +189,7 @@ def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> N
 @pytest.mark.both_databases
 def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
     ctx: Context,
-    world: SmallInstallation,
+    world: BareInstallation,
     session: AgentSession,
 ) -> None:
     dead = begin(ctx, session.id, "first")
@@ -227,7 +223,7 @@ def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
 
 def test_a_lease_of_a_clock_that_was_set_back_holds_nobody_up(
     ctx: Context,
-    world: SmallInstallation,
+    world: BareInstallation,
     session: AgentSession,
 ) -> None:
     begin(ctx, session.id)
@@ -248,7 +244,7 @@ def test_a_process_that_starts_ends_the_turns_of_the_one_before_it(
 def test_a_request_whose_turn_broke_off_is_taken_up_where_the_conversation_stands(
     ctx: Context,
     session: AgentSession,
-    world: SmallInstallation,
+    world: BareInstallation,
 ) -> None:
     key, later = (IdempotencyKey("k_1", name, "hash") for name in "ab")
     turns.begin_answer(ctx, begin(ctx, session.id, key=key).session, model="chat")
@@ -638,7 +634,7 @@ def test_a_literal_model_comes_with_an_approver_s_grant(ctx: Context) -> None:
 
 
 def test_a_session_of_a_literal_model_needs_a_grant_that_is_in_force(
-    ctx: Context, world: SmallInstallation
+    ctx: Context, world: BareInstallation
 ) -> None:
     agent = agents.create_agent(ctx, PERSON, "helper", BETTER)
     world.clock.advance(86_400)
@@ -684,7 +680,7 @@ def test_a_change_keeps_the_agents_id_and_owner(ctx: Context, agent: Agent) -> N
 
 
 def test_a_consent_that_is_over_is_renewed_by_naming_the_model_again(
-    ctx: Context, world: SmallInstallation
+    ctx: Context, world: BareInstallation
 ) -> None:
     spec: dict[str, Any] = {
         "name": "helper",
@@ -774,7 +770,7 @@ def test_closing_a_session_closes_its_children(ctx: Context, session: AgentSessi
 @pytest.mark.parametrize("who_comes", ["a later process", "the next message", "its own end"])
 def test_sub_tasks_are_closed_with_the_turn_that_spawned_them(
     ctx: Context,
-    world: SmallInstallation,
+    world: BareInstallation,
     session: AgentSession,
     who_comes: str,
 ) -> None:

@@ -23,9 +23,10 @@ from harness.frame.errors import DeliveryFailed
 from harness.frame.people.access import SYSTEM
 from harness.operations import alert_delivery, queries
 from harness.proposals import decisions
-from tests.support.control.control_plane import SmallInstallation, approved
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.short_policies import approved
 from tests.support.router.router_process import eventually
 from tests.support.site.alert_receiver import Receiver
 from tests.support.site.signing_keys import CONTROL

@@ -20,13 +20,11 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from tests.support.control.control_plane import (
-    ANN,
-    POLICY,
-    SmallInstallation,
-    answer,
-)
+from tests.support.control.colours_suite import answer
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.people import ANN
+from tests.support.control.short_policies import POLICY
 
 pytestmark = pytest.mark.req("F2")
 WORSE = "sim/worse"

@@ -15,12 +15,9 @@ from harness.frame.errors import StoreUnavailable
 from harness.frame.people.access import OPERATOR, SYSTEM
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import dashboard_sessions, keys
-from tests.support.control.control_plane import (
-    POLICY,
-    SECRET,
-    SmallInstallation,
-    approved,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
+from tests.support.control.short_policies import POLICY, approved
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.site.management_api import (
     PEOPLE,

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from harness.frame.errors import StoreUnavailable
 from harness.frame.suggestions import describe_fault
-from tests.support.control.control_plane import SECRET
+from tests.support.control.known_secrets import SECRET
 from tests.support.site.management_api import (
     Door,
     awaiting_approval,

@@ -26,12 +26,9 @@ from harness.routing.records.proposals import Approvals
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import EndBake
 from harness.routing.table import Arm, choose_arm, hash_bucket
-from tests.support.control.control_plane import (
-    BEN,
-    CANARY,
-    POLICY,
-    SmallInstallation,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
+from tests.support.control.short_policies import CANARY, POLICY
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

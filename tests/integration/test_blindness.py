@@ -35,7 +35,9 @@ from harness.routing.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.routing.shadow_score import ScoreReason, ShadowScore
 from tests.integration.test_labelling import label_all
 from tests.integration.test_traffic_verdicts import draw_of, use
-from tests.support.control.control_plane import BEN, POLICY, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
+from tests.support.control.short_policies import POLICY
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door
 from tests.support.store.records import NOW

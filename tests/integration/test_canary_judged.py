@@ -17,7 +17,8 @@ from harness.gate.online.rollout import Rollout, RolloutState
 from harness.operations import control_jobs
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
-from tests.support.control.control_plane import CANARY, ITEMS
+from tests.support.control.colours_suite import ITEMS
+from tests.support.control.short_policies import CANARY
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import (
     Routed,

@@ -36,11 +36,9 @@ from tests.support.canary.segmented_traffic import (
     SegmentTruth,
     simulate_segments,
 )
-from tests.support.control.control_plane import (
-    BEN,
-    CANARY,
-    SmallInstallation,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
+from tests.support.control.short_policies import CANARY
 from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F3", "F5")

@@ -42,13 +42,10 @@ from harness.routing.proposal import (
     apply_event,
 )
 from harness.routing.records.proposals import CandidateRounds, Proposals
-from tests.support.control.control_plane import (
-    ANN,
-    Crash,
-    CrashingStore,
-    SmallInstallation,
-    approved,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.crashing_store import Crash, CrashingStore
+from tests.support.control.people import ANN
+from tests.support.control.short_policies import approved
 
 WEEKLY = CandidateSchedule(("sim/*",), "0 3 * * 1", 50.0)
 MONDAY = datetime(2026, 1, 5, 3, tzinfo=UTC)

@@ -25,14 +25,9 @@ from harness.routing.control import data_class_checks, routes
 from harness.routing.evidence import EvidenceKind
 from harness.routing.proposal import ProposalPhase
 from harness.routing.table import Route
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    CANARY,
-    POLICY,
-    SmallInstallation,
-    approved,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN, BEN
+from tests.support.control.short_policies import CANARY, POLICY, approved
 
 pytestmark = pytest.mark.req("A7")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")

@@ -14,12 +14,9 @@ from harness.proposals.report.markdown import render_markdown
 from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalPhase
 from harness.routing.records import proposals
 from harness.routing.records.proposals import Approvals
-from tests.support.control.control_plane import (
-    BEN,
-    POLICY,
-    SmallInstallation,
-    approved,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
+from tests.support.control.short_policies import POLICY, approved
 from tests.support.store.raw_rows import (
     APPROVAL,
     MIDDLE,

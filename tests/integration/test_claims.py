@@ -32,12 +32,10 @@ from harness.providers.target import Price, Provider, Target
 from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from tests.support.control.control_plane import (
-    ITEMS,
-    POLICY,
-    SmallInstallation,
-)
+from tests.support.control.colours_suite import ITEMS
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.short_policies import POLICY
 
 CHEAPER = Claim.CHEAPER
 # With the 60 items of this world a smaller allowed loss, or a higher ceiling, shows nothing.

@@ -14,11 +14,8 @@ from harness.proposals.submission import ProposalRequest
 from harness.providers.target import Target
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-from tests.support.control.control_plane import (
-    ITEMS,
-    SmallInstallation,
-    answer,
-)
+from tests.support.control.colours_suite import ITEMS, answer
+from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = pytest.mark.req("F2", "A7", "F5")
 SIZE = 2

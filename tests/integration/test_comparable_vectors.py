@@ -25,7 +25,8 @@ from harness.routing.control import routes, vector_checks
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Proposals
 from harness.routing.route_settings import RequestKind, RouteSettings, RouteSuite
-from tests.support.control.control_plane import ANN, SmallInstallation
+from tests.support.control.bare_installation import BareInstallation
+from tests.support.control.people import ANN
 
 pytestmark = pytest.mark.req("A7", "B3")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")
@@ -38,7 +39,7 @@ WORLD: list[dict[str, Any]] = yaml.safe_load(
 
 
 @pytest.fixture
-def world(world: SmallInstallation) -> SmallInstallation:
+def world(world: BareInstallation) -> BareInstallation:
     """A second provider may serve the same models."""
     with world.store.read() as tx:
         sim = Providers(tx).all()["sim"]
@@ -47,20 +48,20 @@ def world(world: SmallInstallation) -> SmallInstallation:
     return world
 
 
-def add(world: SmallInstallation, route: str, target: str) -> None:
+def add(world: BareInstallation, route: str, target: str) -> None:
     waive = WaiverRequest("needed", timedelta(days=1))
     fallback_chain.add_fallback(
         world.context(), ADA, route, FallbackRequest(target, waive=waive), reason="a spare"
     )
 
 
-def propose(world: SmallInstallation, route: str, candidate: str) -> None:
+def propose(world: BareInstallation, route: str, candidate: str) -> None:
     submission.create_proposal(
         world.context(), ANN, ProposalRequest(route, candidate, reason="newer")
     )
 
 
-def test_a_route_for_embeddings_takes_no_other_model(world: SmallInstallation) -> None:
+def test_a_route_for_embeddings_takes_no_other_model(world: BareInstallation) -> None:
     with pytest.raises(NotAllowed, match="second index"):
         propose(world, "search", LARGE)
     with pytest.raises(NotAllowed, match="do not mix in one index"):
@@ -71,7 +72,7 @@ def test_a_route_for_embeddings_takes_no_other_model(world: SmallInstallation) -
         )
 
 
-def test_an_override_leads_embeddings_to_no_other_model(world: SmallInstallation) -> None:
+def test_an_override_leads_embeddings_to_no_other_model(world: BareInstallation) -> None:
     ctx = world.context()
     for name, model in (("find", LARGE), ("spare", "azure/text-embedding-3-small")):
         routes.create_route(ctx, ADA, name, model, settings=SUITES)
@@ -92,13 +93,13 @@ def test_an_override_leads_embeddings_to_no_other_model(world: SmallInstallation
     lead("find", comparable=True)
 
 
-def test_a_deployment_of_the_same_model_may_answer(world: SmallInstallation) -> None:
+def test_a_deployment_of_the_same_model_may_answer(world: BareInstallation) -> None:
     add(world, "search", "azure/text-embedding-3-small")
     assert routes.load_table(world.context()).routes["search"].fallbacks
 
 
 def test_a_deployment_with_a_name_of_its_own_is_the_model_that_its_answers_name(
-    world: SmallInstallation,
+    world: BareInstallation,
 ) -> None:
     with pytest.raises(NotAllowed):
         add(world, "search", "azure/embed-prod")
@@ -110,7 +111,7 @@ def test_a_deployment_with_a_name_of_its_own_is_the_model_that_its_answers_name(
     add(world, "search", "azure/embed-prod")
 
 
-def test_the_owner_may_declare_the_vectors_comparable(world: SmallInstallation) -> None:
+def test_the_owner_may_declare_the_vectors_comparable(world: BareInstallation) -> None:
     routes.change_settings(
         world.context(), ADA, "search", lambda old: replace(old, comparable_vectors=True)
     )
@@ -119,7 +120,7 @@ def test_the_owner_may_declare_the_vectors_comparable(world: SmallInstallation) 
 
 
 def test_a_route_whose_traffic_has_embeddings_counts_as_one_for_embeddings(
-    world: SmallInstallation,
+    world: BareInstallation,
 ) -> None:
     day = world.clock.now().date()
     with world.store.write() as tx:
@@ -130,7 +131,7 @@ def test_a_route_whose_traffic_has_embeddings_counts_as_one_for_embeddings(
 
 
 def test_a_stored_route_that_mixes_models_serves_on_with_a_critical_alert(
-    world: SmallInstallation,
+    world: BareInstallation,
 ) -> None:
     def declare(*, comparable: bool) -> None:
         routes.change_settings(
@@ -159,7 +160,7 @@ def test_a_stored_route_that_mixes_models_serves_on_with_a_critical_alert(
 
 @pytest.mark.parametrize("case", WORLD, ids=lambda case: case["name"])
 def test_published_pairs_of_models_mix_or_not(
-    world: SmallInstallation, case: dict[str, Any]
+    world: BareInstallation, case: dict[str, Any]
 ) -> None:
     one, other = (Target("sim", name) for name in case["models"])
     with world.store.read() as tx:
@@ -168,7 +169,7 @@ def test_published_pairs_of_models_mix_or_not(
 
 
 def test_the_file_creates_no_route_that_mixes_models(
-    world: SmallInstallation, tmp_path: Path
+    world: BareInstallation, tmp_path: Path
 ) -> None:
     file = tmp_path / "swapgate.yaml"
     file.write_text(
@@ -186,7 +187,7 @@ def test_the_file_creates_no_route_that_mixes_models(
     assert "find" in routes.load_table(world.context()).routes
 
 
-def test_an_open_proposal_of_another_model_opens_no_canary(world: SmallInstallation) -> None:
+def test_an_open_proposal_of_another_model_opens_no_canary(world: BareInstallation) -> None:
     ctx = world.context()
 
     def declare(*, comparable: bool) -> None:

@@ -36,12 +36,10 @@ from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.router_reports import RouterReport, RouterReports
-from tests.support.control.control_plane import (
-    BEN,
-    SmallInstallation,
-    approved,
-    block_of,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
+from tests.support.control.router_rows import block_of
+from tests.support.control.short_policies import approved
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.tampering import owned
 

@@ -25,15 +25,13 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-from tests.support.control.control_plane import (
-    BEN,
-    ITEMS,
-    SECRET,
-    SmallInstallation,
-    approved,
-    read_history,
-)
+from tests.support.control.bare_installation import read_history
+from tests.support.control.colours_suite import ITEMS
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.people import BEN
+from tests.support.control.short_policies import approved
 from tests.support.site.management_api import Door, error_of, installation
 from tests.support.site.signing_keys import CONTROL
 

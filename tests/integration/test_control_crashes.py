@@ -20,13 +20,11 @@ from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-from tests.support.control.control_plane import (
-    ITEMS,
-    SECRET,
-    Crash,
-    SmallInstallation,
-    read_history,
-)
+from tests.support.control.bare_installation import read_history
+from tests.support.control.colours_suite import ITEMS
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.crashing_store import Crash
+from tests.support.control.known_secrets import SECRET
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
 

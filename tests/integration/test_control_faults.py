@@ -30,17 +30,12 @@ from harness.routing.records.proposals import Rollouts
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    ITEMS,
-    SmallInstallation,
-    answer,
-    approved,
-    read_history,
-    suite_file,
-)
+from tests.support.control.bare_installation import read_history
+from tests.support.control.colours_suite import ITEMS, answer, suite_file
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.control.inline_workers import InlineWorkers
+from tests.support.control.people import ANN, BEN
+from tests.support.control.short_policies import approved
 
 
 def until_closed(

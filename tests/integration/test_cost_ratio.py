@@ -19,13 +19,9 @@ from harness.providers.target import Price
 from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Proposals
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    POLICY,
-    SmallInstallation,
-    approved,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN, BEN
+from tests.support.control.short_policies import POLICY, approved
 
 pytestmark = pytest.mark.req("A3", "F4")
 CARL = replace(BEN, name="carl", principal="pr_carl")

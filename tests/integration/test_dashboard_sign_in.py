@@ -18,7 +18,8 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.operations import dashboard_sessions, keys
 from harness.proposals import decisions
 from tests.integration.test_four_eyes import waiting
-from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
 from tests.support.store.raw_rows import REFUSED
 from tests.support.store.tampering import insert, owned, row, written
 

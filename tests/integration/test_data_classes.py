@@ -33,14 +33,9 @@ from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.runs import EvalRuns
 from harness.routing.shadow import ShadowLimits
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    CANARY,
-    POLICY,
-    SmallInstallation,
-    approved,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN, BEN
+from tests.support.control.short_policies import CANARY, POLICY, approved
 
 pytestmark = pytest.mark.req("D8")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")

@@ -20,11 +20,9 @@ from harness.interfaces.cli.program import program
 from harness.proposals import decisions
 from harness.routing.proposal import ProposalPhase
 from tests.contract.conftest import SECRET
-from tests.support.control.control_plane import (
-    BEN,
-    SmallInstallation,
-    approved,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
+from tests.support.control.short_policies import approved
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.raw_rows import Database
 

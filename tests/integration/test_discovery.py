@@ -32,7 +32,8 @@ from harness.providers.registry.targets import ProviderChange
 from harness.providers.target import Price, Target
 from harness.routing.candidate_schedule import CandidateSchedule, Preference
 from harness.routing.control import deprecations, routes
-from tests.support.control.control_plane import ANN, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN
 from tests.support.site.command_line import CommandLine
 from tests.support.site.http_thread import Exchange, serving
 from tests.support.site.management_api import Door

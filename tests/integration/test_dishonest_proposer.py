@@ -14,12 +14,9 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.route_settings import RouteSuite
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    POLICY,
-    SmallInstallation,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN, BEN
+from tests.support.control.short_policies import POLICY
 from tests.support.site.management_api import Door
 from tests.support.store.raw_rows import REFUSED, Database
 

@@ -28,17 +28,12 @@ from harness.proposals import eval_queue
 from harness.providers.records import Sightings, Targets
 from harness.providers.target import Target
 from harness.routing.records.runs import EvalRuns
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    SECRET,
-    SKILL,
-    Crash,
-    CrashingStore,
-    SmallInstallation,
-    answer,
-)
+from tests.support.control.colours_suite import SKILL, answer
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.crashing_store import Crash, CrashingStore
+from tests.support.control.known_secrets import SECRET
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.people import ANN, BEN
 from tests.support.site.command_line import FILE, CommandLine, installed
 from tests.support.site.signing_keys import CONTROL
 

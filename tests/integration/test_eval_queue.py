@@ -33,11 +33,9 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.settings import RouterSettings, UiSettings
-from tests.support.control.control_plane import (
-    ANN,
-    POLICY,
-    SmallInstallation,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN
+from tests.support.control.short_policies import POLICY
 
 
 class Held:

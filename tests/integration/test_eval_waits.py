@@ -23,12 +23,10 @@ from harness.providers.target import Target
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns
-from tests.support.control.control_plane import (
-    ANN,
-    POLICY,
-    SmallInstallation,
-    answer,
-)
+from tests.support.control.colours_suite import answer
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN
+from tests.support.control.short_policies import POLICY
 
 pytestmark = pytest.mark.req("F2")
 PATIENCE_S = 3_600.0

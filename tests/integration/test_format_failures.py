@@ -37,7 +37,8 @@ from router.frame.body import read_request
 from router.protocols.endpoints import DIALECTS
 from router.upstream.transport import UpstreamRequest
 from router.upstream.transports import Transports
-from tests.support.control.control_plane import ANN, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN
 from tests.support.evals.simulated_answers import simulated_answers
 from tests.support.providers.scripted_chat import Response, serving
 

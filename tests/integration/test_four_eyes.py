@@ -28,14 +28,9 @@ from harness.operations import keys
 from harness.proposals import approvals, decisions
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Approvals
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    CANARY,
-    POLICY,
-    SmallInstallation,
-    approved,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN, BEN
+from tests.support.control.short_policies import CANARY, POLICY, approved
 from tests.support.store.raw_rows import (
     APPROVAL,
     AT,

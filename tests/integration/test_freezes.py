@@ -42,15 +42,10 @@ from harness.routing.proposal import ProposalEvent, ProposalPhase
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import RaiseWeight
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    CANARY,
-    POLICY,
-    SmallInstallation,
-    approved,
-)
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.people import ANN, BEN
+from tests.support.control.short_policies import CANARY, POLICY, approved
 from tests.support.site.command_line import CommandLine
 
 pytestmark = pytest.mark.req("G1", "G2")

@@ -31,11 +31,9 @@ from harness.providers.records import Targets
 from harness.routing.control import routes
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.runs import EvalRuns
-from tests.support.control.control_plane import (
-    BEN,
-    SmallInstallation,
-    approved,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
+from tests.support.control.short_policies import approved
 from tests.support.sampling import sampled
 from tests.support.store.interrupted_store import InterruptedStore
 

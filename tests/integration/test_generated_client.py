@@ -14,7 +14,8 @@ import yaml
 
 from harness.app.agents import TurnService
 from harness.interfaces.api.agents.process import build_agents_app
-from tests.support.control.control_plane import SmallInstallation, approved
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.short_policies import approved
 from tests.support.site.management_api import Door, installation, served
 
 GENERATE_S = 120.0

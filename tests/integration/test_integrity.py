@@ -44,7 +44,7 @@ from harness.routing.table import Snapshot
 from router.snapshot import holder as snapshot
 from router.snapshot.holder import SnapshotHolder, save_snapshot
 from tests.contract.conftest import SECRET
-from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.bare_installation import BareInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL, VERIFIER
 from tests.support.store.records import (
@@ -61,7 +61,7 @@ KEYS = metadata.tables["api_key"]
 
 
 @pytest.fixture
-def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
+def world(database_url: str, tmp_path: Path) -> Iterator[BareInstallation]:
     clock = ManualClock()
     with closing(
         Store(
@@ -79,7 +79,7 @@ def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
         for number in range(3):
             with store.write() as tx:
                 AuditLog(tx).append(SYSTEM, "note", f"n {number}", {})
-        yield SmallInstallation(tmp_path, store, clock=clock)
+        yield BareInstallation(tmp_path, store, clock=clock)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(integrity, "PAGES_PER_TURN", 2)
 
 
-def rename(world: SmallInstallation, names: dict[str, str]) -> dict[str, str]:
+def rename(world: BareInstallation, names: dict[str, str]) -> dict[str, str]:
     """Writes around Swapgate; the names before."""
     with owned(world.store) as db:
         before = {
@@ -102,7 +102,7 @@ def rename(world: SmallInstallation, names: dict[str, str]) -> dict[str, str]:
 
 @pytest.mark.req("F1", "G6")
 def test_pages_of_one_row_find_what_one_page_finds(
-    world: SmallInstallation, monkeypatch: pytest.MonkeyPatch
+    world: BareInstallation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = world.store
     with owned(store) as db:
@@ -121,7 +121,7 @@ def test_pages_of_one_row_find_what_one_page_finds(
 @pytest.mark.spine
 @pytest.mark.req("F1", "G6", "F5")
 @pytest.mark.usefixtures("small_parts")
-def test_a_changed_event_is_told_until_it_is_as_it_was(world: SmallInstallation) -> None:
+def test_a_changed_event_is_told_until_it_is_as_it_was(world: BareInstallation) -> None:
     ctx = world.context()
     events = metadata.tables["audit_event"]
     with owned(world.store) as db:
@@ -156,7 +156,7 @@ class Printed:
         return [line["audit"] for line in found if "audit" in line]
 
 
-def test_a_person_at_a_terminal_reads_sentences_and_no_heads(world: SmallInstallation) -> None:
+def test_a_person_at_a_terminal_reads_sentences_and_no_heads(world: BareInstallation) -> None:
     lines: list[str] = []
     write = AuditLines(CONTROL, lines.append, for_people=True)
     write(world.context())
@@ -167,7 +167,7 @@ def test_a_person_at_a_terminal_reads_sentences_and_no_heads(world: SmallInstall
     assert [line[10:] for line in lines] == ["swapgate changed the settings of route chat"]
 
 
-def record(world: SmallInstallation, action: str = "route.describe") -> int:
+def record(world: BareInstallation, action: str = "route.describe") -> int:
     with world.store.write() as tx:
         return AuditLog(tx).append(SYSTEM, action, "route chat", {}).number
 
@@ -175,7 +175,7 @@ def record(world: SmallInstallation, action: str = "route.describe") -> int:
 @pytest.mark.spine
 @pytest.mark.req("F5", "G7")
 def test_each_new_event_is_a_line_and_a_head_follows_each_hour_and_each_promotion(
-    world: SmallInstallation,
+    world: BareInstallation,
 ) -> None:
     printed = Printed()
     ctx = world.context()
@@ -198,7 +198,7 @@ def test_each_new_event_is_a_line_and_a_head_follows_each_hour_and_each_promotio
 
 @pytest.mark.req("F5")
 def test_a_head_that_the_control_plane_did_not_sign_is_refused(
-    world: SmallInstallation,
+    world: BareInstallation,
 ) -> None:
     line = head_line(AuditPosition(3, "a" * 64), world.clock.now(), CONTROL)
     with pytest.raises(SignatureInvalid):
@@ -294,7 +294,7 @@ def test_a_row_that_was_mended_serves_again_though_no_counter_tells(
 def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
     store: Store, tmp_path: Path
 ) -> None:
-    ctx = SmallInstallation(tmp_path, store, clock=CLOCK).context()  # type: ignore[arg-type]
+    ctx = BareInstallation(tmp_path, store, clock=CLOCK).context()  # type: ignore[arg-type]
     integrity.check_snapshot(ctx)
     with owned(store) as db:
         forge(db, ROUTE, NEW.id)

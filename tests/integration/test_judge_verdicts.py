@@ -16,7 +16,8 @@ from harness.proposals.submission import ProposalRequest
 from harness.providers.target import Target
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-from tests.support.control.control_plane import SmallInstallation, answer
+from tests.support.control.colours_suite import answer
+from tests.support.control.control_plane import SmallInstallation
 
 TOLD = "suite colours: the judge sim/j does not agree with the 20 human references"
 

@@ -37,7 +37,8 @@ from tests.integration.test_people_verdicts import (
     measured,
 )
 from tests.integration.test_traffic_verdicts import draw_of, number_of, use
-from tests.support.control.control_plane import ANN, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN
 
 pytestmark = pytest.mark.req("F2", "F13")
 

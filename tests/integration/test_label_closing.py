@@ -12,7 +12,8 @@ from harness.proposals.labels.labelling import LabelChoice
 from harness.routing.proposal import ProposalPhase
 from tests.integration.test_blindness import answered, win
 from tests.integration.test_traffic_verdicts import draw_of, use
-from tests.support.control.control_plane import BEN, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
 
 pytestmark = pytest.mark.req("F2", "F13")
 

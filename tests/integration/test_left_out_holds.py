@@ -12,12 +12,9 @@ from harness.gate.online.guardrails import ArmSplit
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    SmallInstallation,
-    block_of,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN, BEN
+from tests.support.control.router_rows import block_of
 
 pytestmark = pytest.mark.req("F3", "F5")
 

@@ -27,11 +27,8 @@ from harness.routing.reports.traffic_report import (
     load_traffic_report,
 )
 from harness.routing.route_settings import RouteSettings
-from tests.support.control.control_plane import (
-    ITEMS,
-    SKILL,
-    SmallInstallation,
-)
+from tests.support.control.colours_suite import ITEMS, SKILL
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("A3", "B9")

@@ -19,7 +19,8 @@ from harness.providers.records import Providers
 from harness.providers.registry import targets
 from harness.providers.target import Price, Provider, Target
 from harness.routing.records.proposals import Proposals
-from tests.support.control.control_plane import SKILL, SmallInstallation
+from tests.support.control.colours_suite import SKILL
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.scripted_probe import FixedCatalogue
 from tests.support.site.command_line import CommandLine, installed

@@ -25,14 +25,14 @@ from harness.providers.target import Provider
 from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.control import deprecations, end_sources
 from harness.routing.control.deprecations import Deprecation, route_end
-from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.bare_installation import BareInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
 
 pytestmark = pytest.mark.req("F11")
 
 
 @pytest.fixture
-def ctx(world: SmallInstallation) -> Context:
+def ctx(world: BareInstallation) -> Context:
     return world.context()
 
 
@@ -68,7 +68,7 @@ def endings(ctx: Context) -> Sequence[Deprecation]:
 
 
 def test_of_three_sources_the_earliest_governs_and_the_others_are_named(
-    world: SmallInstallation, ctx: Context
+    world: BareInstallation, ctx: Context
 ) -> None:
     ctx = with_catalogue(ctx, 60)
     lists(ctx, expiration_date=in_days(ctx, 50).isoformat())
@@ -91,7 +91,7 @@ def test_of_three_sources_the_earliest_governs_and_the_others_are_named(
     assert (end.day, end.source) == (in_days(ctx, 40), ending.source)
 
 
-def test_sources_that_agree_are_no_conflict(world: SmallInstallation, ctx: Context) -> None:
+def test_sources_that_agree_are_no_conflict(world: BareInstallation, ctx: Context) -> None:
     ctx = with_catalogue(ctx, 30, end_source="swapgate.yaml")
     answers(ctx, world.route().incumbent, EndDates(in_days(ctx, 30)))
 
@@ -125,7 +125,7 @@ def test_a_deprecated_model_whose_end_is_far_is_not_told_yet(ctx: Context) -> No
 
 
 def test_an_end_of_another_provider_or_of_a_former_address_counts_for_nothing(
-    world: SmallInstallation, ctx: Context
+    world: BareInstallation, ctx: Context
 ) -> None:
     targets.put_provider(ctx, SYSTEM, Provider("other", "sim", "http://127.0.0.1:9/v1"))
     with ctx.store.write() as tx:
@@ -154,7 +154,7 @@ def test_a_round_selects_no_model_that_its_providers_list_ends_soon(ctx: Context
 
 
 def test_routers_get_the_catalogues_end_and_lose_it_when_it_is_withdrawn(
-    world: SmallInstallation, ctx: Context
+    world: BareInstallation, ctx: Context
 ) -> None:
     incumbent = world.route().incumbent
     retired = with_catalogue(ctx, 400)
@@ -228,7 +228,7 @@ class RetiringModel:
 
 @pytest.mark.parametrize("sunset", ["Tue, 05 May 2026 00:00:00 GMT", "2026-05-05"])
 def test_a_check_of_the_control_plane_learns_an_end_from_the_models_answer_alone(
-    world: SmallInstallation, ctx: Context, sunset: str
+    world: BareInstallation, ctx: Context, sunset: str
 ) -> None:
     provider = RetiringModel(sunset)
     thread = Thread(target=provider.server.serve_forever)

@@ -33,7 +33,8 @@ from harness.routing.control import routes
 from harness.routing.records.proposals import Proposals
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.settings import RouteSeed
-from tests.support.control.control_plane import ANN, BEN, SmallInstallation
+from tests.support.control.bare_installation import BareInstallation
+from tests.support.control.people import ANN, BEN
 from tests.support.providers.scripted_probe import FixedCatalogue
 
 pytestmark = pytest.mark.req("C3", "D2")
@@ -60,7 +61,7 @@ LISTED = (
 
 
 @pytest.fixture
-def ctx(world: SmallInstallation) -> Context:
+def ctx(world: BareInstallation) -> Context:
     plain = world.context()
     for name, kind in KINDS.items():
         variable = f"{name.upper()}_KEY"

@@ -38,13 +38,10 @@ from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.reports import scorecard
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    POLICY,
-    SKILL,
-    block_of,
-)
+from tests.support.control.colours_suite import SKILL
+from tests.support.control.people import ANN, BEN
+from tests.support.control.router_rows import block_of
+from tests.support.control.short_policies import POLICY
 from tests.support.site.command_line import CommandLine, installed
 
 pytestmark = pytest.mark.req("A3", "F2")

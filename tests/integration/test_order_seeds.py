@@ -21,7 +21,8 @@ from harness.proposals.report.comparison import load_comparison
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
 
 pytestmark = pytest.mark.req("F2", "F6")
 

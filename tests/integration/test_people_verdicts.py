@@ -42,7 +42,8 @@ from harness.routing.records.runs import EvalRuns
 from harness.routing.route_settings import RouteSuite
 from tests.integration.test_labelling import answers_by_model
 from tests.integration.test_traffic_verdicts import draw_of, number_of, use, verdict_of
-from tests.support.control.control_plane import ANN, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN
 from tests.support.site.signing_keys import KEYRING
 from tests.support.store.tampering import owned
 

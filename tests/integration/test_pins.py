@@ -34,12 +34,10 @@ from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-from tests.support.control.control_plane import (
-    BEN,
-    SmallInstallation,
-    answer,
-    approved,
-)
+from tests.support.control.colours_suite import answer
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
+from tests.support.control.short_policies import approved
 from tests.support.router.live_router import KEY, wait_until
 from tests.support.router.router_process import (
     ask,

@@ -48,7 +48,7 @@ from harness.providers.target import Price, Provider, Target
 from harness.routing.control import deprecations, routes
 from harness.routing.reports.matrix import MatrixRow, ProviderHealth, build_matrix
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.bare_installation import BareInstallation
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.scripted_probe import (
     FixedCatalogue,
@@ -102,7 +102,7 @@ def row(ctx: Context, name: str) -> MatrixRow:
 @pytest.mark.req("E4")
 @pytest.mark.spine
 def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
-    world: SmallInstallation,
+    world: BareInstallation,
 ) -> None:
     ctx = replace(
         world.context(),
@@ -152,7 +152,7 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
 
 @pytest.mark.req("E4")
 @pytest.mark.spine
-def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
+def test_health_is_what_was_found_last(world: BareInstallation) -> None:
     def answer(
         provider: Provider,
         _key: str,
@@ -181,7 +181,7 @@ def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
 
 @pytest.mark.req("E4")
 def test_what_failed_with_a_key_that_was_replaced_says_nothing_any_more(
-    world: SmallInstallation,
+    world: BareInstallation,
 ) -> None:
     door = ScriptedProviderProbe(lambda *_: ProbeReply(401, 0.1))
     ctx = replace(world.context(), probe=door, cipher=FernetCipher([new_key()].copy))
@@ -203,7 +203,7 @@ ABLE = frozenset({"chat", "tools"})
 
 
 @pytest.fixture
-def ctx(world: SmallInstallation) -> Context:
+def ctx(world: BareInstallation) -> Context:
     day = world.clock.now().date() + timedelta(days=40)
     known = FixedCatalogue(
         CatalogueEntry(
@@ -233,7 +233,7 @@ def deprecation_alerts(ctx: Context) -> list[AlertView]:
 @pytest.mark.spine
 @pytest.mark.req("F11")
 def test_a_model_in_use_that_ends_is_told_with_its_successor(
-    ctx: Context, world: SmallInstallation
+    ctx: Context, world: BareInstallation
 ) -> None:
     targets.add_target(ctx, SYSTEM, Target("claude", "claude-sonnet-4"))
     settings = RouteSettings(suites=(RouteSuite("colours"),))
@@ -282,14 +282,14 @@ def sim() -> Iterator[str]:
         yield f"{url}/v1"
 
 
-def with_door(world: SmallInstallation, door: ProviderProbe) -> Context:
+def with_door(world: BareInstallation, door: ProviderProbe) -> Context:
     return replace(world.context(), probe=door, environ={"UP_KEY": SECRET})
 
 
 @pytest.mark.req("D5")
 @pytest.mark.spine
 def test_every_provider_is_asked_and_each_finding_named(
-    world: SmallInstallation, sim: str
+    world: BareInstallation, sim: str
 ) -> None:
     ctx = with_door(world, HttpProviderProbe(SystemClock()))
     registered_providers.change_provider(
@@ -335,7 +335,7 @@ def test_a_stream_is_followed_to_its_first_content_and_no_further(sim: str) -> N
 
 @pytest.mark.req("D5")
 def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(
-    world: SmallInstallation,
+    world: BareInstallation,
 ) -> None:
     said = json.dumps({"error": {"message": f"bad key {SECRET}"}}).encode()
     with serving(lambda _: Response(status=400, raw=said)) as served:
@@ -356,7 +356,7 @@ def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(
 
 @pytest.mark.req("D5")
 def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
-    world: SmallInstallation,
+    world: BareInstallation,
 ) -> None:
     ctx = with_door(world, HttpProviderProbe(SystemClock()))
     up = Provider(
@@ -412,7 +412,7 @@ def test_an_odd_first_line_is_shown_without_what_was_sent() -> None:
 
 
 @pytest.mark.req("D5")
-def test_looking_again_within_a_minute_asks_nobody(world: SmallInstallation) -> None:
+def test_looking_again_within_a_minute_asks_nobody(world: BareInstallation) -> None:
     door = ScriptedProviderProbe(lambda *_: ProbeReply(200, 0.01, b"{}", first_s=0.02))
     ctx = with_door(world, door)
     first = registered_providers.load_last_check(ctx)

@@ -25,12 +25,10 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.settings import RouterSettings, UiSettings
-from tests.support.control.control_plane import (
-    BEN,
-    SmallInstallation,
-    answer,
-    approved,
-)
+from tests.support.control.colours_suite import answer
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
+from tests.support.control.short_policies import approved
 from tests.support.site.management_api import Door, error_of
 
 pytestmark = pytest.mark.req("A7", "F6")

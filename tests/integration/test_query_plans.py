@@ -37,7 +37,7 @@ from tests.contract.test_store_observations import ONE
 from tests.integration.test_api_access import EMERGENCY, WRITES, reads
 from tests.integration.test_cli_verbs import PROCESSES, leaves
 from tests.support.browser.dashboard_data import ANA
-from tests.support.control.control_plane import SECRET
+from tests.support.control.known_secrets import SECRET
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door

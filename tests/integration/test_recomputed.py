@@ -21,13 +21,11 @@ from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from tests.integration.conftest import prepared
-from tests.support.control.control_plane import (
-    BEN,
-    SECRET,
-    SmallInstallation,
-    approved,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.people import BEN
+from tests.support.control.short_policies import approved
 from tests.support.store.tampering import owned, written
 
 pytestmark = pytest.mark.req("F5", "F6")

@@ -48,12 +48,10 @@ from harness.routing.proposal import Proposal
 from harness.routing.records.observations import Observations
 from harness.routing.records.runs import EvalRuns
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from tests.support.control.control_plane import (
-    ANN,
-    SECRET,
-    SmallInstallation,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.people import ANN
 from tests.support.evals.simulated_answers import simulated_answers
 from tests.support.store.sqlite_store import open_sqlite
 

@@ -21,7 +21,9 @@ from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Proposals
 from tests.integration.test_candidates import MONDAY, schedule, wait_until
 from tests.integration.test_spares import SPARES, add_fallbacks, measure, newest, skilled
-from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation, approved
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN, BEN
+from tests.support.control.short_policies import POLICY, approved
 from tests.support.providers.scripted_probe import FixedCatalogue
 
 pytestmark = pytest.mark.req("F12")

@@ -21,7 +21,8 @@ from harness.routing.records.routes import Routing
 from harness.routing.reports import scorecard
 from harness.routing.reports.traffic_report import load_traffic_report
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from tests.support.control.control_plane import SmallInstallation, approved
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.short_policies import approved
 
 pytestmark = pytest.mark.req("B9", "F5")
 DOWN = AlertKind.ROUTE_DOWN

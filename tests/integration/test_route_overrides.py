@@ -16,10 +16,8 @@ from harness.operations.context import Context
 from harness.routing.control import routes
 from harness.routing.route_settings import RequestKind, RouteSettings
 from harness.routing.table import KIND_PRECEDENCE
-from tests.support.control.control_plane import (
-    SmallInstallation,
-    read_history,
-)
+from tests.support.control.bare_installation import read_history
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.command_line import installed
 from tests.support.site.documented_commands import DOCS, shell_blocks
 

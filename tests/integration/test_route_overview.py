@@ -25,7 +25,8 @@ from harness.providers.force import SwitchSource, parse_force
 from harness.routing.control import freezes, routes
 from harness.routing.control.freezes import SwitchRequest
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from tests.support.control.control_plane import BEN, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
 from tests.support.site.command_line import CommandLine
 from tests.support.site.management_api import Door
 from tests.support.store.tampering import owned

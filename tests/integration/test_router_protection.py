@@ -23,7 +23,7 @@ from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
 from harness.frame.people.access import SYSTEM
 from harness.operations import keys
-from tests.support.control.control_plane import suite_file
+from tests.support.control.colours_suite import suite_file
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import ROUTE, Routed, ask
 from tests.support.site.processes import site

@@ -21,7 +21,8 @@ from harness.proposals.report.comparison import load_comparison
 from harness.proposals.report.content import list_pins
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.verdicts import Verdicts
-from tests.support.control.control_plane import ANN, BEN, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN, BEN
 from tests.support.site.signing_keys import KEYRING
 
 pytestmark = pytest.mark.req("F3", "F6")

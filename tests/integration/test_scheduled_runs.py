@@ -25,8 +25,10 @@ from harness.routing.evidence import format_proof
 from harness.routing.proposal import Proposal, SuiteRuns
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns
-from tests.support.control.control_plane import ANN, BEN, SKILL, SmallInstallation
+from tests.support.control.colours_suite import SKILL
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.people import ANN, BEN
 from tests.support.site.signing_keys import KEYRING
 
 pytestmark = pytest.mark.req("F1", "F7")

@@ -22,7 +22,7 @@ from harness.providers.registry.credentials import CredentialChange
 from harness.providers.registry.targets import ProviderChange
 from harness.providers.target import Provider
 from router.snapshot.holder import load_snapshot, save_snapshot
-from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.bare_installation import BareInstallation
 
 pytestmark = pytest.mark.req("D4", "C8")
 VALUE = "SEEDED-header-0123456789"
@@ -34,7 +34,7 @@ HOSTED = Provider(
 )
 
 
-def stored(world: SmallInstallation) -> Provider:
+def stored(world: BareInstallation) -> Provider:
     with world.store.read() as tx:
         return Providers(tx).all()["hosted"]
 
@@ -54,7 +54,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable(
-    world: SmallInstallation, tmp_path: Path
+    world: BareInstallation, tmp_path: Path
 ) -> None:
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, HOSTED)
@@ -78,7 +78,7 @@ def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable
 
 
 def test_the_same_header_put_again_changes_nothing(
-    world: SmallInstallation, settings: Settings
+    world: BareInstallation, settings: Settings
 ) -> None:
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, HOSTED)
@@ -98,7 +98,7 @@ def test_the_same_header_put_again_changes_nothing(
 
 
 def test_headers_are_replaced_whole_and_left_alone_where_they_are_not_named(
-    world: SmallInstallation,
+    world: BareInstallation,
 ) -> None:
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, HOSTED)
@@ -126,7 +126,7 @@ def test_headers_are_replaced_whole_and_left_alone_where_they_are_not_named(
     }
 
 
-def test_a_new_encryption_key_encrypts_headers_too(world: SmallInstallation) -> None:
+def test_a_new_encryption_key_encrypts_headers_too(world: BareInstallation) -> None:
     old = new_key()
     new = new_key()
     ctx = replace(world.context(), cipher=FernetCipher(lambda: [old]))
@@ -144,7 +144,7 @@ def test_a_new_encryption_key_encrypts_headers_too(world: SmallInstallation) -> 
 
 
 def test_a_header_that_cannot_be_decrypted_holds_nothing_up_and_is_said(
-    world: SmallInstallation, caplog: pytest.LogCaptureFixture
+    world: BareInstallation, caplog: pytest.LogCaptureFixture
 ) -> None:
     targets.put_provider(world.context(), SYSTEM, HOSTED)
     foreign = FernetCipher(lambda: [new_key()])
@@ -155,7 +155,7 @@ def test_a_header_that_cannot_be_decrypted_holds_nothing_up_and_is_said(
     assert "the header x-key of provider hosted" in caplog.text
 
 
-def test_a_provider_that_is_removed_leaves_no_header_behind(world: SmallInstallation) -> None:
+def test_a_provider_that_is_removed_leaves_no_header_behind(world: BareInstallation) -> None:
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, HOSTED)
     registered_providers.remove_provider(ctx, SYSTEM, "hosted")
@@ -165,7 +165,7 @@ def test_a_provider_that_is_removed_leaves_no_header_behind(world: SmallInstalla
 
 
 def test_a_header_that_is_a_key_stands_in_for_one_encrypted_or_not(
-    world: SmallInstallation,
+    world: BareInstallation,
 ) -> None:
     ctx = world.context()
     own = replace(HOSTED, extra_headers={"Authorization": "Basic x"})

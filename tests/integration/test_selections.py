@@ -15,15 +15,10 @@ from harness.providers.target import Target
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.verdicts import Verdicts
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    POLICY,
-    Crash,
-    CrashingStore,
-    SmallInstallation,
-    approved,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.crashing_store import Crash, CrashingStore
+from tests.support.control.people import ANN, BEN
+from tests.support.control.short_policies import POLICY, approved
 
 pytestmark = pytest.mark.req("F4")
 # Shares of right answers in sixtieths, around the incumbent's 35.

@@ -26,7 +26,7 @@ from harness.routing.shadow_score import ScoreReason
 from router.access.rate_limits import SharedRates
 from tests.integration.test_router_shadow import ADA, ALL, CLOCK, NEW, Scene, change, scene
 from tests.integration.test_router_shadow_pairs import KEEPS, have_ended
-from tests.support.control.control_plane import ENCRYPTION_KEYS
+from tests.support.control.known_secrets import ENCRYPTION_KEYS
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import SECRET, wait_until
 from tests.support.site.signing_keys import CONTROL

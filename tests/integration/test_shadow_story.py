@@ -37,7 +37,7 @@ from router.recording.recorder import Recorder
 from router.snapshot.holder import SnapshotHolder
 from tests.integration.test_labelling import label_all
 from tests.integration.test_runbook import catch_up
-from tests.support.control.control_plane import SECRET
+from tests.support.control.known_secrets import SECRET
 from tests.support.providers import simulator_thread
 from tests.support.router import live_router
 from tests.support.router.live_router import KEY, running_router_on, wait_until

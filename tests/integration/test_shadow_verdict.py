@@ -41,7 +41,9 @@ from harness.routing.shadow import Shadow, ShadowLimits, ShadowTerms
 from harness.routing.shadow_pair import STORING_TIME, CandidateAnswer, CandidateOutcome
 from harness.routing.shadow_score import ScoreReason, ShadowScore
 from tests.contract import test_store_observations as observations
-from tests.support.control.control_plane import BEN, SECRET, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
+from tests.support.control.people import BEN
 from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F8")

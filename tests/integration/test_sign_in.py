@@ -49,7 +49,8 @@ from harness.providers.registry import (
 )
 from harness.providers.registry.credentials import CredentialChange
 from harness.providers.registry.targets import ProviderChange
-from tests.support.control.control_plane import ANN, SmallInstallation
+from tests.support.control.bare_installation import BareInstallation
+from tests.support.control.people import ANN
 from tests.support.providers.oauth_server import (
     CLIENT,
     OAuthSite,
@@ -70,7 +71,7 @@ CODEX = "openai_codex"
 @dataclass
 class Desk:
     name: str
-    world: SmallInstallation
+    world: BareInstallation
     ctx: Context
     site: OAuthSite
     then: PollAnswer | None = None
@@ -115,7 +116,7 @@ class Desk:
 
 @pytest.fixture(params=[COPILOT, CODEX])
 def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
-    world = SmallInstallation(tmp_path)
+    world = BareInstallation(tmp_path)
     key = new_key()
     with oauth_site(world.clock, github=request.param == COPILOT) as site:
         place = site.place

@@ -25,7 +25,8 @@ from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Approvals
 from harness.routing.settings import OidcSettings
 from tests.integration.test_four_eyes import waiting
-from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
 from tests.support.store.raw_rows import REFUSED
 from tests.support.store.tampering import insert, row, written
 

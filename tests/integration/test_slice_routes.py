@@ -24,7 +24,9 @@ from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_settings import RouteSuite
-from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN
+from tests.support.control.short_policies import POLICY
 
 pytestmark = pytest.mark.req("D6", "F2")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")

@@ -30,7 +30,8 @@ from tests.integration.test_candidates import (
     schedule,
     wait_until,
 )
-from tests.support.control.control_plane import POLICY, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.short_policies import POLICY
 
 pytestmark = pytest.mark.req("F12")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")

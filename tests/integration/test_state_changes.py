@@ -53,14 +53,12 @@ from harness.routing.shadow import Shadow
 from harness.routing.shadow_score import ScoreReason, ShadowScore
 from router.snapshot.holder import SnapshotHolder
 from tests.contract.test_store_shadows import SHADOW
-from tests.support.control.control_plane import (
-    BEN,
-    SECRET,
-    SmallInstallation,
-    approved,
-)
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.control.counting_ids import CountingRandomIds
+from tests.support.control.known_secrets import SECRET
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.people import BEN
+from tests.support.control.short_policies import approved
 from tests.support.site.signing_keys import CONTROL, VERIFIER
 from tests.support.store.agent_records import (
     ANSWERING,

@@ -21,7 +21,8 @@ from harness.routing.records.runs import EvalRuns
 from harness.routing.reliability.failover import hash_callers
 from harness.routing.shadow_pair import CANDIDATE
 from tests.contract.test_store_observations import ONE
-from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ReceivedRequest,

@@ -60,12 +60,9 @@ from harness.routing.agent import (
 from harness.routing.control import routes
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.settings import AgentSettings, AutoFloor
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    SECRET,
-    SmallInstallation,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
+from tests.support.control.people import ANN, BEN
 
 pytestmark = pytest.mark.req("C1", "C3", "C4", "C5", "C8")
 CHAT = ModelChoice("chat", ModelKind.ROUTE, route="chat")

@@ -22,7 +22,7 @@ from harness.providers.registry import named_models, registered_providers, targe
 from harness.providers.target import Price, Target
 from harness.providers.target_price import PriceState, TargetPrice, describe_missing
 from harness.routing.reports.matrix import build_matrix
-from tests.support.control.control_plane import ANN
+from tests.support.control.people import ANN
 from tests.support.providers.simulator_thread import serve_in_thread
 from tests.support.site.command_line import CommandLine, installed
 

@@ -27,7 +27,8 @@ from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from tests.support.control.control_plane import POLICY, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.short_policies import POLICY
 from tests.support.evals.scripted_runner import ScriptedRunner
 
 pytestmark = pytest.mark.req("F2", "F6")

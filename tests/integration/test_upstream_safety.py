@@ -36,7 +36,7 @@ from router.frame.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
 from router.upstream.transport import UpstreamRequest
 from router.upstream.transports import ProviderClient, Transports
-from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.bare_installation import BareInstallation
 from tests.support.providers.scripted_chat import Response, Served, serving
 from tests.support.providers.scripted_upstream import (
     broken_stream,
@@ -354,7 +354,7 @@ def loaded(folder: Path, text: str) -> Any:
 
 
 @pytest.mark.req("D1")
-def test_no_provider_is_stored_with_a_closed_address(world: SmallInstallation) -> None:
+def test_no_provider_is_stored_with_a_closed_address(world: BareInstallation) -> None:
     with pytest.raises(InputError, match="allow_addresses"):
         targets.put_provider(world.context(), SYSTEM, provider_at(CLOSED))
     with world.store.read() as tx:

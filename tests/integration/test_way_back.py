@@ -34,13 +34,10 @@ from harness.providers.records import Providers
 from harness.providers.registry import targets
 from harness.routing.control import deprecations
 from router.protocols.provider_failures import classify_reply
-from tests.support.control.control_plane import (
-    BEN,
-    CANARY,
-    POLICY,
-    SmallInstallation,
-    read_history,
-)
+from tests.support.control.bare_installation import read_history
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
+from tests.support.control.short_policies import CANARY, POLICY
 from tests.support.providers.scripted_probe import FixedCatalogue
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (

@@ -21,8 +21,9 @@ from harness.providers.registry import targets
 from harness.providers.target import Target
 from harness.routing.control import routes
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from tests.support.control.control_plane import ANN, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.people import ANN
 
 pytestmark = pytest.mark.req("F2", "A7")
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from harness.app.store.store import Store
 from harness.gate.online.rollout import RolloutState
-from tests.support.control.control_plane import SECRET
+from tests.support.control.known_secrets import SECRET
 from tests.support.control.manual_clock import ManualClock
 from tests.support.control.rollout_simulation import Ending, one
 from tests.support.control.rollout_traffic import Harm

@@ -39,14 +39,10 @@ from harness.routing.records.observations import Observations
 from harness.routing.table import Arm, choose_arm
 from router.frame.body import read_request
 from router.request.client_directives import sticky_key
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    POLICY,
-    SmallInstallation,
-    approved,
-    block_of,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import ANN, BEN
+from tests.support.control.router_rows import block_of
+from tests.support.control.short_policies import POLICY, approved
 
 pytestmark = pytest.mark.req("F3")
 

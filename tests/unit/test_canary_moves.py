@@ -17,7 +17,8 @@ from harness.providers.records import Targets
 from harness.routing.control import routes
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
-from tests.support.control.control_plane import BEN, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
 
 pytestmark = pytest.mark.req("F3")
 

@@ -35,7 +35,7 @@ from harness.routing.records.interventions import Switches
 from harness.routing.records.proposals import Proposals
 from tests.contract.test_store_observations import ONE as CAPTURED
 from tests.support.browser.dashboard_data import ANA, BEN, Lived, lived_copy
-from tests.support.control.control_plane import read_history
+from tests.support.control.bare_installation import read_history
 from tests.support.site.processes import free_port
 from tests.unit.test_dashboard_page_states import (
     dialog,

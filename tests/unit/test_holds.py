@@ -19,12 +19,10 @@ from harness.interfaces.cli.canary_facts import rollout_facts
 from harness.operations import alert_delivery, control_jobs
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
-from tests.support.control.control_plane import (
-    BEN,
-    SmallInstallation,
-    block_of,
-)
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.people import BEN
+from tests.support.control.router_rows import block_of
 
 pytestmark = pytest.mark.req("F3")
 

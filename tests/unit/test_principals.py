@@ -26,7 +26,7 @@ from harness.frame.people.four_eyes import (
 from harness.frame.people.records import ApiKeys
 from harness.frame.records.transaction import Transaction
 from harness.interfaces.api.frame.access import read_bearer
-from tests.support.control.control_plane import SECRET
+from tests.support.control.known_secrets import SECRET
 
 KEY = ApiKey(
     "k",

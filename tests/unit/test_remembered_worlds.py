@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.control.control_plane import BEN, SmallInstallation, approved
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
 from tests.support.control.remembered_worlds import MEMORY
+from tests.support.control.short_policies import approved
 
 
 def begun(folder: Path, **changed: Any) -> SmallInstallation:

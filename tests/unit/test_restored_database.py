@@ -26,12 +26,10 @@ from harness.routing.control import routes
 from harness.routing.records.observations import Observations
 from harness.routing.table import Snapshot
 from router.snapshot.holder import SnapshotHolder
-from tests.support.control.control_plane import (
-    BEN,
-    SECRET,
-    SmallInstallation,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.people import BEN
 from tests.support.site.signing_keys import CONTROL, VERIFIER
 
 pytestmark = pytest.mark.req("G6", "F1")

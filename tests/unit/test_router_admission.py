@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from harness.app.store.router_store import RouterStore
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.people.access import key_hash
 from harness.frame.people.limits import KeyLimits, KeySpend
@@ -15,6 +14,7 @@ from harness.routing.settings import RouterSettings
 from harness.routing.table import KeyGrant
 from router.access.admission import UNKNOWN_KEY_BUCKETS
 from router.access.rate_limits import LocalRates
+from router.frame.database import RouterDatabase
 from router.observers.feedback import FEEDBACK_PATH
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -231,7 +231,7 @@ async def test_what_others_spent_counts_once_it_is_stored_though_another_followe
     router.kept.spends.append(KeySpend("k-limited", today, "another", 1, 1, 1.0, 0))
     assert (await ask(router))[0] == 200
 
-    def fails(_: RouterStore) -> None:
+    def fails(_: RouterDatabase) -> None:
         raise ValueError("a row that cannot be read")
 
     router.holder._followers.insert(0, fails)

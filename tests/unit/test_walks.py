@@ -10,7 +10,9 @@ from typing import Final
 from harness.frame import package_data
 from harness.proposals import decisions
 from harness.routing.proposal import ProposalPhase
-from tests.support.control.control_plane import BEN, SmallInstallation, approved
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.people import BEN
+from tests.support.control.short_policies import approved
 from tests.support.router.costed_requests import KINDS, files
 from tests.support.router.counted_router import CallCounter
 

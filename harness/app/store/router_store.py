@@ -38,7 +38,7 @@ class RouterRecords:
 
 
 class RouterStore:
-    """Implements the router's port of the store. See `Store` for errors."""
+    """Implements `router.frame.database.RouterDatabase`. See `Store` for errors."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

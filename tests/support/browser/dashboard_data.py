@@ -46,8 +46,8 @@ from harness.providers.records import Targets
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
-from tests.support.control.control_plane import let_router_serve
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.router_rows import let_router_serve
 from tests.support.store.records import TRAFFIC
 
 XSS = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"

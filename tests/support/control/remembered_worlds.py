@@ -23,7 +23,7 @@ from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
 
 if TYPE_CHECKING:
-    from tests.support.control.control_plane import SmallInstallation
+    from tests.support.control.bare_installation import BareInstallation
 
 T = TypeVar("T")
 # Tests with them may look at the steps themselves, or replace one.
@@ -70,7 +70,7 @@ class Memory:
     def allow_for(self, fixtures: frozenset[str]) -> None:
         self.is_on = not WATCHING & fixtures
 
-    def after(self, world: "SmallInstallation", step: str, live: Callable[[], T]) -> T:
+    def after(self, world: "BareInstallation", step: str, live: Callable[[], T]) -> T:
         """Returns what `live` returns, and leaves the world as `live` would."""
         if not (self.is_on and _is_plain(world)):
             return live()
@@ -91,7 +91,7 @@ class Memory:
 MEMORY: Final = Memory()
 
 
-def _is_plain(world: "SmallInstallation") -> bool:
+def _is_plain(world: "BareInstallation") -> bool:
     """Whether nothing but the key's parts decides what the world's steps do."""
     store = world.store
     own = vars(world)
@@ -103,8 +103,8 @@ def _is_plain(world: "SmallInstallation") -> bool:
         and type(world.clock) is ManualClock
         and type(world.chance) is CountingRandomIds
         and own.keys() == {"suites", *(field.name for field in fields(world))}
-        and all(own[name] is vars(type(world))[name] for name in FUNCTIONS)
-        and (world.calibration, world.drift, world.observe_only) == (None, {}, False)
+        and all(own[name] is getattr(type(world), name) for name in FUNCTIONS if name in own)
+        and (own.get("calibration"), world.drift, world.observe_only) == (None, {}, False)
         and getattr(world.sinks, "__dict__", None) == SINKS
         and all(
             type(suite) is SuiteSettings and type(suite.path) is PosixPath
@@ -115,7 +115,7 @@ def _is_plain(world: "SmallInstallation") -> bool:
     )
 
 
-def _key(world: "SmallInstallation", step: str) -> Key:
+def _key(world: "BareInstallation", step: str) -> Key:
     suites = [
         (replace(suite, path=None), Path(str(suite.path)).read_bytes())
         for suite in world.suites.values()
@@ -132,7 +132,7 @@ def _key(world: "SmallInstallation", step: str) -> Key:
     )
 
 
-def _moment(world: "SmallInstallation", answer: object) -> Moment:
+def _moment(world: "BareInstallation", answer: object) -> Moment:
     return Moment(_copy(world.store), copy(world.clock), copy(world.chance), answer)  # type: ignore[arg-type]  # _is_plain looked
 
 

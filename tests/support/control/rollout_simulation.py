@@ -54,15 +54,11 @@ from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import RestoreIncumbent
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    SECRET,
-    Crash,
-    CrashingStore,
-    SmallInstallation,
-)
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.crashing_store import Crash, CrashingStore
+from tests.support.control.known_secrets import SECRET
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.people import ANN, BEN
 from tests.support.control.rollout_invariants import (
     TurnConditions,
     Watcher,

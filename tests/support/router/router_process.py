@@ -26,12 +26,9 @@ from harness.routing.control import routes
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
-from tests.support.control.control_plane import (
-    CANARY,
-    POLICY,
-    SmallInstallation,
-    suite_file,
-)
+from tests.support.control.colours_suite import suite_file
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.short_policies import CANARY, POLICY
 from tests.support.site.processes import Site, site
 from tests.support.store.sqlite_store import migrated_file
 

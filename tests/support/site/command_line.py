@@ -15,8 +15,10 @@ from harness.app.installation import load_settings
 from harness.app.store.store import Store
 from harness.frame.runtime.clock import SystemClock
 from harness.interfaces.cli.program import program
-from tests.support.control.control_plane import SECRET, SmallInstallation, let_router_serve
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.router_rows import let_router_serve
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
 
 FILE = """\

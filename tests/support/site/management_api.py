@@ -24,7 +24,8 @@ from harness.operations import keys
 from harness.providers.calls.probe import ProbeReply
 from harness.providers.ports import ProviderProbe
 from harness.routing.proposal import Proposal, ProposalPhase
-from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.control.known_secrets import SECRET
 from tests.support.providers.scripted_probe import ScriptedProviderProbe
 
 # Role to the name of the person who has it: ann proposes, ben approves.
