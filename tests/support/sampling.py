@@ -1,4 +1,4 @@
-"""Samples of what a test is run for: `make test-all` has these, `make verify` all the others."""
+"""Samples of a test: `make test-all` has these, `make verify` all the others."""
 
 from collections.abc import Container, Iterable
 
