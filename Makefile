@@ -13,7 +13,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --
 	--no-emit-package swapgate-try $(if $(call is_set,$(UPGRADE)),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint types arch test-fast test-browser cov migrate bench docs \
+.PHONY: help setup demo test fmt lint types arch test-fast test-changed test-browser cov migrate bench docs \
 	docs-check imports bytecode tests lock wheels verify soak gameday real
 
 help: ## list the targets
@@ -60,6 +60,9 @@ arch: imports ## import contracts and the rules of the house
 
 test-fast: setup ## unit and contract tests, on SQLite
 	$(PYTEST) $(PARALLEL) tests/unit tests/contract -m "not (postgres or browser or slow or verify or soak)"
+
+test-changed: setup ## the tests that concern the changes since SINCE=commit, else since origin/main
+	$(BIN)/python -m tests.support.concerned_tests "$(SINCE)" $(PARALLEL)
 
 test-browser: setup ## the dashboard in a real browser
 	$(PYTEST) tests/browser
