@@ -75,6 +75,9 @@ class ConcernedTests:
         part = self._parts[key]
         modules = {above for name in part.modules & self._files.keys() for above in _up(name)}
         found = {self._files[name] for name in modules & self._files.keys()}
+        # Streamlit loads the pages by their paths, which `dashboard.main` builds.
+        if "streamlit.testing.v1" in part.modules:
+            found |= {file for file in self._files.values() if file.startswith("dashboard/")}
         if not path.name.startswith(("test_", "conftest")):
             return found
         names = part.requested | (part.used if path.name == "conftest.py" else set())
