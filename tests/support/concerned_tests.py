@@ -73,7 +73,10 @@ class ConcernedTests:
     def _list_next(self, key: str) -> set[str]:
         path = PurePosixPath(key.partition("::")[0])
         part = self._parts[key]
-        modules = {above for name in part.modules & self._files.keys() for above in _up(name)}
+        package = str(path.parent).replace("/", ".")
+        # A command line names the modules of its commands as `.canary:group`.
+        named = {f"{package}{name}" if name[:1] == "." else name for name in part.modules}
+        modules = {above for name in named & self._files.keys() for above in _up(name)}
         found = {self._files[name] for name in modules & self._files.keys()}
         # Streamlit loads the pages by their paths, which `dashboard.main` builds.
         if "streamlit.testing.v1" in part.modules:

@@ -13,8 +13,9 @@ FILES: Final[Mapping[str, str]] = {
     "harness/__init__.py": "",
     "harness/price.py": "",
     "harness/cart.py": "def total():\n    from harness import price\n",
-    "harness/commands.py": 'COMMANDS = {"pay": "harness.payment:pay"}\n',
+    "harness/commands.py": 'COMMANDS = ["harness.payment:pay", ".refund:group"]\n',
     "harness/payment.py": "",
+    "harness/refund.py": "",
     "harness/schema.py": 'FOLDER = "migrations"\n',
     "migrations/first.sql": "",
     "docs/guide/prices.md": "",
@@ -68,6 +69,7 @@ WHOLE: Final = {"program", "sources"}
         ("harness/price.py", {"price", "cart", "basket"} | WHOLE),  # an import in a function
         ("harness/cart.py", {"cart", "basket"} | WHOLE),  # a fixture that another requests
         ("harness/payment.py", {"commands"} | WHOLE),  # a module that a string names
+        ("harness/refund.py", {"commands"} | WHOLE),  # the same, relative to its package
         ("harness/__init__.py", {"price", "cart", "basket", "commands", "schema"} | WHOLE),
         ("migrations/first.sql", {"schema", "program"}),
         ("dashboard/views/keys.py", {"page", "program"}),
