@@ -21,7 +21,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --
 	--no-emit-package swapgate-try $(if $(call is_set,$(UPGRADE)),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-rest fmt lint types product-types arch test-browser cov \
+.PHONY: help setup demo test test-all test-rest test-changed fmt lint types product-types arch test-browser cov \
 	migrate bench docs docs-check imports bytecode quick-tests lock wheels verify soak gameday real
 
 help: ## list the targets
@@ -81,6 +81,9 @@ bytecode: setup
 
 arch: imports ## import contracts and the rules of the house
 	$(PYTEST) tests/test_architecture.py
+
+test-changed: setup ## the tests that concern the changes since SINCE=commit, else since origin/main
+	$(BIN)/python -m tests.support.concerned_tests "$(SINCE)" $(PARALLEL)
 
 test-browser: setup ## the dashboard in a real browser
 	$(PYTEST) tests/browser
