@@ -105,6 +105,7 @@ def outputs_of(folder: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
+@pytest.mark.spine
 @pytest.mark.req("F10")
 def test_the_action_comments_and_ends_with_the_verdict_s_exit_code(
     folder: Path, github: GitHubStub
