@@ -92,7 +92,14 @@ def run_step(
     return subprocess.run(  # noqa: S603 - the action's own step
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],  # noqa: S607 - as the runner calls it
         cwd=folder,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder), **runner, **variables},
+        env={
+            "PATH": os.environ["PATH"],
+            # The program of this checkout, also where another one is installed.
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(folder),
+            **runner,
+            **variables,
+        },
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
