@@ -41,7 +41,6 @@ def run(
     return place.cli(*words, code=None)
 
 
-@pytest.mark.spine
 @pytest.mark.req("F10")
 def test_a_better_model_ends_with_0_and_both_reports_say_so(
     place: Installation, tmp_path: Path

@@ -92,7 +92,14 @@ def run_step(
     return subprocess.run(  # noqa: S603 - the action's own step
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],  # noqa: S607 - as the runner calls it
         cwd=folder,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder), **runner, **variables},
+        env={
+            "PATH": os.environ["PATH"],
+            # The program of this checkout, also where another one is installed.
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(folder),
+            **runner,
+            **variables,
+        },
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -105,6 +112,7 @@ def outputs_of(folder: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
+@pytest.mark.spine
 @pytest.mark.req("F10")
 def test_the_action_comments_and_ends_with_the_verdict_s_exit_code(
     folder: Path, github: GitHubStub

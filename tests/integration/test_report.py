@@ -66,6 +66,7 @@ def reported(world: SmallInstallation, candidate: str = "sim/better") -> Report:
     return gather_report(world.context(), proposal.id)
 
 
+@pytest.mark.spine
 @pytest.mark.parametrize(
     ("candidate", "head", "problem"),
     [
