@@ -98,6 +98,10 @@ def pytest_collection_finish() -> None:
         from tests.support.store.shared_statements import share_statements  # noqa: PLC0415 - few runs need no database
 
         share_statements()
+    if "harness.app" in sys.modules or "evals.suites" in sys.modules:
+        from tests.support.evals.remembered_suites import remember_suites  # noqa: PLC0415 - few runs need no suite
+
+        remember_suites()
     if "httpx" in sys.modules:
         from tests.support.site.patient_clients import wait_patiently  # noqa: PLC0415 - few runs need no HTTP
         from tests.support.site.shared_certificates import share_certificates  # noqa: PLC0415 - as above

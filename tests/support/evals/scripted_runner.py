@@ -20,7 +20,7 @@ from evals.runner.questions import (
 from evals.scorers import NotJudged
 from evals.scorers.interface import score_result
 from evals.suites.items import Item
-from evals.suites.suite import Suite, load_suite
+from evals.suites.suite import Suite
 from harness.evals.ports import EvalJob
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import InputError
@@ -34,6 +34,7 @@ from harness.gate.run import (
     refuse_first,
 )
 from harness.providers.target import Target
+from tests.support.evals.remembered_suites import load_suite
 
 Script = Callable[[Target, Item, int], str]
 """(target, item, epoch) → answer; raises ProviderFailed for an infrastructure error."""
