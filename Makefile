@@ -9,16 +9,16 @@ COVERAGE := --cov --cov-branch
 # A command's name and seconds are noted, and printed at the end.
 NOTED := .venv/.test-seconds
 TIMED := sh .ci/timed.sh $(NOTED)
-PRODUCT := swapgate harness router evals dashboard migrations
+PRODUCT := swapproof harness router evals dashboard migrations
 # SHARD=1/3: the first of three parts, balanced by the seconds that the tests once took.
 SHARD ?= 1/1
 SHARDED := --splits $(lastword $(subst /, ,$(SHARD))) --group $(firstword $(subst /, ,$(SHARD))) \
 	--splitting-algorithm least_duration --durations-path .ci/verify_seconds.json
 is_set = $(filter-out 0 no false,$(1))
-# swapgate-try is built from this tree (distributions/try).
+# swapproof-try is built from this tree (distributions/try).
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-emit-package swapgate-try $(if $(call is_set,$(UPGRADE)),--upgrade)
+	--no-emit-package swapproof-try $(if $(call is_set,$(UPGRADE)),--upgrade)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all test-rest test-changed fmt lint types product-types arch test-browser cov \
@@ -31,7 +31,7 @@ setup: ## make .venv from the hash-pinned locks (instant when it is there)
 	@sh requirements/setup.sh
 
 demo: setup ## the eight stories, live; ONCE=1 ends by itself, SWAP=1 swaps the candidates
-	@$(BIN)/swapgate demo $(if $(call is_set,$(ONCE)),--once) $(if $(call is_set,$(SWAP)),--swap)
+	@$(BIN)/swapproof demo $(if $(call is_set,$(ONCE)),--once) $(if $(call is_set,$(SWAP)),--swap)
 
 test: setup ## six minutes: lint, product types, imports, docs, unit and contract tests, the spine
 	@rm -f $(NOTED)
@@ -74,7 +74,7 @@ imports: setup
 # In a new environment each worker of the next step would compile every test module, and compute
 # Hypothesis's table of characters, all at once. What cannot be imported is that step's to report.
 bytecode: setup
-	@test $(COMPILED) -nt .venv/.swapgate-setup || { \
+	@test $(COMPILED) -nt .venv/.swapproof-setup || { \
 		$(PYTEST) --collect-only -qq >/dev/null || true; \
 		$(BIN)/python -c "from hypothesis import strategies; strategies.text().validate()"; \
 		touch $(COMPILED); }
@@ -93,18 +93,18 @@ cov: setup ## the tests of `make test-all`, measured: at least 90 % covered; pag
 	@$(BIN)/python .ci/last_passed.py cov
 
 migrate: setup ## bring the configured database to the newest schema
-	$(BIN)/swapgate db upgrade
+	$(BIN)/swapproof db upgrade
 
 bench: setup ## the benchmarks, printed as tables
 	@for each in router gate canary faults evals scale; do \
 		echo "== $$each"; $(BIN)/python -m benchmarks.$$each.run || exit 1; done
 
 docs: setup ## write the generated parts of docs/ anew, and the docs site into site/
-	$(BIN)/swapgate docs generate
+	$(BIN)/swapproof docs generate
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 docs-check: setup
-	@$(TIMED) docs-check $(BIN)/swapgate docs generate --check
+	@$(TIMED) docs-check $(BIN)/swapproof docs generate --check
 
 lock: setup ## resolve requirements/*.lock anew from pyproject.toml; UPGRADE=1 for newer versions
 	$(COMPILE) pyproject.toml --group dev -o requirements/dev.lock
@@ -113,12 +113,12 @@ lock: setup ## resolve requirements/*.lock anew from pyproject.toml; UPGRADE=1 f
 	$(COMPILE) --no-deps --group real -o requirements/real.lock
 	echo uv | $(COMPILE) - -o requirements/uv.lock
 
-wheels: setup ## build swapgate, swapgate-try and swapgate-client into dist/
+wheels: setup ## build swapproof, swapproof-try and swapproof-client into dist/
 	sh deploy/wheels.sh dist
 
 verify: setup ## every case of what `make test-all` samples, and all acceptance stories; SHARD=1/3
 	$(PYTEST) $(PARALLEL) $(SHARDED) -m "verify or acceptance"
-	SWAPGATE_HYPOTHESIS=verify $(PYTEST) $(PARALLEL) $(SHARDED) -m "hypothesis and not (verify or soak or acceptance)"
+	SWAPPROOF_HYPOTHESIS=verify $(PYTEST) $(PARALLEL) $(SHARDED) -m "hypothesis and not (verify or soak or acceptance)"
 	@$(BIN)/python .ci/last_passed.py verify $(SHARD)
 
 # The mixed faults take little of one core, the others the second core; the bad day takes both.

@@ -1,10 +1,10 @@
-"""Builds the wheel: moves the packages of the checkout below `swapgate`, rewrites their
-imports, and adds the docs site. `swapgate-try` has its wheel's files from here too (ADR 0049).
+"""Builds the wheel: moves the packages of the checkout below `swapproof`, rewrites their
+imports, and adds the docs site. `swapproof-try` has its wheel's files from here too (ADR 0049).
 
 In the checkout `harness`, `router`, `evals` and `dashboard` lie side by side. In site-packages
 they would clash with a user's own `router.py` or another library's `evals`. So pyproject.toml
-maps each folder to `swapgate/…`, and this hook rewrites the references to it: `from
-harness.frame import errors` becomes `from swapgate.harness.frame import errors`. The hook
+maps each folder to `swapproof/…`, and this hook rewrites the references to it: `from
+harness.frame import errors` becomes `from swapproof.harness.frame import errors`. The hook
 changes nothing else, and moves no line (ADR 0030).
 """
 
@@ -25,8 +25,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGES = ("harness", "router", "evals", "dashboard")
 ROOT = Path(__file__).resolve().parent
-# Its `source_modules` are the entries of swapgate-try; its `ignore_imports` lead out of it.
-TRY_CONTRACT = "swapgate-try holds what its commands import, and needs few packages"
+# Its `source_modules` are the entries of swapproof-try; its `ignore_imports` lead out of it.
+TRY_CONTRACT = "swapproof-try holds what its commands import, and needs few packages"
 # A lazy command names its function as `module:attribute`.
 ENTRY_POINT = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+:\w+")
 
@@ -37,10 +37,10 @@ class NamespaceHook(BuildHookInterface[BuilderConfig]):
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        self.copies = TemporaryDirectory(prefix="swapgate-wheel-")
+        self.copies = TemporaryDirectory(prefix="swapproof-wheel-")
         if version == "editable":
             return
-        # In the wheel of swapgate-try, on which this one depends.
+        # In the wheel of swapproof-try, on which this one depends.
         own_exclude = self.build_config.target_config.setdefault("exclude", [])
         own_exclude += [f"/{file}" for file in list_try_files()]
         for file in self.build_config.builder.recurse_included_files():
@@ -48,11 +48,11 @@ class NamespaceHook(BuildHookInterface[BuilderConfig]):
                 copy = Path(self.copies.name, file.distribution_path)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 source = Path(file.path).read_bytes()
-                copy.write_bytes(below_package(source, "swapgate"))
+                copy.write_bytes(below_package(source, "swapproof"))
                 build_data["force_include"][str(copy)] = file.distribution_path
         if version == "standard":
             site = self.build_site(Path(self.root))
-            build_data["force_include"][str(site)] = "swapgate/site"
+            build_data["force_include"][str(site)] = "swapproof/site"
 
     def build_site(self, root: Path) -> Path:
         """Builds the docs site without source maps and search data of other languages. Returns
@@ -86,7 +86,7 @@ class NamespaceHook(BuildHookInterface[BuilderConfig]):
 
 
 def list_try_files() -> list[str]:
-    """Lists the files of the checkout that the wheel of swapgate-try holds instead of ours."""
+    """Lists the files of the checkout that the wheel of swapproof-try holds instead of ours."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]
     (contract,) = (one for one in contracts if one["name"] == TRY_CONTRACT)
@@ -95,7 +95,7 @@ def list_try_files() -> list[str]:
     folders = {folder for file in files for folder in file.parents if folder.name}
     packages = {folder / "__init__.py" for folder in folders}
     files |= {file for file in packages if (ROOT / file).is_file()}
-    files |= {Path("swapgate/__init__.py"), Path("swapgate/py.typed")}
+    files |= {Path("swapproof/__init__.py"), Path("swapproof/py.typed")}
     return sorted(file.as_posix() for file in files)
 
 

@@ -15,14 +15,14 @@ import streamlit as st
 from dashboard import markup, page_frame, sign_in_page
 from dashboard.labels import time_of_day
 from dashboard.markup import escape, strong
-from harness.frame.errors import NotAllowed, SwapgateError
+from harness.frame.errors import NotAllowed, SwapproofError
 from harness.frame.people.access import SIGN_IN_PATH, Actor, Role
 from harness.operations import dashboard_sessions, single_sign_on
 from harness.operations.dashboard_sessions import ActorSession
 from harness.operations.single_sign_on import read_identity
 
 SIGN_IN: Final = (
-    "Sign in first, at the top of this page; swapgate key sign-in-link prints a link for it."
+    "Sign in first, at the top of this page; swapproof key sign-in-link prints a link for it."
 )
 READING_ONLY: Final = "You are not signed in."
 SIGN_IN_BROKEN: Final = (
@@ -40,7 +40,7 @@ def show_account(page: str) -> bool:
         return False
     try:
         session, reason = _find_session_or_reason()
-    except SwapgateError as error:
+    except SwapproofError as error:
         # If reading needs no sign-in, the page itself reports the database's failure.
         session = None
         reason = _hide_database_error(error) if page_frame.needs_sign_in() else ""
@@ -75,7 +75,7 @@ def _ask_sign_on(reason: str) -> None:
     Args:
         reason: explains why the visitor has no valid session.
     """
-    st.html(markup.title("<b>Sign in</b> to Swapgate", markup.escape(reason)))
+    st.html(markup.title("<b>Sign in</b> to Swapproof", markup.escape(reason)))
     if page_frame.sign_on() is None:
         st.html(_render_account_line("With a key or a link:", sign_in_address()))
         return
@@ -86,13 +86,13 @@ def _ask_sign_on(reason: str) -> None:
     st.html(f'<p class="sg">{link}</p>')
     st.html(_render_account_line("Or with a key or a link:", sign_in_address()))
     if st.user.get("is_logged_in"):
-        # The identity provider knows the visitor, but this account has no access to Swapgate.
+        # The identity provider knows the visitor, but this account has no access to Swapproof.
         # After a sign-out at the provider, the visitor can use another account.
         st.button("Sign out there", type="tertiary", on_click=st.logout)
 
 
 def _find_session_or_reason() -> tuple[ActorSession | None, str]:
-    """Returns the visitor's session, or the reason why it is missing. Raises SwapgateError if
+    """Returns the visitor's session, or the reason why it is missing. Raises SwapproofError if
     the database does not answer.
     """
     try:
@@ -104,13 +104,13 @@ def _find_session_or_reason() -> tuple[ActorSession | None, str]:
 def _find_actor() -> tuple[Actor | None, str]:
     """Returns the actor with the present role, or the reason why it is missing.
 
-    Raises SwapgateError if the database does not answer.
+    Raises SwapproofError if the database does not answer.
     """
     session, reason = _find_session_or_reason()
     return (session.actor if session is not None else None), reason
 
 
-def _hide_database_error(error: SwapgateError) -> str:
+def _hide_database_error(error: SwapproofError) -> str:
     """Logs a database error, and returns a text that hides the database's address."""
     page_frame.log.warning("sign_in_unavailable: %s", error)
     return SIGN_IN_BROKEN
@@ -120,7 +120,7 @@ def _find_session() -> ActorSession | None:
     """Finds the session by the cookie, else by single sign-on.
 
     If the cookie's session has ended and single sign-on is set up, the visitor gets a session
-    from the identity provider instead. Raises NotAllowed, SwapgateError.
+    from the identity provider instead. Raises NotAllowed, SwapproofError.
     """
     cookie = session_cookie()
     oidc = page_frame.sign_on()
@@ -163,7 +163,7 @@ def require_reader() -> None:
         is_signed_out = _find_session() is None
     except NotAllowed:
         is_signed_out = True
-    except SwapgateError:
+    except SwapproofError:
         # Stop here. Otherwise, if the database recovers now, the fragment would read it without
         # a session.
         st.html(markup.failure(page_frame.NOT_OPEN, SIGN_IN_BROKEN, page_frame.ROUTER_SERVES))
@@ -180,7 +180,7 @@ def live_part(name: str) -> Iterator[None]:
         yield
         now = page_frame.context().clock.now()
         st.html(markup.note(f"updated {time_of_day(now)}, every 2 s"))
-    except SwapgateError as error:
+    except SwapproofError as error:
         advice = f"Trying again. {page_frame.ROUTER_SERVES}"
         st.html(markup.failure(f"{name} cannot be read at the moment", str(error), advice))
 
@@ -218,7 +218,7 @@ def _sign_out() -> None:
         with suppress(NotAllowed):
             if (sign_on_session := _find_sign_on()) is not None:
                 dashboard_sessions.end(ctx, sign_on_session)
-    except SwapgateError as error:
+    except SwapproofError as error:
         st.html(markup.failure("Not signed out", str(error), "You are still signed in."))
         return
     if page_frame.sign_on() is not None and st.user.get("is_logged_in"):
@@ -273,7 +273,7 @@ def attempt(
     consequence = page_frame.UNCHANGED
     try:
         actor, reason = _find_actor()
-    except SwapgateError as error:
+    except SwapproofError as error:
         actor = None
         reason = str(error)
         docs_page = error.docs_page
@@ -283,7 +283,7 @@ def attempt(
     if actor is not None:
         try:
             action(actor)
-        except SwapgateError as error:
+        except SwapproofError as error:
             reason = str(error)
             docs_page = error.docs_page
             consequence = refused

@@ -28,11 +28,11 @@ import streamlit as st
 
 from dashboard import current_user, markup, page_frame
 from harness.frame.configuration.setting import Declaration, FormEntry, plain_settings
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import SwapproofError
 from harness.frame.people.access import Actor, Role
 from harness.operations.context import Context
 
-log = logging.getLogger("swapgate.dashboard")
+log = logging.getLogger("swapproof.dashboard")
 
 Arguments = ParamSpec("Arguments")
 Option = TypeVar("Option")
@@ -560,13 +560,13 @@ class Dialog(Generic[Arguments]):
                     *args,
                     **kwargs,
                 )
-            except SwapgateError as error:
+            except SwapproofError as error:
                 reason = str(error)
                 st.html(
                     markup.failure(CANNOT_OPEN, reason, UNCHANGED, docs_page=error.docs_page)
                 )
             except Exception:
-                # A fault of Swapgate: its details belong in the log.
+                # A fault of Swapproof: its details belong in the log.
                 log.exception("dialog_failed: %s", self.title)
                 st.html(markup.failure("This failed", OUR_ERROR, RELOAD))
 

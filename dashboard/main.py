@@ -23,7 +23,7 @@ def stay_alive() -> None:
 
 
 st.set_page_config(
-    page_title="Swapgate",
+    page_title="Swapproof",
     page_icon=str(FOLDER / "logo.svg"),
     layout="wide",
     initial_sidebar_state="collapsed",

@@ -26,7 +26,7 @@ from harness.frame.errors import (
     NotAllowed,
     NotFound,
     StoreUnavailable,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.formatting import escape_formula
 from harness.frame.pagination import Page
@@ -44,7 +44,7 @@ from harness.routing.settings import OidcSettings
 if TYPE_CHECKING:
     import pandas as pd
 
-log = logging.getLogger("swapgate.dashboard")
+log = logging.getLogger("swapproof.dashboard")
 Item = TypeVar("Item")
 
 ACTOR_KEY: Final = "acting"  # session key of the actor for whom the page was drawn
@@ -54,7 +54,7 @@ UNCHANGED = "Nothing was changed."
 ROUTER_SERVES = "The router continues to serve its last valid table; nothing was changed."
 NOT_OPEN = "The dashboard cannot be opened now"
 WHY_NOT_OPEN = (
-    "Sign-in does not work until it opens. The dashboard's log has the reason; `swapgate "
+    "Sign-in does not work until it opens. The dashboard's log has the reason; `swapproof "
     "doctor` shows it."
 )
 
@@ -63,7 +63,7 @@ WHY_NOT_OPEN = (
 def installation() -> Installation:
     """Returns the process's installation, which the first call opens.
 
-    Raises SwapgateError if it cannot open; the next call tries again.
+    Raises SwapproofError if it cannot open; the next call tries again.
     """
     return open_installation()
 
@@ -99,7 +99,7 @@ def serve_with(sign_on: OidcSettings | None) -> None:
 
 
 def sign_on() -> OidcSettings | None:
-    """Returns the settings of single sign-on. Raises SwapgateError.
+    """Returns the settings of single sign-on. Raises SwapproofError.
 
     Without settings in the file, the settings at the process's start hold, so that an edit of
     the file cannot make the pages public.
@@ -109,7 +109,7 @@ def sign_on() -> OidcSettings | None:
 
 def needs_sign_in() -> bool:
     """Tells whether visitors must sign in to read; single sign-on requires it. Raises
-    SwapgateError.
+    SwapproofError.
     """
     return sign_on() is not None
 
@@ -122,7 +122,7 @@ def is_open() -> bool:
         return _guard("The dashboard", installation)
     try:
         installation()
-    except SwapgateError as error:
+    except SwapproofError as error:
         log.warning("not_open: %s", error)
         _show_failure(NOT_OPEN, WHY_NOT_OPEN, ROUTER_SERVES)
         return False
@@ -148,7 +148,7 @@ def show_page(name: str, show: Callable[[], None]) -> None:
         _show_banners(route_status.list_break_glass_banners(ctx))
         if (broken := first_break()) is not None:
             heading = f"✕ The audit log is broken at event {broken:,}."
-            words = "A recorded event was changed. `swapgate audit verify` shows where."
+            words = "A recorded event was changed. `swapproof audit verify` shows where."
             st.html(markup.banner(heading, words, tone=labels.Tone.WORSE))
         show()
 
@@ -158,11 +158,11 @@ def show_page(name: str, show: Callable[[], None]) -> None:
 def _guard(name: str, show: Callable[[], object]) -> bool:
     """Runs a part of a page, and shows its errors as text. Returns whether the part succeeded.
 
-    Only the log has the details of an error in Swapgate's own code.
+    Only the log has the details of an error in Swapproof's own code.
     """
     try:
         show()
-    except SwapgateError as error:
+    except SwapproofError as error:
         problem = f"{name} could not be shown"
         still_works = f"The other pages work. {ROUTER_SERVES}"
         if isinstance(error, NotFound):
@@ -175,7 +175,7 @@ def _guard(name: str, show: Callable[[], object]) -> bool:
             still_works = ROUTER_SERVES
         _show_failure(problem, str(error), still_works, error.docs_page)
     except Exception:
-        # A fault of Swapgate: the log gets its details, and the page does not.
+        # A fault of Swapproof: the log gets its details, and the page does not.
         log.exception("page_failed: %s", name)
         reason = "An unexpected error; its details are in the dashboard's log."
         _show_failure(
@@ -258,7 +258,7 @@ def choose_route(routes: Sequence[str]) -> str | None:
             )
             or routes[0]
         )
-    note = "The page's address names it. `swapgate route list` lists all routes."
+    note = "The page's address names it. `swapproof route list` lists all routes."
     st.html(markup.title(f"There is no route {markup.strong(named_route)}", markup.rich(note)))
     choice = st.selectbox(
         "Show another route",
@@ -331,7 +331,7 @@ def find(
 
 
 def show_no_route() -> None:
-    show_empty("Make one on Overview, or by this command:", "swapgate init --guided")
+    show_empty("Make one on Overview, or by this command:", "swapproof init --guided")
 
 
 def ask_filter(
@@ -425,7 +425,7 @@ def copy_as_cli(*commands: Sequence[str]) -> None:
     with st.expander("Copy as CLI", icon=":material/terminal:"):
         for arguments in commands:
             st.code(
-                shlex.join(["swapgate", *arguments]),
+                shlex.join(["swapproof", *arguments]),
                 language=None,
                 wrap_lines=True,
             )

@@ -38,7 +38,7 @@ from harness.app import installation
 from harness.app.configuration.model import Settings
 from harness.frame import package_data
 from harness.frame.calm_server import run_app
-from harness.frame.errors import ConfigError, SwapgateError
+from harness.frame.errors import ConfigError, SwapproofError
 from harness.frame.imports import freeze_application
 from harness.routing.records.routes import Routing
 from harness.routing.settings import OidcSettings
@@ -66,7 +66,7 @@ def show_markdown(request: Request) -> Response:
     """Answers with a page of the docs as plain text; 404 for an unknown page."""
     try:
         page = package_data.find_page(request.path_params.get("page") or "index")
-    except SwapgateError as error:
+    except SwapproofError as error:
         return PlainTextResponse(f"{error}\n", status_code=404)
     return PlainTextResponse(page.markdown.read_text(encoding="utf-8"))
 
@@ -184,8 +184,8 @@ def load_sign_on_secrets(settings: Settings) -> dict[str, SecretsValue] | None:
         return None
     if importlib.util.find_spec("authlib") is None:
         raise ConfigError(
-            "`ui.oidc` needs Authlib: install Swapgate with its extra, `pip install "
-            "'swapgate[sso]'`"
+            "`ui.oidc` needs Authlib: install Swapproof with its extra, `pip install "
+            "'swapproof[sso]'`"
         )
     cookie_secret, client_secret = installation.load_sign_on_secrets(settings, oidc)
     return {
@@ -273,7 +273,7 @@ def readyz(_request: Request) -> Response:
     try:
         with page_frame.installation().context.store.read() as tx:
             Routing(tx).table()
-    except SwapgateError as error:
+    except SwapproofError as error:
         return JSONResponse({"status": "not ready", "reason": str(error)}, status_code=503)
     return JSONResponse({"status": "ready"})
 
@@ -290,7 +290,7 @@ def redirect_to_overview(request: Request) -> Response:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the dashboard as a program. Options override the configuration."""
-    parser = argparse.ArgumentParser(prog="swapgate serve ui")
+    parser = argparse.ArgumentParser(prog="swapproof serve ui")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
@@ -310,7 +310,7 @@ def next_page_cookie() -> str:
     """Returns the name of the cookie that keeps the page to return to. The name has the port,
     because browsers share a host's cookies among its ports.
     """
-    return f"swapgate-next-{st.get_option('server.port')}"
+    return f"swapproof-next-{st.get_option('server.port')}"
 
 
 async def begin_sign_on(request: Request) -> Response:

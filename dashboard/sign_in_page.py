@@ -24,7 +24,7 @@ from starlette.routing import Route
 from dashboard import theme
 from dashboard.markup import escape, failure, strong
 from harness.app.installation import Installation
-from harness.frame.errors import NotAllowed, SwapgateError
+from harness.frame.errors import NotAllowed, SwapproofError
 from harness.frame.people.access import SIGN_IN_PATH, Actor, client_address
 from harness.operations import dashboard_sessions
 from harness.operations.dashboard_sessions import ActorSession
@@ -63,8 +63,8 @@ def ask_key(frame: PageFrame, problem: str = "") -> str:
         "<button>Sign in</button>"
     )
     other_ways = (
-        '<p class="note">Or open a sign-in link: <code>swapgate key sign-in-link</code> prints '
-        "one. It works once, and needs no key here.</p>"
+        '<p class="note">Or open a sign-in link: <code>swapproof key sign-in-link</code> '
+        "prints one. It works once, and needs no key here.</p>"
         f'<p class="note"><a href="{escape(frame.next_page)}">Read without signing in</a></p>'
     )
     link_form = f'<form id="by-link" method="post" action="{SIGN_IN_PATH}" hidden>'
@@ -125,13 +125,13 @@ def _render_page(frame: PageFrame, body: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Sign in · Swapgate</title>{styles}</head>"
-        '<body class="sg-sign-in"><main class="sg"><h1><b>Sign in</b> to Swapgate</h1>'
+        f"<title>Sign in · Swapproof</title>{styles}</head>"
+        '<body class="sg-sign-in"><main class="sg"><h1><b>Sign in</b> to Swapproof</h1>'
         f'{body}</main><script nonce="{frame.nonce}">{_SCRIPT}</script></body></html>'
     )
 
 
-log = logging.getLogger("swapgate.dashboard")
+log = logging.getLogger("swapproof.dashboard")
 
 SIGN_ON_PATH: Final = f"{SIGN_IN_PATH}/single-sign-on"
 MOST_FORM_BYTES: Final = 8_192
@@ -150,7 +150,7 @@ def cookie_name() -> str:
     """Returns the cookie's name. It has the port, because browsers share a host's cookies among
     its ports.
     """
-    return f"swapgate-session-{st.get_option('server.port')}"
+    return f"swapproof-session-{st.get_option('server.port')}"
 
 
 def sign_on_address(page: str) -> str:
@@ -260,7 +260,7 @@ def _sign_in(
             )
     except NotAllowed:
         raise
-    except SwapgateError as error:
+    except SwapproofError as error:
         return _build_answer(frame, refuse(frame, str(error)), 503)
     answer = RedirectResponse(frame.next_page, 303)
     _add_security_headers(answer, frame)
@@ -281,7 +281,7 @@ def _find_actor(cookie: str) -> Actor | None:
 
 
 def resume(cookie: str) -> ActorSession:
-    """Finds the session of a cookie. Raises NotAllowed, SwapgateError."""
+    """Finds the session of a cookie. Raises NotAllowed, SwapproofError."""
     installation = _get_installation()
     return dashboard_sessions.resume(installation.context, cookie, secret=installation.secret)
 

@@ -1,4 +1,4 @@
-"""Writes licences.md, the licences of what Swapgate installs, from the packages' own metadata:
+"""Writes licences.md, the licences of what Swapproof installs, from the packages' own metadata:
 `python -m deploy.licences`.
 
 What the lock has for other systems only is not installed here, so its licence was not read.
@@ -16,13 +16,14 @@ LOCKED: Final = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE
 READ_BY_HAND: Final = {"agent-client-protocol": "Apache-2.0"}
 NOT_READ: Final = "not read: for other systems only"
 HEADER: Final = """\
-# Licences of what Swapgate installs
+# Licences of what Swapproof installs
 
 <!-- Written by `python -m deploy.licences`; do not edit. -->
 
 The packages of `requirements/runtime.lock` with the licence that each one's metadata names.
-Swapgate itself is under Apache-2.0. Three packages are under the LGPL (`psycopg` and its parts,
-unchanged and replaceable), and two under the MPL-2.0, in part or whole, unchanged as well.
+Swapproof itself is under Apache-2.0. Three packages are under the LGPL (`psycopg` and its
+parts, unchanged and replaceable), and two under the MPL-2.0, in part or whole, unchanged as
+well.
 
 """
 

@@ -1,4 +1,4 @@
-"""Writes a report of `swapgate try` to a pull request, as one comment that later runs edit.
+"""Writes a report of `swapproof try` to a pull request, as one comment that later runs edit.
 
 The GitHub Action in `.github/actions/try` runs this file alone, with the standard library:
 `python3 -I pull_request_comment.py REPORT EXIT_CODE`. The variables are GitHub's, and TOKEN,
@@ -124,7 +124,7 @@ class PullRequest:
                 "Accept": "application/vnd.github+json",
                 "Authorization": f"Bearer {self.token}",
                 "Content-Type": "application/json",
-                "User-Agent": "swapgate-try",
+                "User-Agent": "swapproof-try",
                 "X-GitHub-Api-Version": "2022-11-28",
             },
             method=method,
@@ -270,7 +270,7 @@ def write_body(name: str, exit_code: int, report: str, footer: str) -> str:
     become markup, links, images or mentions.
     """
     title = TITLES.get(exit_code, f"NO ANSWER (exit code {exit_code})")
-    start = f"<!-- swapgate-try: {name} -->\n### {name}: {title}\n\n"
+    start = f"<!-- swapproof-try: {name} -->\n### {name}: {title}\n\n"
     end = f"\n{footer}\n"
     room = MAX_BODY_BYTES - len(f"{start}{end}{CUT}\n\n".encode())
     lines: list[str] = []

@@ -37,9 +37,9 @@ for name in runtime release; do
         -r "requirements/$name.lock"
 done
 "$uv" pip install --quiet --python "$work/runtime/bin/python" --no-deps \
-    "$out/swapgate-$version"-*.whl "$out/swapgate_try-$version"-*.whl
+    "$out/swapproof-$version"-*.whl "$out/swapproof_try-$version"-*.whl
 "$work/release/bin/cyclonedx-py" environment "$work/runtime/bin/python" --pyproject pyproject.toml \
-    --output-reproducible --output-file "$out/swapgate.cdx.json"
+    --output-reproducible --output-file "$out/swapproof.cdx.json"
 cp deploy/licences.md "$out/"
 (cd "$out" && sha256sum -- * >"$work/SHA256SUMS")
 cp "$work/SHA256SUMS" "$out/"

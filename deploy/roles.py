@@ -8,20 +8,20 @@ against it by a test.
 from typing import Final, NamedTuple
 
 UID: Final = 10001
-HOME: Final = "/var/lib/swapgate"
-CONFIG: Final = "/etc/swapgate/swapgate.yaml"
+HOME: Final = "/var/lib/swapproof"
+CONFIG: Final = "/etc/swapproof/swapproof.yaml"
 # How long a router may take to end: its delay, its drain, a worker's last words, and what the
 # parent still writes.
 SHUTDOWN_DELAY_S: Final = 5
 END_S: Final = 75
 
-# Variable → key in the secret `swapgate-keys`, named as `swapgate init` names its file.
+# Variable → key in the secret `swapproof-keys`, named as `swapproof init` names its file.
 _VERIFYING: Final = {
-    "SWAPGATE_SECRET": "secret.key",
-    "SWAPGATE_SIGNING_KEYRING": "signing.pub",
-    "SWAPGATE_ENCRYPTION_KEYS": "encryption.keys",
+    "SWAPPROOF_SECRET": "secret.key",
+    "SWAPPROOF_SIGNING_KEYRING": "signing.pub",
+    "SWAPPROOF_ENCRYPTION_KEYS": "encryption.keys",
 }
-_DECIDING: Final = {**_VERIFYING, "SWAPGATE_SIGNING_KEY": "signing.key"}
+_DECIDING: Final = {**_VERIFYING, "SWAPPROOF_SIGNING_KEY": "signing.key"}
 
 
 class Role(NamedTuple):
@@ -56,7 +56,7 @@ ROLES: Final = (
         "control",
         "CONTROL",
         8081,
-        {**_DECIDING, "SWAPGATE_WORKER_SIGNING_KEY": "worker-signing.key"},
+        {**_DECIDING, "SWAPPROOF_WORKER_SIGNING_KEY": "worker-signing.key"},
         2,
         "1",
         "2Gi",
@@ -68,7 +68,7 @@ WORKER: Final = Role(
     "worker",
     "",
     0,
-    {**_VERIFYING, "SWAPGATE_WORKER_SIGNING_KEY": "worker-signing.key"},
+    {**_VERIFYING, "SWAPPROOF_WORKER_SIGNING_KEY": "worker-signing.key"},
     2,
     "1",
     "2Gi",

@@ -1,5 +1,5 @@
 #!/bin/sh
-# wheels.sh FOLDER: builds the wheels of this tree into FOLDER. `swapgate` needs `swapgate-try` of
+# wheels.sh FOLDER: builds the wheels of this tree into FOLDER. `swapproof` needs `swapproof-try` of
 # the same version.
 set -eu
 cd -P "$(dirname "$0")/.."

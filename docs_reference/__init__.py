@@ -1,3 +1,3 @@
-"""Writes the generated parts of docs/, for `swapgate docs generate` in a checkout. No wheel
+"""Writes the generated parts of docs/, for `swapproof docs generate` in a checkout. No wheel
 contains this package.
 """

@@ -1,5 +1,5 @@
 """Writes the files for coding agents from the docs: `docs/llms.txt`, an index of the pages, and
-`skills/swapgate/SKILL.md`.
+`skills/swapproof/SKILL.md`.
 """
 
 import json
@@ -26,8 +26,8 @@ SENTENCE: Final = re.compile(r".*?[.:?](?=\s|$)")
 # context of a decision, whose title says more.
 NOT_PROSE: Final = ("#", "|", "-", "```", "<", "!", "**Context")
 HOW_TO_READ: Final = (
-    "`swapgate docs list` lists the pages, and `swapgate docs open tutorial --text` prints "
-    "one. `skills/swapgate/SKILL.md` in Swapgate's repository tells a coding agent which "
+    "`swapproof docs list` lists the pages, and `swapproof docs open tutorial --text` prints "
+    "one. `skills/swapproof/SKILL.md` in Swapproof's repository tells a coding agent which "
     "commands to use."
 )
 
@@ -77,5 +77,5 @@ def write_skill(folder: Path) -> str:
         raise InputError(f"{page}: the markers {markers} are missing")
     description = " ".join(part[1].partition("\n\n")[0].split())
     # JSON's strings are YAML's too. Without quotes, a colon in the text would end it.
-    header = ["---", "name: swapgate", f"description: {json.dumps(description)}", "---"]
-    return "\n".join([*header, "", "# Swapgate", "", part[1]])
+    header = ["---", "name: swapproof", f"description: {json.dumps(description)}", "---"]
+    return "\n".join([*header, "", "# Swapproof", "", part[1]])

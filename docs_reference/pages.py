@@ -62,7 +62,7 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
         reference / "models.md": {
             "abilities of models": table(ABILITY_HEADS, ability_rows()),
         },
-        reference / "cli.md": {"commands": command_reference(program, "swapgate")},
+        reference / "cli.md": {"commands": command_reference(program, "swapproof")},
         reference / "config.md": {"keys": list_keys()},
         reference / "policies.md": {
             "built in": list_policies(default_config),
@@ -80,7 +80,7 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
     return {
         **pages,
         folder / "llms.txt": write_llms_txt(folder),
-        folder.parent / "skills" / "swapgate" / "SKILL.md": write_skill(folder),
+        folder.parent / "skills" / "swapproof" / "SKILL.md": write_skill(folder),
     }
 
 

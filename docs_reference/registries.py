@@ -21,7 +21,7 @@ from docs_reference.stored_content import (
 )
 from harness.app.configuration.configuration import json_schema
 from harness.frame import errors, package_data
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import SwapproofError
 from harness.frame.metrics import (
     CONTROL_METRICS,
     PROCESS_COUNTERS,
@@ -44,7 +44,7 @@ def link(page: str, text: str) -> str:
     """Writes a link from a page in docs/reference to another page. Raises NotFound.
 
     Args:
-        page: a name for `swapgate docs open`, with `#section` after it if wanted.
+        page: a name for `swapproof docs open`, with `#section` after it if wanted.
     """
     name, hash_sign, section = page.partition("#")
     markdown = package_data.find_page(name).markdown
@@ -131,7 +131,7 @@ def _build_place_rows(columns: Iterable[ContentColumn]) -> Iterator[tuple[str, s
 
 def error_table() -> str:
     """Writes the errors in the order of the tree in their module's docstring."""
-    classes = {cls.__name__: cls for cls in _find_subclasses(SwapgateError)}
+    classes = {cls.__name__: cls for cls in _find_subclasses(SwapproofError)}
     lines = []
     for name, meaning in ERROR_LINE.findall(errors.__doc__ or ""):
         cls = classes[name]
@@ -140,7 +140,7 @@ def error_table() -> str:
     return "\n".join(lines)
 
 
-def _find_subclasses(cls: type[SwapgateError]) -> Iterator[type[SwapgateError]]:
+def _find_subclasses(cls: type[SwapproofError]) -> Iterator[type[SwapproofError]]:
     for child in cls.__subclasses__():
         yield child
         yield from _find_subclasses(child)

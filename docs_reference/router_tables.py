@@ -90,7 +90,7 @@ _ENDING_WORDS: Final = {
     AnswerEnding.FAILED: ("failed", "fail-over and circuit, as `aborted`"),
     AnswerEnding.UNKNOWN: (
         "unknown",
-        "with words: `swapgate_irregular_answers_total`; without words: as failed",
+        "with words: `swapproof_irregular_answers_total`; without words: as failed",
     ),
 }
 

@@ -16,12 +16,12 @@ class ContentColumn:
     column: str
     holds: str
     ends: str  # the time of its automatic deletion
-    deletion: str  # the effect of `swapgate user delete`
+    deletion: str  # the effect of `swapproof user delete`
 
 
 @dataclass(frozen=True, slots=True)
 class ContentFile:
-    """A file that Swapgate writes. It has content, or stands beside content."""
+    """A file that Swapproof writes. It has content, or stands beside content."""
 
     place: str
     holds: str
@@ -217,14 +217,14 @@ USERS: Final = (
         "caller",
         "44 bits of a keyed hash of each caller that a canary's candidate served, and the days",
         "`control.traffic_keep_days`",
-        "kept until then: Swapgate cannot tell whose hash it is",
+        "kept until then: Swapproof cannot tell whose hash it is",
     ),
     ContentColumn(
         "shadow_score",
         "caller",
         "96 bits of a hash of the caller's keyed hash, other ones for each series of shadows",
         "for ever, because the scores prove a shadow's verdict",
-        "kept, so that no caller counts twice: Swapgate cannot tell whose hash it is",
+        "kept, so that no caller counts twice: Swapproof cannot tell whose hash it is",
     ),
     ContentColumn(
         "failed_turns",
@@ -243,7 +243,7 @@ FILES: Final = (
         "as its columns",
     ),
     ContentFile(
-        "`swapgate-eval-*` in the temporary folder",
+        "`swapproof-eval-*` in the temporary folder",
         "Inspect's log of a current run",
         "with the run; logs of killed runs when the next run starts",
         _NO_USER,

@@ -18,7 +18,7 @@ is_new_enough() {
 }
 
 wanted="$(pwd) $(cat requirements/*.lock requirements/setup.sh pyproject.toml | cksum)"
-stamp=.venv/.swapgate-setup
+stamp=.venv/.swapproof-setup
 if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && is_new_enough .venv/bin/python; then
     exit 0
 fi
@@ -38,7 +38,7 @@ for name in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python
     found="$found$(version "$name" | sed "s|^| $name is |; s|\$|,|")"
 done
 if [ -z "$python" ]; then
-    fail "Swapgate needs Python >= 3.11; found:${found:- no Python,} set PYTHON to a newer one."
+    fail "Swapproof needs Python >= 3.11; found:${found:- no Python,} set PYTHON to a newer one."
 fi
 
 uv=

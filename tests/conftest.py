@@ -63,7 +63,7 @@ gc.disable()
 COLLECT_AFTER = (50_000, 20, 50)
 
 # Names the test run in the environment, so that its worker processes share one server.
-RUN = "SWAPGATE_TEST_RUN"
+RUN = "SWAPPROOF_TEST_RUN"
 
 # A deadline, or "too slow", would make a result depend on the machine's load.
 settings.register_profile(
@@ -80,7 +80,7 @@ settings.register_profile(
 )
 settings.register_profile("verify", settings.get_profile("dev"), max_examples=300)
 in_ci = os.environ.get("CI") == "true"
-settings.load_profile(os.environ.get("SWAPGATE_HYPOTHESIS", "ci" if in_ci else "dev"))
+settings.load_profile(os.environ.get("SWAPPROOF_HYPOTHESIS", "ci" if in_ci else "dev"))
 
 
 def pytest_configure() -> None:
@@ -157,7 +157,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def postgres_folder() -> Path:
     # Not in pytest's own folder: that is closed to the user that PostgreSQL runs as when
     # the tests run as root.
-    return Path(tempfile.gettempdir()) / f"swapgate-postgres-{os.environ[RUN]}"
+    return Path(tempfile.gettempdir()) / f"swapproof-postgres-{os.environ[RUN]}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -325,7 +325,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    file = shutil.copyfile(sqlite_template, tmp_path / "swapgate.db")
+    file = shutil.copyfile(sqlite_template, tmp_path / "swapproof.db")
     return f"sqlite:///{file}"
 
 

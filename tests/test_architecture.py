@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import grimp
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("swapgate", "harness", "router", "evals", "dashboard", "migrations")
+ROOMS = ("swapproof", "harness", "router", "evals", "dashboard", "migrations")
 
 # The subjects that store records of their own.
 RECORDED = (

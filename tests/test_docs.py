@@ -40,7 +40,7 @@ def test_a_stale_page_is_found_and_written_anew(
 
     assert stale.exit_code == 1
     assert "docs/explanation/architecture.md is stale" in stale.stdout
-    assert "skills/swapgate/SKILL.md is stale" in stale.stdout
+    assert "skills/swapproof/SKILL.md is stale" in stale.stdout
     assert (written.exit_code, again.exit_code) == (0, 0)
 
 

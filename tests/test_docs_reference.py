@@ -7,7 +7,7 @@ import pytest
 
 from docs_reference.registries import list_keys, list_policy_keys
 from harness.frame.alerts.alert import ALERT_RULES
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import SwapproofError
 from harness.frame.formatting import format_quantity
 from harness.frame.metrics import (
     CONTROL_METRICS,
@@ -49,7 +49,7 @@ def test_every_key_of_the_configuration_has_a_type_and_a_meaning(text: str) -> N
 
 
 def test_every_header_that_the_code_names_is_in_the_table() -> None:
-    used = find_in_code(r"[\"'](x-swapgate-[a-z-]+)[\"']")
+    used = find_in_code(r"[\"'](x-swapproof-[a-z-]+)[\"']")
 
     page = (REFERENCE / "headers.md").read_text(encoding="utf-8")
     assert used == set(re.findall(r"^- `(x-[\w-]+)`: ", page, re.MULTILINE))
@@ -72,7 +72,7 @@ def test_every_counter_of_a_router_is_in_the_table() -> None:
         "shadow_dropped",
         "shadow_unable",
     } <= counted
-    assert [name for name in counted if f"swapgate_router_{name}" not in METRICS] == []
+    assert [name for name in counted if f"swapproof_router_{name}" not in METRICS] == []
 
 
 def test_every_action_of_the_audit_log_is_in_the_table() -> None:
@@ -118,7 +118,7 @@ def test_every_kind_of_alert_is_listed_with_its_rule() -> None:
 
 
 def test_every_error_is_on_the_page_with_a_known_exit_code() -> None:
-    waiting = [SwapgateError]
+    waiting = [SwapproofError]
     known = set()
     while waiting:
         waiting += (children := waiting.pop().__subclasses__())

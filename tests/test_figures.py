@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PRODUCT = ("harness", "router", "evals", "dashboard", "swapgate")
+PRODUCT = ("harness", "router", "evals", "dashboard", "swapproof")
 FORMATTERS = Path("harness/frame/formatting.py")
 _SECONDS = re.compile(r" m?s\b")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT = Path(__file__).parent.parent
-PRODUCT = ("harness", "router", "evals", "dashboard", "swapgate")
+PRODUCT = ("harness", "router", "evals", "dashboard", "swapproof")
 SHOWN = 12
 
 # By what is named: names that a reader who knows gateways, rollouts and databases cannot guess.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PRODUCT = ("harness", "router", "evals", "dashboard", "swapgate")
+PRODUCT = ("harness", "router", "evals", "dashboard", "swapproof")
 
 # What only its one place writes → that place, and others with a reason in a comment there.
 PLACES = {

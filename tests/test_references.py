@@ -12,7 +12,7 @@ PRODUCT = (
     "router",
     "evals",
     "dashboard",
-    "swapgate",
+    "swapproof",
     "migrations",
     "config",
 )

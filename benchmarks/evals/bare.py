@@ -1,4 +1,4 @@
-"""Runs Inspect without Swapgate on the same items, with Inspect's defaults:
+"""Runs Inspect without Swapproof on the same items, with Inspect's defaults:
 `python -m benchmarks.evals.bare DATA BASE_URL FOLDER CONNECTIONS`.
 
 Inspect's `openai` provider needs a newer `openai` than litellm allows. So this module defines a

@@ -1,5 +1,6 @@
 """The benchmark's processes. `python -m benchmarks.evals.processes provider PORT` serves a
-model that adds two numbers. `… worker CONFIG RUN FOLDER` is Swapgate's eval worker for one run.
+model that adds two numbers. `… worker CONFIG RUN FOLDER` is Swapproof's eval worker for one
+run.
 """
 
 import json

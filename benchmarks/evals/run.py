@@ -1,4 +1,4 @@
-"""Compares the CPU time and memory of Swapgate's eval worker and of Inspect alone, on the same
+"""Compares the CPU time and memory of Swapproof's eval worker and of Inspect alone, on the same
 items: `python -m benchmarks.evals.run [--samples 500] [--rounds 2]`.
 
 Both run at the same time, so that other processes slow both equally. The benchmark counts each
@@ -54,7 +54,7 @@ def taken(
 
 
 BARE = "bare Inspect"
-OURS = "swapgate eval-worker"
+OURS = "swapproof eval-worker"
 MOST_CPU = 1.5
 MOST_RSS_MIB = 800
 CONNECTIONS: Final = 8
@@ -79,7 +79,7 @@ def commands(
     port: int,
     samples: int,
 ) -> dict[str, list[str]]:
-    """Returns the command lines of both contenders, after queueing Swapgate's run."""
+    """Returns the command lines of both contenders, after queueing Swapproof's run."""
     data = folder / "sums.jsonl"
     write_items(data, samples)
     base_url = f"http://127.0.0.1:{port}/v1"
@@ -121,7 +121,7 @@ def queued(
         "providers": {"adder": {"api_base": base_url, "prices": {"adder": price}}},
         "suites": {"sums": {"path": str(data), "scorer": "exact"}},
     }
-    config = folder / "swapgate.yaml"
+    config = folder / "swapproof.yaml"
     config.write_text(yaml.safe_dump(document), encoding="utf-8")
     installation = open_installation(config, create_secret=True)
     upgrade_database(installation.settings)
@@ -169,7 +169,7 @@ def main() -> int:
     chosen = options.parse_args()
     rounds = []
     with (
-        tempfile.TemporaryDirectory(prefix="swapgate-bench-") as name,
+        tempfile.TemporaryDirectory(prefix="swapproof-bench-") as name,
         ExitStack() as stack,
     ):
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Faults 1 to 15 through Swapgate: `python -m benchmarks.faults.run [--seconds 8]`.
+"""Faults 1 to 15 through Swapproof: `python -m benchmarks.faults.run [--seconds 8]`.
 
 The official `openai` client sends the requests, with its retries off and on.
 """
@@ -14,7 +14,7 @@ from typing import Final
 from benchmarks.faults.catalogue import RETRIES, SPARE, rows
 from benchmarks.faults.client import Figures, cells, figures, p99
 from benchmarks.faults.load import Gateway, played
-from benchmarks.faults.stage import Swapgate, running
+from benchmarks.faults.stage import Swapproof, running
 from benchmarks.faults.upstreams import FALLBACK
 from benchmarks.print_rows import print_cells
 from benchmarks.router.processes import Busy, cpu_s
@@ -38,7 +38,7 @@ def main() -> None:
     )
     chosen = options.parse_args()
     with (
-        tempfile.TemporaryDirectory(prefix="swapgate-faults-") as folder,
+        tempfile.TemporaryDirectory(prefix="swapproof-faults-") as folder,
         Busy() as busy,
         running(Path(folder)) as site,
     ):
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 async def measured(
-    site: Swapgate,
+    site: Swapproof,
     rate: float,
     seconds: float,
 ) -> tuple[list[Figures], float]:

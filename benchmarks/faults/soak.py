@@ -28,7 +28,7 @@ from benchmarks.faults.load import (
     official_client,
     question,
 )
-from benchmarks.faults.stage import LIMITS, Limits, Swapgate, Vitals, running
+from benchmarks.faults.stage import LIMITS, Limits, Swapproof, Vitals, running
 
 # One request in this many has an answer of tens of megabytes.
 LARGE_EVERY: Final = 100
@@ -165,7 +165,7 @@ def allowed_per_h(what: str, level: float) -> float:
 
 
 SAMPLE_EVERY_S: Final = 5.0
-DROPPED: Final = "swapgate_observations_dropped_total"
+DROPPED: Final = "swapproof_observations_dropped_total"
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class Soaked:
 
 
 async def loaded(
-    site: Swapgate,
+    site: Swapproof,
     rate: float,
     seconds: float,
     patience_s: float,
@@ -266,7 +266,7 @@ def main() -> int:
     options.add_argument("--rate", type=float, default=20.0)
     chosen = options.parse_args()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="swapgate-soak-") as folder:
+    with tempfile.TemporaryDirectory(prefix="swapproof-soak-") as folder:
         run = soak(Path(folder), seconds=chosen.seconds, rate=chosen.rate)
     print(
         f"{run.outcome.sent} requests in {time.monotonic() - began:.0f} s:",

@@ -1,4 +1,4 @@
-"""Runs Swapgate and its two providers as processes, and reads its metrics and records."""
+"""Runs Swapproof and its two providers as processes, and reads its metrics and records."""
 
 import asyncio
 import json
@@ -88,7 +88,7 @@ def document(site: Site, limits: Limits) -> dict[str, object]:
 
 def install(site: Site, limits: Limits = LIMITS) -> Path:
     """Writes the configuration file, the seeded database and a client key."""
-    config = site.folder / "swapgate.yaml"
+    config = site.folder / "swapproof.yaml"
     config.write_text(json.dumps(document(site, limits)), encoding="utf-8")  # JSON is YAML
     installation = open_installation(config, create_secret=True)
     try:
@@ -109,8 +109,8 @@ def install(site: Site, limits: Limits = LIMITS) -> Path:
 
 
 def serve(config: Path, part: str = "router") -> Sequence[str]:
-    """Returns the command line of a Swapgate process."""
-    main = [sys.executable, "-m", "swapgate"]
+    """Returns the command line of a Swapproof process."""
+    main = [sys.executable, "-m", "swapproof"]
     return [*main, "--config", str(config), "serve", part]
 
 
@@ -120,7 +120,7 @@ def headers(site: Site) -> dict[str, str]:
 
 
 METRICS_S: Final = 30.0
-TASKS: Final = "swapgate_router_tasks"
+TASKS: Final = "swapproof_router_tasks"
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ START_S: Final = 120.0
 
 
 @dataclass
-class Swapgate:
+class Swapproof:
     site: Site
     config: Path
     upstreams: Upstreams
@@ -200,14 +200,14 @@ class Swapgate:
 
 
 @contextmanager
-def running(folder: Path, limits: Limits = LIMITS) -> Iterator[Swapgate]:
+def running(folder: Path, limits: Limits = LIMITS) -> Iterator[Swapproof]:
     """Runs the router and its providers, with every route's fault set."""
     with ExitStack() as stack:
         upstreams = Upstreams.started(folder, stack)
         upstreams.break_(routes(rows()))
-        site = Site(folder / "swapgate", free_port(), upstreams.ports)
+        site = Site(folder / "swapproof", free_port(), upstreams.ports)
         site.folder.mkdir()
         config = install(site, limits)
         process = start(serve(config), stack, log=site.folder / "log")
         wait_for(site.port, process, START_S)
-        yield Swapgate(site, config, upstreams, process)
+        yield Swapproof(site, config, upstreams, process)

@@ -74,7 +74,7 @@ def main() -> int:
     if reason := missing():
         print(f"skipped: {reason}", file=sys.stderr)
         return CANNOT
-    with tempfile.TemporaryDirectory(prefix="swapgate-gameday-") as made:
+    with tempfile.TemporaryDirectory(prefix="swapproof-gameday-") as made:
         folder = chosen.keep or Path(made)
         folder.mkdir(exist_ok=True)
         folder.chmod(0o755)  # PostgreSQL runs as another user

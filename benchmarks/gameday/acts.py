@@ -36,8 +36,8 @@ class Break:
 class Act:
     """A break and the failures that `page` of the docs predicts.
 
-    at, lasts: shares of the run. at_least_s: the minimum duration, so that Swapgate notices the
-    break in a short run, too. recovery: the state whose time is measured. in_flight_fails:
+    at, lasts: shares of the run. at_least_s: the minimum duration, so that Swapproof notices
+    the break in a short run, too. recovery: the state whose time is measured. in_flight_fails:
     requests under way at the break may fail. streams_break_off: started streams may fail.
     Otherwise no request may fail.
     """

@@ -166,7 +166,7 @@ def poured(
         str(per_s),
         *ROUTES,
     )
-    town.processes.start("users", sys.executable, *words, environment={"SWAPGATE_KEY": key})
+    town.processes.start("users", sys.executable, *words, environment={"SWAPPROOF_KEY": key})
     try:
         yield
     finally:

@@ -95,14 +95,14 @@ class Town:
 
     @property
     def config(self) -> Path:
-        return self.folder / "swapgate.yaml"
+        return self.folder / "swapproof.yaml"
 
     @property
     def _main(self) -> tuple[str, ...]:
         return (
             sys.executable,
             "-m",
-            "swapgate",
+            "swapproof",
             "--config",
             str(self.config),
         )
@@ -192,7 +192,7 @@ class Town:
         (self.folder / "envoy.yaml").write_text(envoy, encoding="utf-8")
 
     def command(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
-        """Runs a `swapgate` command of the operator. Raises NotReady for another exit code."""
+        """Runs a `swapproof` command of the operator. Raises NotReady for another exit code."""
         done = subprocess.run(  # noqa: S603 - our own command
             [*self._main, *words],
             capture_output=True,
@@ -201,7 +201,7 @@ class Town:
             check=False,
         )
         if expect is not None and done.returncode != expect:
-            raise NotReady(f"swapgate {' '.join(words)}:\n{done.stdout}{done.stderr}")
+            raise NotReady(f"swapproof {' '.join(words)}:\n{done.stdout}{done.stderr}")
         return done
 
     def _json(self, *words: str) -> dict[str, Any]:
@@ -230,7 +230,7 @@ class Town:
         self._serve(name, *words)
 
     def _serve(self, name: str, *words: str) -> None:
-        home = {"SWAPGATE__HOME": str(self.folder / name)}
+        home = {"SWAPPROOF__HOME": str(self.folder / name)}
         self.processes.start(name, *self._main, *words, environment=home)
 
     def wait_ready(self, name: str) -> float:
@@ -252,7 +252,7 @@ class Town:
         token = (self.folder / "router.token").read_text(encoding="utf-8")
         found = metrics(f"{self.network.address(name)}:8080", f"Bearer {token}")
         return [
-            n for series, n in found.items() if series.startswith("swapgate_breaker_state{")
+            n for series, n in found.items() if series.startswith("swapproof_breaker_state{")
         ]
 
     def switch(

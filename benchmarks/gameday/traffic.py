@@ -1,5 +1,5 @@
 """Sends users' traffic by the official OpenAI client until SIGTERM, and writes a line for each
-request: `python -m benchmarks.gameday.traffic URL FILE PER_S ROUTE…`, the key in SWAPGATE_KEY.
+request: `python -m benchmarks.gameday.traffic URL FILE PER_S ROUTE…`, the key in SWAPPROOF_KEY.
 
 The client does not retry, so that the file has every failure that a user could see.
 """
@@ -103,7 +103,7 @@ async def ask(
         headers = await answered(client, route, number, stream=stream)
     except Exception as raised:  # noqa: BLE001 - every kind is a failed request
         error = f"{type(raised).__name__}: {raised}"[:300]
-    told = (headers.get(f"x-swapgate-{what}", "") for what in ("target", "arm", "request-id"))
+    told = (headers.get(f"x-swapproof-{what}", "") for what in ("target", "arm", "request-id"))
     done = Request(number, route, stream, start_s, now_s(), error, *told)
     file.write(json.dumps(asdict(done)) + "\n")
 
@@ -118,7 +118,7 @@ async def pour(
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     limits = openai.DefaultAsyncHttpxClient(timeout=PATIENCE_S)
-    key = os.environ["SWAPGATE_KEY"]
+    key = os.environ["SWAPPROOF_KEY"]
     tasks: set[asyncio.Task[None]] = set()
     with path.open("a", encoding="utf-8", buffering=1) as file:
         async with openai.AsyncOpenAI(

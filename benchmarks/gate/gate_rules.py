@@ -1,4 +1,4 @@
-"""The decision rules that GateBench compares: Swapgate's gate, and the paired t test once or
+"""The decision rules that GateBench compares: Swapproof's gate, and the paired t test once or
 with peeking.
 
 Every rule takes both sides' scores (comparisons, items) and the null's mean difference. It

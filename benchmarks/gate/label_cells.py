@@ -185,7 +185,7 @@ def measure_false_verdicts(
     runs: int,
     *,
     pairs: int = PAIRS,
-    rule: str = "Swapgate's",
+    rule: str = "Swapproof's",
     value: Value = planned_value,
     choice: Choice | None = None,
     most: int | None = None,

@@ -3,7 +3,7 @@
 
 Source: LLMFAO (D. Ustalov; CC BY 4.0, after the crowdsourced benchmark of llmonitor.com): pairs
 of answers of 59 models, each judged by one to five crowd workers, by GPT-4 and by GPT-3.5.
-Swapgate has no copy of the data. `VOTES` counts the votes about pairs 0 to 278 and 1600 to
+Swapproof has no copy of the data. `VOTES` counts the votes about pairs 0 to 278 and 1600 to
 1666, which belong to three prompts. With the source's files in FOLDER, all pairs count.
 """
 

@@ -30,11 +30,11 @@ def main() -> int:
 
     with (
         schema_judge.serve_judge() as judge_url,
-        tempfile.TemporaryDirectory(prefix="swapgate-real-") as made,
+        tempfile.TemporaryDirectory(prefix="swapproof-real-") as made,
     ):
         folder = chosen.keep or Path(made)
         folder.mkdir(exist_ok=True)
-        played = story.stage(folder, Path(sys.executable).with_name("swapgate"), judge_url)
+        played = story.stage(folder, Path(sys.executable).with_name("swapproof"), judge_url)
         try:
             checks = played.play(chosen.only)
         finally:

@@ -92,7 +92,7 @@ def write_orders(file: Path) -> None:
 
 
 def suite(file: Path) -> dict[str, Any]:
-    """Returns the suite's settings for `swapgate.yaml`."""
+    """Returns the suite's settings for `swapproof.yaml`."""
     return {
         "path": str(file),
         "scorer": "json_fields",

@@ -1,7 +1,7 @@
 """An act of the real run: a swap is proved by the route's own traffic and by labels.
 
-The incumbent answers callers, Swapgate captures and draws their requests, the candidate answers
-them too, and a script labels the pairs by a known truth.
+The incumbent answers callers, Swapproof captures and draws their requests, the candidate
+answers them too, and a script labels the pairs by a known truth.
 """
 
 import threading
@@ -66,7 +66,7 @@ def prove_by_own_traffic(story: "Story", candidate: str) -> None:
     seen = f"{len(asking.answers)} streams, {len(asking.failed)} failed"
     story.check("the incumbent answered callers", seen, good=not asking.failed)
     captures = await_captures(place)
-    story.check("Swapgate captured the requests", captures, good=captures == CALLERS)
+    story.check("Swapproof captured the requests", captures, good=captures == CALLERS)
     move_captures_to_yesterday(place)
     drawn = place.json(
         *("suite", "draw", SUITE, "--route", ROUTE, "--from", "captures"),
@@ -85,7 +85,7 @@ def prove_by_own_traffic(story: "Story", candidate: str) -> None:
     story.check("the truth", describe_truth(pairs), good=len(pairs) > 0)
     labels = label_pairs(place, ROUTE)
     story.check(
-        f"`swapgate label` after {labels.labels} labels {describe_keys(labels)}",
+        f"`swapproof label` after {labels.labels} labels {describe_keys(labels)}",
         labels.verdict,
         good=is_true(labels, pairs),
     )

@@ -1,4 +1,4 @@
-"""A script in the place of a person: it reads the screens of `swapgate label` in a terminal,
+"""A script in the place of a person: it reads the screens of `swapproof label` in a terminal,
 knows the truth of each order, and presses the keys.
 """
 
@@ -73,7 +73,7 @@ def choose_key(screen: str) -> str:
 
 
 def label_pairs(place: Installation, name: str) -> ScriptedLabels:
-    """Runs `swapgate label` in a pseudo-terminal, and labels until the command ends."""
+    """Runs `swapproof label` in a pseudo-terminal, and labels until the command ends."""
     found = ScriptedLabels()
     ours, theirs = pty.openpty()
     with subprocess.Popen(  # noqa: S603 - the command under test

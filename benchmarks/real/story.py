@@ -359,14 +359,14 @@ the simulator: Gemma 3 270M and SmolLM2 135M Instruct, served by llama.cpp's own
 suite has 120 items. Each is an order in one sentence; the model must extract three fields that
 a JSON schema defines. Callers stream answers through the official `openai` client.
 
-In "Prove by own traffic", Swapgate captures the requests of another route's callers and draws
+In "Prove by own traffic", Swapproof captures the requests of another route's callers and draws
 them as a suite. No package has a third model that could judge. So the judge is a rule: it
 prefers the only answer with the three fields. The labels are a script's, which knows each
 order's truth: it prefers the only right answer, and calls two right or two wrong answers a tie.
-The script sees no more than a person: it reads the screens of `swapgate label` in a terminal. A
-draw takes whole days that have ended, so the run sets the captures' times back by a day.
+The script sees no more than a person: it reads the screens of `swapproof label` in a terminal.
+A draw takes whole days that have ended, so the run sets the captures' times back by a day.
 
-The models come from the package index (340 MB), not with Swapgate. Gemma's weights come
+The models come from the package index (340 MB), not with Swapproof. Gemma's weights come
 under [Google's Gemma terms](https://ai.google.dev/gemma/terms), SmolLM2's under Apache 2.0."""
 
 

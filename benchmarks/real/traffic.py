@@ -62,8 +62,8 @@ class Traffic:
                 extra_body={"response_format": FORMAT},
                 stream=True,
             ) as raw:
-                target = raw.headers.get("x-swapgate-target", "")
-                arm = raw.headers.get("x-swapgate-arm", "")
+                target = raw.headers.get("x-swapproof-target", "")
+                arm = raw.headers.get("x-swapproof-arm", "")
                 reason = None
                 for chunk in raw.parse():
                     for choice in chunk.choices:

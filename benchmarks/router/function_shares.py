@@ -88,7 +88,7 @@ def _own_times(profile: cProfile.Profile) -> dict[Function, float]:
 
 def print_shares(kind: CostedRequest) -> None:
     """Prints the share of each phase, then of the functions with the largest shares."""
-    with tempfile.TemporaryDirectory(prefix="swapgate-shares-") as folder:
+    with tempfile.TemporaryDirectory(prefix="swapproof-shares-") as folder:
         times = _own_times(_profile(kind, Path(folder)))
     # The wait for sockets is the event loop's.
     times = {

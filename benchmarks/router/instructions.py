@@ -136,7 +136,7 @@ def interpreter() -> str:
 def print_costs(kinds: Iterable[str] = KINDS) -> None:
     """Measures these kinds of request, and prints a row for each beside its baseline."""
     baseline = load_baseline(sys.version_info[:2])
-    with tempfile.TemporaryDirectory(prefix="swapgate-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="swapproof-bench-") as folder:
         rows = {
             name: measured(name, KINDS[name], baseline.get(name), Path(folder) / name)
             for name in kinds

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.print_rows import print_cells
-from benchmarks.router import floor, peers, swapgate, upstream
+from benchmarks.router import floor, peers, swapproof, upstream
 from benchmarks.router.instructions import interpreter, print_costs
 from benchmarks.router.load import (
     LARGE,
@@ -297,7 +297,7 @@ def machine_lines(rounds: Rounds) -> list[str]:
 
 
 PEERS: Final = {
-    peer.name: peer for peer in (upstream.PEER, floor.PEER, swapgate.PEER, *peers.found())
+    peer.name: peer for peer in (upstream.PEER, floor.PEER, swapproof.PEER, *peers.found())
 }
 TOOLS: Final = ("nginx", "wrk", "taskset")
 
@@ -326,13 +326,13 @@ def main() -> None:
         return
     seconds = min(60.0, max(2.0, chosen.seconds))
     with (
-        tempfile.TemporaryDirectory(prefix="swapgate-bench-") as folder,
+        tempfile.TemporaryDirectory(prefix="swapproof-bench-") as folder,
         ExitStack() as stack,
     ):
         plain, streamed, pids = upstream.serve(Path(folder), stack)
         ports = {PLAIN: plain, STREAMED: streamed}
         rounds = compared(Path(folder), ports, pids, chosen.rounds, seconds)
-    print_cells(f"Swapgate runs on {interpreter()}", [*table(rounds)])
+    print_cells(f"Swapproof runs on {interpreter()}", [*table(rounds)])
     print("\n".join(machine_lines(rounds)))
     if not keeps_budget:
         sys.exit(OVER_BUDGET)

@@ -30,7 +30,7 @@ import psutil
 import yaml
 
 from benchmarks.print_rows import print_rows
-from benchmarks.router import swapgate
+from benchmarks.router import swapproof
 from benchmarks.router.function_shares import print_shares
 from benchmarks.router.processes import DidNotStart, free_port, start
 from tests.support.router.costed_requests import (
@@ -72,13 +72,13 @@ from router.recording import reporter
 limits.TICK_S *= 40
 reporter.INTERVAL_S *= 40
 reporter.METRICS_EVERY_S *= 40
-from swapgate.__main__ import main
+from swapproof.__main__ import main
 main()' "$@"
 """
 PARENT: Final = """
 import sys
 sys.executable, *sys.argv[1:] = sys.argv[1:]
-from swapgate.__main__ import main
+from swapproof.__main__ import main
 main()
 """
 
@@ -121,7 +121,7 @@ class CountedWorker:
         self._client.close()
 
     def ask(self, kind: CostedRequest, body: bytes, provider: ThreadedProvider) -> None:
-        head = REQUEST % (kind.path, swapgate.KEY, len(body))
+        head = REQUEST % (kind.path, swapproof.KEY, len(body))
         self._client.sendall(head.encode() + body)
         answer = read_message(self._client, provider.arrived)
         if not answer.startswith(b"HTTP/1.1 200 "):
@@ -162,9 +162,9 @@ def counted_worker(
 
     Raises DidNotStart.
     """
-    swapgate.seeded(folder, ports, bps).close()
+    swapproof.seeded(folder, ports, bps).close()
     port = free_port()
-    config = folder / "swapgate.yaml"
+    config = folder / "swapproof.yaml"
     router = {"port": port, "health_check_interval_s": 3600}
     settings = {"home": str(folder), "router": router}
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
@@ -174,7 +174,7 @@ def counted_worker(
     words = [str(wrapper), "--config", str(config), "serve", "router", "--workers", "1"]
     command = [sys.executable, "-c", PARENT, *words]
     with ExitStack() as stack:
-        env = {**swapgate.ENV, "PYTHONHASHSEED": "0"}
+        env = {**swapproof.ENV, "PYTHONHASHSEED": "0"}
         parent = start(command, stack, log=folder / "log", env=env)
         worker = CountedWorker(_serving_pid(parent, folder / "log"), port, folder)
         stack.callback(worker.close)
@@ -255,7 +255,7 @@ def print_instructions(names: Iterable[str] = COUNTED) -> bool:
         print(f"instructions of a worker: skipped, because {missing} is not on PATH")
         return True
     budget = load_budget()
-    with tempfile.TemporaryDirectory(prefix="swapgate-instructions-") as folder:
+    with tempfile.TemporaryDirectory(prefix="swapproof-instructions-") as folder:
         found = measured(Path(folder), names)
     rows = [
         InstructionRow(kind, count, budget.get(kind), count > budget.get(kind, count))

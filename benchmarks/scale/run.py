@@ -63,7 +63,7 @@ class BenchmarkSite:
 
     @property
     def config(self) -> Path:
-        return self.folder / "swapgate.yaml"
+        return self.folder / "swapproof.yaml"
 
 
 def build(folder: Path, url: str) -> BenchmarkSite:
@@ -72,12 +72,12 @@ def build(folder: Path, url: str) -> BenchmarkSite:
     Args:
         url: an empty database, or "" for a SQLite file in the folder.
     """
-    home = folder / ".swapgate"
+    home = folder / ".swapproof"
     home.mkdir(parents=True, exist_ok=True)
-    url = url or f"sqlite:///{home / 'swapgate.db'}"
-    text = FILE.replace("home: .swapgate", f"home: {home}\ndatabase_url: {url}")
-    (folder / "swapgate.yaml").write_text(text, encoding="utf-8")
-    os.environ.update({"SWAPGATE_SECRET": SECRET.decode(), **ENVIRONMENT})
+    url = url or f"sqlite:///{home / 'swapproof.db'}"
+    text = FILE.replace("home: .swapproof", f"home: {home}\ndatabase_url: {url}")
+    (folder / "swapproof.yaml").write_text(text, encoding="utf-8")
+    os.environ.update({"SWAPPROOF_SECRET": SECRET.decode(), **ENVIRONMENT})
     upgrade(url)
     clock = ManualClock()
     store = Store(
@@ -202,7 +202,7 @@ def database(kind: str) -> Iterator[str]:
         return
     from tests.support.store.postgres import started, stop_server  # noqa: PLC0415
 
-    place = Path(tempfile.mkdtemp(prefix="swapgate-scale-pg-"))
+    place = Path(tempfile.mkdtemp(prefix="swapproof-scale-pg-"))
     try:
         yield started(place).get_uri(database="postgres", driver="psycopg")
     finally:

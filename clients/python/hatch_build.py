@@ -1,8 +1,8 @@
-"""Builds the wheel of swapgate-client: the modules of the client and what they import, out of
-the one source that `swapgate` is built from, below `swapgate_client`.
+"""Builds the wheel of swapproof-client: the modules of the client and what they import, out of
+the one source that `swapproof` is built from, below `swapproof_client`.
 
 The modules are found by their imports from `harness.client.sync_client` on. The router within a
-process (`in_process`) stays out: it is what makes `swapgate` large.
+process (`in_process`) stays out: it is what makes `swapproof` large.
 """
 
 import sys
@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from hatch_build import below_package, find_file, find_modules  # noqa: E402 - the checkout's own, beside the sources
 
-PACKAGE = "swapgate_client"
+PACKAGE = "swapproof_client"
 FIRST = "harness.client.sync_client"
 LEFT_OUT = frozenset({"harness.client.async_client -> harness.client.in_process"})
 
@@ -31,9 +31,9 @@ class ClientHook(BuildHookInterface[BuilderConfig]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":
             raise ValueError(
-                "swapgate-client has no editable form: install the checkout itself"
+                "swapproof-client has no editable form: install the checkout itself"
             )
-        self.copies = TemporaryDirectory(prefix="swapgate-client-")
+        self.copies = TemporaryDirectory(prefix="swapproof-client-")
         for place, source in sorted(wheel_files().items()):
             copy = Path(self.copies.name, place)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class ClientHook(BuildHookInterface[BuilderConfig]):
 
 def wheel_files() -> dict[str, bytes]:
     """What is in the wheel: place to content."""
-    public = (ROOT / "swapgate/client.py").read_bytes()
+    public = (ROOT / "swapproof/client.py").read_bytes()
     files = {
         f"{PACKAGE}/__init__.py": below_package(public, PACKAGE),
         f"{PACKAGE}/py.typed": b"",

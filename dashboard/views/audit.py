@@ -114,13 +114,13 @@ def _explain_empty_page(view: AuditView) -> None:
         st.html(markup.note("No event matches all fields. Shorten or clear a field above."))
     else:
         page_frame.show_empty(
-            "The log keeps all changes by people and by Swapgate. The first change:",
-            "swapgate init",
+            "The log keeps all changes by people and by Swapproof. The first change:",
+            "swapproof init",
         )
 
 
 def _list_options(selection: AuditFilter) -> list[str]:
-    """Returns the filters as options of `swapgate audit tail`."""
+    """Returns the filters as options of `swapproof audit tail`."""
     options = []
     for name in FIELDS:
         if value := getattr(selection, name):
@@ -131,7 +131,7 @@ def _list_options(selection: AuditFilter) -> list[str]:
     return options
 
 
-CHAIN_NOTE: Final = "Swapgate checks the chain of events every minute"
+CHAIN_NOTE: Final = "Swapproof checks the chain of events every minute"
 
 
 def _write_headline(view: AuditView) -> str:

@@ -55,7 +55,7 @@ def show() -> None:
         if route_status is None or route_status.open_proposal is None:
             page_frame.show_empty(
                 "This route has never had a canary. A canary opens when a proposal passes:",
-                f"swapgate proposal create {route} PROVIDER/MODEL",
+                f"swapproof proposal create {route} PROVIDER/MODEL",
             )
     if route_status is not None:
         with top:

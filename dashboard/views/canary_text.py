@@ -110,7 +110,7 @@ def headline(view: CanaryView, status: CanaryStatus) -> str:
     if quiet_since is not None:
         text = (
             f"No request has arrived since {labels.date_time(quiet_since)}. Check that clients "
-            "call the route and that the router runs: `swapgate doctor`."
+            "call the route and that the router runs: `swapproof doctor`."
         )
         banners += markup.banner("STALE.", text)
     heading = markup.title(f"{strong(status.candidate.name)} {escape(state.predicate)}", note)
@@ -409,7 +409,7 @@ def _format_p95(view: CanaryView, arm: str) -> str:
 
 HISTORY_NOTE: Final = (
     "The audit log keeps each action with its evidence; "
-    "`swapgate gate replay EVENT` recomputes the decision from the stored blocks."
+    "`swapproof gate replay EVENT` recomputes the decision from the stored blocks."
 )
 _WORDS: Final[Mapping[str, str]] = {
     "canary.enough": "enough callers",

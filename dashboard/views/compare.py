@@ -45,7 +45,7 @@ def show() -> None:
         view = samples.load(ctx, proposal_id) if proposal_id else None
     if view is None:
         st.html(markup.title("Nothing to compare yet"))
-        command = "swapgate proposal create ROUTE PROVIDER/MODEL"
+        command = "swapproof proposal create ROUTE PROVIDER/MODEL"
         page_frame.show_empty(
             "No candidate is proposed yet. Once a route exists, propose one:", command
         )

@@ -1,5 +1,5 @@
 """The Keys & spending page answers: does any client run out of its budget, which people may
-act, and how much did Swapgate spend?
+act, and how much did Swapproof spend?
 
 The page shows a new key once, to the person who created it. The same pure function as in the
 router decides budgets.
@@ -55,7 +55,7 @@ class KeysView:
     clients: Page[KeySummary]  # client keys, the worst state and the fullest budget first
     managers: Sequence[KeySummary]  # management keys, by owner
     people: Sequence[PersonView]  # people without a declaration first
-    report: SpendingReport  # Swapgate's own spending
+    report: SpendingReport  # Swapproof's own spending
     now: datetime
 
     @property
@@ -64,7 +64,7 @@ class KeysView:
 
 
 def load(ctx: Context, _: None) -> KeysView:
-    """Loads the keys that are not revoked, the people, and Swapgate's spending this month."""
+    """Loads the keys that are not revoked, the people, and Swapproof's spending this month."""
     page = list_keys(ctx, PageRequest(MOST_LISTED))
     now = ctx.clock.now()
     active = [key for key in page if key.revoked_at is None]
@@ -239,11 +239,11 @@ def _build_manager_row(_: KeysView, key: KeySummary) -> markup.Row:
 
 
 def _show_spending(view: KeysView) -> None:
-    """Shows Swapgate's own spending this month by purpose, and whether the cap stops it."""
+    """Shows Swapproof's own spending this month by purpose, and whether the cap stops it."""
     report = view.report
     headline = f"<p>{markup.rich(report.headline)}</p>"
-    st.html(markup.block("<h2>Swapgate's own spending this month</h2>", headline))
-    if report.reason:  # Swapgate's work waits for money
+    st.html(markup.block("<h2>Swapproof's own spending this month</h2>", headline))
+    if report.reason:  # Swapproof's work waits for money
         st.html(markup.note(f"{report.reason}. The router serves callers' requests as before."))
     if any(row.calls or row.spent_usd for row in report.purposes):
         rows = [
@@ -259,8 +259,8 @@ def _show_spending(view: KeysView) -> None:
         st.html(markup.table(rows, stacked=True))
     else:
         page_frame.show_empty(
-            "Swapgate has spent nothing this month. This command runs an eval:",
-            "swapgate eval run SUITE PROVIDER/MODEL",
+            "Swapproof has spent nothing this month. This command runs an eval:",
+            "swapproof eval run SUITE PROVIDER/MODEL",
         )
 
 
@@ -369,7 +369,7 @@ def create_client_key(form: Form) -> None:
     limits = _ask_limits(KeyLimits(), form)
     opt_outs = _ask_opt_outs((), form)
     form.success_message = (
-        f"Created a key for {name}. Copy it below: Swapgate shows it only once."
+        f"Created a key for {name}. Copy it below: Swapproof shows it only once."
     )
     form.submit(
         "Create the key",
@@ -405,7 +405,7 @@ def create_management_key(form: Form, people: Sequence[str]) -> None:
     role = roles[st.selectbox("Role", list(roles), key=form.key("role"))]
     st.html(markup.note("A second key does not make its owner a second person."))
     form.success_message = (
-        f"Created the key {name}. Copy it below: Swapgate shows it only once."
+        f"Created the key {name}. Copy it below: Swapproof shows it only once."
     )
     is_service = owner_kind == SERVICE
     form.submit(
@@ -449,7 +449,7 @@ def show_new_key(_: object = None) -> None:
         del st.session_state[NEW_KEY]
         return
     with st.container(border=True):
-        warning = "Swapgate does not store it in clear text, and never shows it again."
+        warning = "Swapproof does not store it in clear text, and never shows it again."
         st.html(markup.block(f"<p>The key of {strong(name)}. {escape(warning)}</p>"))
         st.code(key_text, language=None, wrap_lines=True)
         if st.button("I have stored it", key="stored", type="primary"):
@@ -564,7 +564,7 @@ CLIENTS: Final = ResourceList[KeysView, KeySummary](
     heading="Client keys",
     note="A request's cost counts as soon as it is recorded, within seconds.",
     nothing="Clients of the router send a key. This creates one:",
-    fills="swapgate key create CLIENT",
+    fills="swapproof key create CLIENT",
     search=Search(
         "Find a client",
         "Part of its name",
@@ -573,7 +573,7 @@ CLIENTS: Final = ResourceList[KeysView, KeySummary](
         "No client has this in its name.",
     ),
     what="keys",
-    lists_all="swapgate key list",
+    lists_all="swapproof key list",
 )
 MANAGERS: Final = ResourceList[KeysView, KeySummary](
     rows=lambda view: view.managers,

@@ -15,7 +15,7 @@ from dashboard.dialog_forms import Form, Opener, dialog, show_openers
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, noted, strong
 from dashboard.operation_dialogs import operation_openers
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import SwapproofError
 from harness.frame.formatting import format_quantity
 from harness.frame.people.access import Actor, Role
 from harness.proposals.labels import label_pairs, label_verdicts
@@ -71,7 +71,7 @@ def show() -> None:
     if not (labellings or waiting):
         page_frame.show_empty(
             "Labels come after a comparison. This command starts them:",
-            "swapgate label ROUTE",
+            "swapproof label ROUTE",
         )
         return
     if labellings:
@@ -132,7 +132,7 @@ def start_labelling(form: Form, waiting: WaitingSuite) -> None:
                 suite=waiting.suite,
                 people=people,
             )
-        except SwapgateError as error:
+        except SwapproofError as error:
             form.need(condition=False, words=f"{error}.")
         else:
             form.say(f"{plan.pairs:,} pairs; {escape(plan.forecast)}.")

@@ -160,8 +160,8 @@ def _show_alerts(
         text = (
             f"No message was sent about {labels.plural(len(unsent_since), 'open alert')}; the "
             f"oldest opened {labels.age(min(unsent_since), now)}. The control process sends "
-            "messages and ends alerts, and it seems not to run: `swapgate doctor` checks it, "
-            "`swapgate serve control` starts it."
+            "messages and ends alerts, and it seems not to run: `swapproof doctor` checks it, "
+            "`swapproof serve control` starts it."
         )
         st.html(markup.banner("STALE.", text))
     visible = [alert for alert in open_alerts if alert.kind not in ALERTS_OF_STATES]
@@ -208,7 +208,7 @@ def _show_all_alerts(
         st.html(markup.table(map(_build_alert_row, listed), stacked=True))
         if len(listed) < page.total:
             count_text = f"{len(listed):,} of {page.total:,} alerts, open alerts first"
-            st.html(markup.note(f"{count_text}; `swapgate alert list` lists all."))
+            st.html(markup.note(f"{count_text}; `swapproof alert list` lists all."))
 
 
 def _find_page(alert: AlertView) -> str:
@@ -447,13 +447,13 @@ ABOUT_ROUTES = (
     "its requests; a suite of questions decides whether another model may replace it."
 )
 SIMULATOR_NOTE = (
-    "The simulator needs no key. Start it in a terminal: `swapgate sim`. `swapgate sim "
+    "The simulator needs no key. Start it in a terminal: `swapproof sim`. `swapproof sim "
     "traffic` simulates callers."
 )
 NO_SUITE: Final = "none yet"
 OWN_SUITE_NOTE = (
     "To use your own questions, first add a suite on Suites. The simulator learns their "
-    "answers by `swapgate sim --suite NAME=FILE`."
+    "answers by `swapproof sim --suite NAME=FILE`."
 )
 NEXT_PAGES = {
     "proposals": "Proposals: what is being evaluated",
@@ -468,7 +468,7 @@ REFUSAL_NOTE = (
 
 def ask_first_route() -> None:
     """Shows the form for the first route: provider, route and, optionally, a first proposal."""
-    note = "You can change everything later. `swapgate init --guided` asks the same questions."
+    note = "You can change everything later. `swapproof init --guided` asks the same questions."
     st.html(markup.section("First steps: make your first route", note))
     st.html(markup.note(ABOUT_ROUTES))
     with st.container(border=True):
@@ -606,14 +606,14 @@ def show_next_steps() -> None:
             if finding.next_step:
                 text = f"{finding.found}. Next: {finding.next_step}"
                 st.html(markup.banner(f"{check.provider}:", text))
-    command = f"<code>swapgate sim traffic {escape(route)} --until-settled</code>"
+    command = f"<code>swapproof sim traffic {escape(route)} --until-settled</code>"
     client_note = (
         f"<p>Clients send {strong(route)} as the model to the router's address, with a key "
-        "from <code>swapgate key create</code>.</p>"
+        "from <code>swapproof key create</code>.</p>"
     )
     canary_note = (
         f"<p>The control plane runs a proposal's evals. A canary then needs callers: {command} "
-        "simulates them with the client key in SWAPGATE_KEY.</p>"
+        "simulates them with the client key in SWAPPROOF_KEY.</p>"
     )
     st.html(markup.block(client_note + canary_note))
     for page, label in NEXT_PAGES.items():

@@ -207,7 +207,7 @@ def _explain_approval(policy: Policy) -> str:
         words += " The proposer or the approver must name a change request."
     if policy.retire is Retirement.AUTO:
         words += (
-            " Swapgate proposes a proven spare, so that its canary opens "
+            " Swapproof proposes a proven spare, so that its canary opens "
             f"{format_quantity(policy.retire_before_d, 'day')} before the model ends."
         )
     return words
@@ -218,7 +218,7 @@ def _explain_canary(canary: CanaryPolicy) -> str:
     audiences = [step.audience.text for step in canary.audiences if step.audience.text]
     named = f" Without a draw, {audiences[0]}." if audiences else ""
     return (
-        "Swapgate rolls the canary back as soon as harm is shown. Of 100 canaries that do "
+        "Swapproof rolls the canary back as soon as harm is shown. Of 100 canaries that do "
         f"no harm, at most {alarm} are rolled back. The canary counts callers.{named}"
     )
 

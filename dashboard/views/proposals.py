@@ -18,7 +18,7 @@ from dashboard.markup import escape, strong
 from dashboard.resource_page import Cards, ResourceList, ResourcePage
 from dashboard.views import decisions, verdict_text
 from harness.canary import duration_estimate, status
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import SwapproofError
 from harness.frame.formatting import format_score
 from harness.frame.pagination import Page
 from harness.gate.suite_plan import Claim, SuiteRole
@@ -82,7 +82,7 @@ def _show_chosen(view: ProposalsView) -> None:
     if not view.page.total:
         page_frame.show_empty(
             "No swap has been proposed yet. Use the form above, or this command:",
-            "swapgate proposal create ROUTE PROVIDER/MODEL",
+            "swapproof proposal create ROUTE PROVIDER/MODEL",
         )
         return
     state = st.segmented_control(
@@ -239,7 +239,7 @@ def create(view: ProposalsView) -> None:
         if not routes:
             page_frame.show_empty(
                 "There is no route yet, so nothing can be proposed:",
-                "swapgate init --guided",
+                "swapproof init --guided",
             )
             return
         request = _read_form(routes, prefilled, open_by_route)
@@ -381,7 +381,7 @@ def _show_forecast(request: submission.ProposalRequest) -> str:
         estimates = estimate.estimate_proposal(ctx, request)
         if request.slices and (actor := current_user.signed_in()):
             submission.create_selection(dry_run_context(ctx), actor, request)
-    except SwapgateError as error:
+    except SwapproofError as error:
         st.html(markup.note(f"No forecast is possible: {error}"))
         return ""
     terms = submission.preview_proposal(ctx, request, current_user.signed_in())
@@ -418,7 +418,7 @@ def _show_forecast(request: submission.ProposalRequest) -> str:
     swap = f"{request.route} {request.candidate}"
     return (
         "The candidate's cost would end its canary. An approver must accept the cost first: "
-        f"`swapgate proposal accept-cost {swap} --up-to TIMES --because WHY`."
+        f"`swapproof proposal accept-cost {swap} --up-to TIMES --because WHY`."
     )
 
 

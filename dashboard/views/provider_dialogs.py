@@ -1,6 +1,6 @@
 """The dialogs of the Providers page.
 
-No dialog shows a stored key again. After a new provider, address or key, Swapgate checks the
+No dialog shows a stored key again. After a new provider, address or key, Swapproof checks the
 provider, and its card shows the findings.
 """
 
@@ -45,7 +45,7 @@ UNLISTED: Final = "unlisted-model"
 MOST_SHOWN_ROUTES: Final = 5
 MOST_PRICE_BUTTONS: Final = 3
 KIND_NOTE: Final = "The kind sets the protocol. For your own server: vllm, ollama or custom."
-PARAMETERS_NOTE: Final = "`swapgate model add` adds a model with its own parameters."
+PARAMETERS_NOTE: Final = "`swapproof model add` adds a model with its own parameters."
 
 
 @dialog("Add a provider", Role.ADMIN, "new", "add", width="medium")
@@ -230,14 +230,14 @@ def show_account_commands(kinds: Sequence[str]) -> None:
         # Wrapped, because a keyboard cannot scroll code sideways on a phone.
         st.code(lines, language="yaml", wrap_lines=True)
         st.code(
-            f"swapgate provider key login {kind}",
+            f"swapproof provider key login {kind}",
             language=None,
             wrap_lines=True,
         )
     link = markup.docs_link("how-to/credentials", "Signing in")
     words = (
-        "Write the lines into swapgate.yaml, with the id of your application at the vendor. "
-        "Then run the command on Swapgate's machine: it shows an address and a code. Open "
+        "Write the lines into swapproof.yaml, with the id of your application at the vendor. "
+        "Then run the command on Swapproof's machine: it shows an address and a code. Open "
         "the address in any browser and type the code."
     )
     st.html(markup.block(f'<p class="note">{escape(words)} {link}</p>'))
@@ -383,6 +383,6 @@ def _show_account(provider_credentials: ProviderCredentials) -> None:
         form.say(f"There is no sign-in for {strong(provider_credentials.name)}.")
         show_account_commands([provider_credentials.name])
         return
-    form.say(f"Signed in: {_render_key(token)}. Swapgate renews it automatically.")
+    form.say(f"Signed in: {_render_key(token)}. Swapproof renews it automatically.")
     done_text = f"signed {provider_credentials.name} out; revoke the access at the vendor, too."
     form.submit("Sign out", done_text, sign_in.sign_out, provider_credentials.name)

@@ -1,6 +1,6 @@
 """The Providers page answers: which models can I reach, and with which abilities and prices?
 
-The figures are the same as in `swapgate provider matrix`. The dialogs are in
+The figures are the same as in `swapproof provider matrix`. The dialogs are in
 `provider_dialogs`.
 """
 
@@ -301,7 +301,7 @@ CARDS: Final = ResourceList[ProvidersView, MatrixRow](
     ),
     actions=lambda _: [dialogs.add_provider.opener()],
     nothing="Add a provider above, or by this command:",
-    fills="swapgate provider add openai",
+    fills="swapproof provider add openai",
     search=Search(
         "Find a provider",
         "Part of its name, kind or of a model",

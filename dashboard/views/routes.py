@@ -309,7 +309,7 @@ def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
     if expired_names := ", ".join(entry.target.name for entry in chain if entry.waiver_expired):
         text = (
             f"{expired_names} continues to serve, but the route cannot be changed as long as "
-            f"it is in the chain. Remove it with `swapgate route fallback remove {route} …`, "
+            f"it is in the chain. Remove it with `swapproof route fallback remove {route} …`, "
             "or evaluate it on the route's suites."
         )
         section = markup.banner("A waiver has expired.", text) + section
@@ -377,7 +377,7 @@ def _warn_of_drift(page: RoutePage) -> None:
     view = page.view
     if any(status.state == drift_watches.DRIFTED for status in view.drift):
         text = (
-            f"`swapgate drift status {view.id}` shows the answers. Accept the model's present "
+            f"`swapproof drift status {view.id}` shows the answers. Accept the model's present "
             "answers with the button below, or propose another model."
         )
         st.html(markup.banner("✕ The model behind this route has changed.", text))
@@ -408,7 +408,7 @@ DRIFT: Final = ResourceList[RoutePage, DriftStatus](
     rows=lambda page: page.view.drift,
     cells=_build_drift_row,
     heading="Drift watch",
-    note="Swapgate asks the incumbent the same items at intervals, and compares its answers.",
+    note="Swapproof asks the incumbent the same items at intervals, and compares its answers.",
     actions=lambda page: route_holds.drift_openers(page.view.id, page.view.drift),
 )
 SWITCHES: Final = ResourceList[RoutePage, SwitchRecord](
@@ -417,7 +417,7 @@ SWITCHES: Final = ResourceList[RoutePage, SwitchRecord](
     heading="Switches and freezes",
     note="Newest first.",
     what="switches",
-    lists_all="swapgate switch list",
+    lists_all="swapproof switch list",
 )
 HISTORY: Final = ResourceList[RoutePage, RouteRecord](
     rows=lambda page: page.view.history,
@@ -425,7 +425,7 @@ HISTORY: Final = ResourceList[RoutePage, RouteRecord](
     heading="History",
     note="Newest first. No entry can be changed or removed.",
     what="versions",
-    lists_all="swapgate route history ROUTE",
+    lists_all="swapproof route history ROUTE",
 )
 PAGE: Final = ResourcePage[str, RoutePage](
     name="The route",

@@ -63,7 +63,7 @@ _STATE_PILLS: Final = {
 }
 HIDDEN: Final = "not shown without signing in"
 GONE: Final = (
-    "It may be deleted with its transcript: Swapgate keeps a session for agents.keep_days "
+    "It may be deleted with its transcript: Swapproof keeps a session for agents.keep_days "
     "after its last message, and deletes a user's sessions on request."
 )
 
@@ -81,7 +81,7 @@ class SessionsView:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """The data of a session's page. session: None if Swapgate does not have it."""
+    """The data of a session's page. session: None if Swapproof does not have it."""
 
     session: AgentSession | None
     switches: Sequence[ModelSwitchRequest]
@@ -465,7 +465,7 @@ SESSIONS: Final = ResourceList[SessionsView, AgentSession](
     rows=lambda view: view.sessions,
     cells=_build_session_row,
     nothing="No agent has opened a session yet. This page of the docs shows how:",
-    fills="swapgate docs open agents",
+    fills="swapproof docs open agents",
     what="sessions",
     page="sessions",
 )
@@ -476,7 +476,7 @@ GRANTS: Final = ResourceList[SessionsView, AgentGrant](
     note="Models outside a route that people let agents use. Newest first.",
     actions=_list_grant_openers,
     what="grants",
-    lists_all="swapgate agent grants",
+    lists_all="swapproof agent grants",
     live=True,
 )
 SWITCHES: Final = ResourceList[SessionView, ModelSwitchRequest](

@@ -107,7 +107,7 @@ def draw(view: ShadowsView) -> None:
         page_frame.show_empty(
             "A shadow also sends a share of a route's requests to a second model and "
             "compares the answers. This command starts a shadow:",
-            "swapgate shadow start ROUTE PROVIDER/MODEL --reason WHY",
+            "swapproof shadow start ROUTE PROVIDER/MODEL --reason WHY",
         )
     RUNNING.show(view)
     ENDED.show(view)
@@ -308,7 +308,7 @@ ENDED: Final = ResourceList[ShadowsView, ShadowStatus](
     heading="Ended",
     note="Newest first.",
     what="shadows",
-    lists_all="swapgate shadow status",
+    lists_all="swapproof shadow status",
 )
 
 

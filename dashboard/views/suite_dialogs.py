@@ -39,7 +39,7 @@ FILE_NOTE: Final = (
     "metadata. Labelled captures work too."
 )
 LABEL_NOTE: Final = (
-    "Write a right answer as the label. Swapgate leaves out lines without a label. The page "
+    "Write a right answer as the label. Swapproof leaves out lines without a label. The page "
     "keeps labels until you leave it: download them to continue later. The file has users' "
     "text, redacted but not encrypted, and later deletions do not reach it."
 )
@@ -363,7 +363,7 @@ def _ask_judge(form: Form) -> JudgeSettings | None:
     )
     form.say(
         note="The judge scores every answer, at its provider's price. With `references` "
-        "under `judge` in swapgate.yaml, each run compares the judge with people."
+        "under `judge` in swapproof.yaml, each run compares the judge with people."
     )
     is_named = all(judge.partition("/"))
     form.need(is_named, "Write the model that judges as PROVIDER/MODEL.")

@@ -20,7 +20,7 @@ from dashboard.markup import Row, escape, faint, noted, rich, state, strong
 from dashboard.operation_dialogs import operation_opener
 from dashboard.resource_page import ResourceList, ResourcePage, Search
 from dashboard.views import suite_dialogs as dialogs
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import SwapproofError
 from harness.frame.formatting import (
     DASH,
     format_latency,
@@ -127,7 +127,7 @@ def _find_calibration(
         return None
     try:
         subject = ctx.suites.pin(summary.name).judge_subject
-    except SwapgateError:
+    except SwapproofError:
         return None
     with ctx.store.read() as tx:
         events = AuditLog(tx).for_subject(subject, since=EVER, limit=8)
@@ -220,9 +220,9 @@ def _explain_no_captures(_: SuitesView) -> None:
 def _show_captures(view: SuitesView) -> None:
     count = labels.plural(view.captured, "request")
     count_note = (
-        f"{count} of callers, redacted; `swapgate capture list` shows how long they stay."
+        f"{count} of callers, redacted; `swapproof capture list` shows how long they stay."
     )
-    missing = "No request is kept. `swapgate route settings ROUTE --capture 1%` starts it."
+    missing = "No request is kept. `swapproof route settings ROUTE --capture 1%` starts it."
     st.html(markup.section("Captured requests", count_note if view.captured else missing))
     missing = "" if view.captured else "No request is captured yet."
     show_openers(
@@ -361,7 +361,7 @@ def _show_models(view: SuitesView) -> None:
     )
     try:
         board = leaderboard.load_leaderboard(page_frame.context(), route)
-    except SwapgateError as error:
+    except SwapproofError as error:
         st.html(markup.note(str(error)))
         return
     if board.ending:
@@ -446,7 +446,7 @@ def next_lines(board: Leaderboard) -> Sequence[str]:
     obstacles.
     """
     if not board.schedule:
-        command = f"`swapgate route settings {board.route} --candidates …`"
+        command = f"`swapproof route settings {board.route} --candidates …`"
         return [f"No schedule measures candidates for this route. {command} sets one."]
     plan = board.next_round
     start_text = labels.date_time(board.next_round_at) if board.next_round_at else "never"
@@ -470,7 +470,7 @@ SUITES: Final = ResourceList[SuitesView, SuiteView](
     rows=lambda view: view.suites,
     cells=_build_suite_row,
     nothing="Add a suite above, or by this command:",
-    fills="swapgate suite import FILE --suite NAME --scorer exact",
+    fills="swapproof suite import FILE --suite NAME --scorer exact",
     search=Search(
         "Find a suite",
         "Part of its name, title or of a route",

@@ -1,6 +1,6 @@
 """The Traffic page answers: do callers get answers, and why did models fail?
 
-The report comes from `harness`, as for `swapgate route traffic`. The page shows sizes, kinds
+The report comes from `harness`, as for `swapproof route traffic`. The page shows sizes, kinds
 and hashes, and never the content of a request.
 """
 
@@ -78,7 +78,7 @@ def show() -> None:
     if report.last_request is None:
         page_frame.show_empty(
             "No request has been recorded in 30 days. This command sends requests:",
-            "swapgate sim traffic",
+            "swapproof sim traffic",
         )
         page_frame.copy_as_cli(command)
         return
@@ -150,7 +150,7 @@ def _render_stale_banner(report: TrafficReport) -> str:
     text = (
         f"No request has been recorded since {labels.date_time(quiet_since)} "
         f"({labels.age(quiet_since, report.now)}). Either no client sends requests, or the "
-        "router does not reach the database: `swapgate doctor` checks it."
+        "router does not reach the database: `swapproof doctor` checks it."
     )
     return markup.banner("STALE.", text)
 
@@ -299,7 +299,7 @@ def _show_failovers(window: timedelta, route: str | None) -> str:
     st.html(
         markup.section(
             "The newest failovers",
-            "Swapgate keeps requests' sizes and kinds and hashes of callers, never content.",
+            "Swapproof keeps requests' sizes and kinds and hashes of callers, never content.",
         )
     )
     caller = ""

@@ -1,4 +1,4 @@
-"""Writes swapgate.json, the Grafana dashboard, from the table of its panels:
+"""Writes swapproof.json, the Grafana dashboard, from the table of its panels:
 `python -m deploy.grafana.dashboard`.
 
 A query names metrics of docs/reference/metrics.md only. Gauges with the label `worker` are one
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-FILE: Final = Path(__file__).with_name("swapgate.json")
+FILE: Final = Path(__file__).with_name("swapproof.json")
 SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 WIDTH: Final = 24
 PANELS_IN_A_ROW: Final = 3
@@ -47,7 +47,7 @@ def list_traffic_panels(label: str) -> Sequence[Panel]:
     legend = f"{{{{{label}}}}}"
     faults = "|".join(NO_FAULTS)
     faults = "|".join(NO_FAULTS)
-    calls = f"sum by ({label}) (rate(swapgate_attempts_total"
+    calls = f"sum by ({label}) (rate(swapproof_attempts_total"
 
     def latency(metric: str, which: str = "") -> str:
         buckets = f'rate({metric}_bucket{{{label}!=""{which}}}[5m])'
@@ -56,7 +56,7 @@ def list_traffic_panels(label: str) -> Sequence[Panel]:
     return (
         Panel(
             f"Requests answered, by {label}",
-            f'sum by ({label}) (rate(swapgate_requests_total{{{label}!="",{ANSWERED}}}[5m]))',
+            f'sum by ({label}) (rate(swapproof_requests_total{{{label}!="",{ANSWERED}}}[5m]))',
             legend,
             "reqps",
         ),
@@ -68,19 +68,19 @@ def list_traffic_panels(label: str) -> Sequence[Panel]:
         ),
         Panel(
             f"Failovers, by the {label} that was left",
-            f"sum by ({label}, failure_class) (rate(swapgate_failovers_total[5m]))",
+            f"sum by ({label}, failure_class) (rate(swapproof_failovers_total[5m]))",
             f"{legend} {{{{failure_class}}}}",
             "reqps",
         ),
         Panel(
             f"95 % of answers are whole within, by {label}",
-            latency("swapgate_request_duration_seconds", f",{ANSWERED}"),
+            latency("swapproof_request_duration_seconds", f",{ANSWERED}"),
             legend,
             "s",
         ),
         Panel(
             f"95 % of streams begin within, by {label}",
-            latency("swapgate_time_to_first_token_seconds"),
+            latency("swapproof_time_to_first_token_seconds"),
             legend,
             "s",
         ),
@@ -91,33 +91,33 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
     "Requests": (
         Panel(
             "Requests",
-            "sum by (route) (rate(swapgate_requests_total[5m]))",
+            "sum by (route) (rate(swapproof_requests_total[5m]))",
             "{{route}}",
             "reqps",
         ),
         Panel(
             "Share that fails for callers",
-            'sum by (route) (rate(swapgate_requests_total{outcome=~"failed|refused"}[5m]))'
-            " / sum by (route) (rate(swapgate_requests_total[5m]))",
+            'sum by (route) (rate(swapproof_requests_total{outcome=~"failed|refused"}[5m]))'
+            " / sum by (route) (rate(swapproof_requests_total[5m]))",
             "{{route}}",
             "percentunit",
         ),
         Panel(
             "95 % of requests are faster than",
             "histogram_quantile(0.95, sum by (route, le)"
-            " (rate(swapgate_request_duration_seconds_bucket[5m])))",
+            " (rate(swapproof_request_duration_seconds_bucket[5m])))",
             "{{route}}",
             "s",
         ),
         Panel(
             "Cost an hour, in US dollars",
-            "sum by (target) (rate(swapgate_cost_dollars_total[1h])) * 3600",
+            "sum by (target) (rate(swapproof_cost_dollars_total[1h])) * 3600",
             "{{target}}",
             "currencyUSD",
         ),
         Panel(
             "Tokens a second",
-            "sum by (target, kind) (rate(swapgate_tokens_total[5m]))",
+            "sum by (target, kind) (rate(swapproof_tokens_total[5m]))",
             "{{target}} {{kind}}",
         ),
     ),
@@ -126,30 +126,30 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
         *list_traffic_panels("target"),
         Panel(
             "Circuits: 0 closed, 1 half open, 2 open",
-            "max by (target) (swapgate_breaker_state)",
+            "max by (target) (swapproof_breaker_state)",
             "{{target}}",
         ),
         Panel(
             "Answers health checks: 1 yes, 0 no",
-            "min by (target) (swapgate_health_check_up)",
+            "min by (target) (swapproof_health_check_up)",
             "{{target}}",
         ),
     ),
     "Changes": (
         Panel(
             "Proposals, by phase",
-            "max by (phase) (swapgate_proposals)",
+            "max by (phase) (swapproof_proposals)",
             "{{phase}}",
         ),
         Panel(
             "Share of each canary",
-            "max by (route) (swapgate_canary_weight_bps) / 10000",
+            "max by (route) (swapproof_canary_weight_bps) / 10000",
             "{{route}}",
             "percentunit",
         ),
         Panel(
             "Evidence of harm of each canary, as a share of the rollback level",
-            "max by (route) (swapgate_canary_distance_to_trip)",
+            "max by (route) (swapproof_canary_distance_to_trip)",
             "{{route}}",
             "percentunit",
         ),
@@ -157,33 +157,33 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
     "Processes": (
         Panel(
             "Routing revision",
-            "min by (instance) (swapgate_routing_revision)",
+            "min by (instance) (swapproof_routing_revision)",
             "{{instance}}",
         ),
         Panel(
             "Requests under way",
-            "sum by (instance) (swapgate_router_requests_under_way)",
+            "sum by (instance) (swapproof_router_requests_under_way)",
             "{{instance}}",
         ),
         Panel(
             "Since control last decided",
-            "min(swapgate_reconcile_age_seconds)",
+            "min(swapproof_reconcile_age_seconds)",
             "control",
             "s",
         ),
         Panel(
             "Without the database: 1 yes, 0 no",
-            "max by (instance) (swapgate_router_stale)",
+            "max by (instance) (swapproof_router_stale)",
             "{{instance}}",
         ),
         Panel(
             "Observations dropped a second",
-            "sum by (instance) (rate(swapgate_observations_dropped_total[5m]))",
+            "sum by (instance) (rate(swapproof_observations_dropped_total[5m]))",
             "{{instance}}",
         ),
         Panel(
             "Faults of the router's own, a second",
-            "sum by (instance) (rate(swapgate_router_internal_errors_total[5m]))",
+            "sum by (instance) (rate(swapproof_router_internal_errors_total[5m]))",
             "{{instance}}",
         ),
     ),
@@ -193,10 +193,10 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
 def build_dashboard() -> dict[str, Any]:
     """Returns the dashboard as Grafana imports it."""
     return {
-        "uid": "swapgate",
-        "title": "Swapgate",
+        "uid": "swapproof",
+        "title": "Swapproof",
         "description": "Requests, targets, canaries and processes of one installation.",
-        "tags": ["swapgate"],
+        "tags": ["swapproof"],
         "schemaVersion": 39,
         "version": 1,
         "editable": True,

@@ -1,4 +1,4 @@
-"""Writes swapgate.yaml, the Kubernetes manifests, from the table of roles, and workers.yaml,
+"""Writes swapproof.yaml, the Kubernetes manifests, from the table of roles, and workers.yaml,
 those of eval workers: `python -m deploy.kubernetes.manifests`.
 
 Secrets and the configuration are named, and never part of the file.
@@ -21,21 +21,21 @@ from deploy.roles import (
     Role,
 )
 
-FILE: Final = Path(__file__).with_name("swapgate.yaml")
+FILE: Final = Path(__file__).with_name("swapproof.yaml")
 WORKERS_FILE: Final = Path(__file__).with_name("workers.yaml")
 HEADER: Final = (
     "# Written by `python -m deploy.kubernetes.manifests`; do not edit.\n"
     "# docs/how-to/kubernetes.md says what has to be there before.\n"
 )
-IMAGE: Final = "swapgate"
+IMAGE: Final = "swapproof"
 PROJECT: Final = Path(__file__).parents[2] / "pyproject.toml"
 VERSION: Final = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"]
 MOST_ROUTERS: Final = 10
 BUSY_PERCENT: Final = 60
 # The label of the namespaces whose pods may call a role.
 CALLERS: Final = {
-    "router": "swapgate-client",
-    "control": "swapgate-operator",
+    "router": "swapproof-client",
+    "control": "swapproof-operator",
 }
 Manifest = dict[str, Any]
 
@@ -62,12 +62,12 @@ def build_role(role: Role) -> list[Manifest]:
 
 
 def metadata(name: str) -> Manifest:
-    return {"name": name, "labels": {"app.kubernetes.io/name": "swapgate"}}
+    return {"name": name, "labels": {"app.kubernetes.io/name": "swapproof"}}
 
 
 def labels(role: Role) -> dict[str, str]:
     return {
-        "app.kubernetes.io/name": "swapgate",
+        "app.kubernetes.io/name": "swapproof",
         "app.kubernetes.io/component": role.name,
     }
 
@@ -95,7 +95,7 @@ def build_deployment(role: Role) -> Manifest:
             ],
             "containers": [build_container(role)],
             "volumes": [
-                {"name": "config", "configMap": {"name": "swapgate-config"}},
+                {"name": "config", "configMap": {"name": "swapproof-config"}},
                 {"name": "home", "emptyDir": {"sizeLimit": "4Gi"}},
                 {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
             ],
@@ -111,21 +111,21 @@ def build_deployment(role: Role) -> Manifest:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(f"swapgate-{role.name}"),
+        "metadata": metadata(f"swapproof-{role.name}"),
         "spec": spec,
     }
 
 
 def build_container(role: Role) -> Manifest:
-    settings = {"SWAPGATE__HOME": HOME, "HOME": HOME}
+    settings = {"SWAPPROOF__HOME": HOME, "HOME": HOME}
     if role.port:
         host = "127.0.0.1" if role.loopback else "0.0.0.0"  # noqa: S104 - within the pod
-        settings = {f"SWAPGATE__{role.section}__HOST": host, **settings}
+        settings = {f"SWAPPROOF__{role.section}__HOST": host, **settings}
     if role.name == "router":
-        settings["SWAPGATE__ROUTER__SHUTDOWN_DELAY_S"] = str(SHUTDOWN_DELAY_S)
+        settings["SWAPPROOF__ROUTER__SHUTDOWN_DELAY_S"] = str(SHUTDOWN_DELAY_S)
     secrets = [
-        ("SWAPGATE__DATABASE_URL", "swapgate-database", "url"),
-        *((variable, "swapgate-keys", key) for variable, key in role.keys.items()),
+        ("SWAPPROOF__DATABASE_URL", "swapproof-database", "url"),
+        *((variable, "swapproof-keys", key) for variable, key in role.keys.items()),
     ]
     return {
         "name": role.name,
@@ -142,8 +142,8 @@ def build_container(role: Role) -> Manifest:
                 for name, secret, key in secrets
             ),
         ],
-        # Of providers, by the names that swapgate.yaml gives their variables.
-        "envFrom": [{"secretRef": {"name": "swapgate-providers", "optional": True}}],
+        # Of providers, by the names that swapproof.yaml gives their variables.
+        "envFrom": [{"secretRef": {"name": "swapproof-providers", "optional": True}}],
         **(build_probes(role) if role.port else {}),
         "resources": {
             "requests": {"cpu": role.cpu, "memory": role.memory},
@@ -197,7 +197,7 @@ def build_service(role: Role) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(f"swapgate-{role.name}"),
+        "metadata": metadata(f"swapproof-{role.name}"),
         "spec": {
             "selector": labels(role),
             "ports": [
@@ -215,7 +215,7 @@ def build_disruption_budget(role: Role) -> Manifest:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": metadata(f"swapgate-{role.name}"),
+        "metadata": metadata(f"swapproof-{role.name}"),
         "spec": {
             "maxUnavailable": 1,
             "selector": {"matchLabels": labels(role)},
@@ -225,7 +225,7 @@ def build_disruption_budget(role: Role) -> Manifest:
 
 def build_autoscaler() -> Manifest:
     [router] = [role for role in ROLES if role.name == "router"]
-    name = f"swapgate-{router.name}"
+    name = f"swapproof-{router.name}"
     target = {"type": "Utilization", "averageUtilization": BUSY_PERCENT}
     return {
         "apiVersion": "autoscaling/v2",
@@ -252,18 +252,18 @@ def build_autoscaler() -> Manifest:
 
 
 def deny_all() -> Manifest:
-    everything = {"matchLabels": {"app.kubernetes.io/name": "swapgate"}}
+    everything = {"matchLabels": {"app.kubernetes.io/name": "swapproof"}}
     return build_network_policy(
-        "swapgate-deny",
+        "swapproof-deny",
         {"podSelector": everything, "policyTypes": ["Ingress", "Egress"]},
     )
 
 
 def allow_traffic(role: Role) -> Manifest:
     """Out: names, PostgreSQL, and providers over TLS. In: monitoring to both; to the router,
-    applications of this namespace and of those with the label `swapgate-client`; to the control
-    plane, operators and CI of namespaces with the label `swapgate-operator`; to the dashboard
-    nobody (`kubectl port-forward` is not held back by a policy).
+    applications of this namespace and of those with the label `swapproof-client`; to the
+    control plane, operators and CI of namespaces with the label `swapproof-operator`; to the
+    dashboard nobody (`kubectl port-forward` is not held back by a policy).
     """
     spec: Manifest = {
         "podSelector": {"matchLabels": labels(role)},
@@ -293,7 +293,7 @@ def allow_traffic(role: Role) -> Manifest:
                 "ports": [{"protocol": "TCP", "port": role.port}],
             }
         ]
-    return build_network_policy(f"swapgate-{role.name}", spec)
+    return build_network_policy(f"swapproof-{role.name}", spec)
 
 
 def build_network_policy(name: str, spec: Manifest) -> Manifest:

@@ -1,5 +1,6 @@
-"""Builds the wheel of swapgate-try: the modules of the checkout that its commands import, below
-`swapgate`. The wheel of swapgate leaves these files out, and depends on this one (ADR 0049).
+"""Builds the wheel of swapproof-try: the modules of the checkout that its commands import,
+below `swapproof`. The wheel of swapproof leaves these files out, and depends on this one (ADR
+0049).
 """
 
 import sys
@@ -15,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from hatch_build import below_package, list_try_files  # noqa: E402 - the checkout's own, beside the sources
 
-PACKAGE = "swapgate"
+PACKAGE = "swapproof"
 
 
 class TryHook(BuildHookInterface[BuilderConfig]):
@@ -25,8 +26,8 @@ class TryHook(BuildHookInterface[BuilderConfig]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":
-            raise ValueError("swapgate-try has no editable form: install the checkout itself")
-        self.copies = TemporaryDirectory(prefix="swapgate-try-")
+            raise ValueError("swapproof-try has no editable form: install the checkout itself")
+        self.copies = TemporaryDirectory(prefix="swapproof-try-")
         for place, source in wheel_files().items():
             copy = Path(self.copies.name, place)
             copy.parent.mkdir(parents=True, exist_ok=True)

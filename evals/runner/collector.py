@@ -175,7 +175,7 @@ class Collector:
         samples: list[InspectSample],  # noqa: ARG002
         epochs: int,  # noqa: ARG002
     ) -> str:
-        return "swapgate"
+        return "swapproof"
 
     async def schedule_sample(self, id: str | int, epoch: int) -> EarlyStop | None:  # noqa: A002 - Inspect's protocol
         """Admits a sample, or holds it until the eval is cancelled if the run has ended."""

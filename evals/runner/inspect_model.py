@@ -1,4 +1,4 @@
-"""Inspect AI's model provider `swapgate/<provider>/<model>`.
+"""Inspect AI's model provider `swapproof/<provider>/<model>`.
 
 It sends Inspect's messages, tools and settings to the job's target, and converts the replies.
 It needs no vendor's SDK. This module keeps the connection by the model's name, so that
@@ -40,10 +40,10 @@ from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass
 from harness.providers.target import SentTarget
 
-SECONDS = "swapgate_seconds"
-SERVED = "swapgate_served"
-FALLBACK = "swapgate_fallback"  # a gateway's fallback answered
-CALLS = "swapgate_calls"
+SECONDS = "swapproof_seconds"
+SERVED = "swapproof_served"
+FALLBACK = "swapproof_fallback"  # a gateway's fallback answered
+CALLS = "swapproof_calls"
 MEASURED_ANSWERS: Final = 10
 MIN_LIMIT_TOKENS: Final = 512
 
@@ -86,10 +86,10 @@ def open_model(connection: TargetConnection) -> Model:
     """Returns the Inspect model for this target. The caller closes the client."""
     name = f"{connection.target.provider}/{connection.target.model}"
     _connections[name] = connection
-    return get_model(f"swapgate/{name}", memoize=False)
+    return get_model(f"swapproof/{name}", memoize=False)
 
 
-@modelapi(name="swapgate")
+@modelapi(name="swapproof")
 class TargetAPI(ModelAPI):
     """Lets Inspect ask the job's target. Raises InputError for another model."""
 
@@ -106,7 +106,7 @@ class TargetAPI(ModelAPI):
         except KeyError:
             targets = ", ".join(_connections) or "none"
             raise InputError(
-                f"swapgate/{model_name} is not the target of this run ({targets}); in a task, "
+                f"swapproof/{model_name} is not the target of this run ({targets}); in a task, "
                 "call get_model() without a name"
             ) from None
 

@@ -128,7 +128,7 @@ _collector: Collector | None = None
 
 
 @hooks(
-    name="swapgate",
+    name="swapproof",
     description="passes each finished sample to the collector",
 )
 class SampleHooks(Hooks):
@@ -476,7 +476,7 @@ async def _reconcile(eval_log: EvalLog, collector: Collector) -> None:
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-PREFIX = "swapgate-eval-"
+PREFIX = "swapproof-eval-"
 IN_USE = "in-use"
 
 

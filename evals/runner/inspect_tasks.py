@@ -66,12 +66,12 @@ from harness.gate.suite_plan import (
     texts_fingerprint,
 )
 
-NOT_JUDGED = "swapgate_not_judged"
-JUDGE = "swapgate_judge"
-LENIENT = "swapgate_lenient"
-RULE = "swapgate_rule"
-FIELDS = "swapgate_fields"
-JUDGES = "swapgate_judges"
+NOT_JUDGED = "swapproof_not_judged"
+JUDGE = "swapproof_judge"
+LENIENT = "swapproof_lenient"
+RULE = "swapproof_rule"
+FIELDS = "swapproof_fields"
+JUDGES = "swapproof_judges"
 SPELLED = frozenset({"c", "i", "p", "n", "yes", "no", "true", "false"})
 
 
@@ -212,7 +212,7 @@ class DataSuite:
 
     def _build_scorer(self) -> InspectScorer:
         # A closure without parameters, because Inspect would log the parameters.
-        @scorer(metrics=[mean()], name="swapgate")
+        @scorer(metrics=[mean()], name="swapproof")
         def by_name() -> InspectScorer:
             async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's
                 notes: dict[str, Any]
@@ -504,7 +504,7 @@ class _SourceLoader(SourceFileLoader):
 def _import_file(settings: SuiteSettings) -> ModuleType:
     """Imports the user's file afresh. Raises InputError with the error of its code."""
     file, _ = task_file(settings)
-    name = f"swapgate_task_{digest(str(file))[:12]}"
+    name = f"swapproof_task_{digest(str(file))[:12]}"
     loader = _SourceLoader(name, str(file))
     spec = importlib.util.spec_from_file_location(name, file, loader=loader)
     if spec is None or spec.loader is None:

@@ -106,7 +106,7 @@ class Judge:
             return f"the judge {name} has had {max_calls} calls, the most that `judge` allows"
         if max_usd is not None and self._price is None:
             return (
-                f"the price of the judge {name} is unknown, so Swapgate cannot limit its cost "
+                f"the price of the judge {name} is unknown, so Swapproof cannot limit its cost "
                 f"to {format_usd(max_usd)}: give its provider a price"
             )
         if max_usd is not None and self.cost_usd >= max_usd:
@@ -273,7 +273,7 @@ async def measure_judge(
             agreement = await _rate_references(suite, judging, judge, connections)
         except NotJudged as error:
             raise JudgeUnfit(
-                f"suite {suite.settings.name}: Swapgate could not check its judge: {error}"
+                f"suite {suite.settings.name}: Swapproof could not check its judge: {error}"
             ) from None
         if checks:
             checks.keep(_cache_key(suite), agreement)

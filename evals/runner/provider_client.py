@@ -247,7 +247,7 @@ class EvalProviderClient:
                         turn = await stack.enter_async_context(admission)
                     except OSError as error:
                         reason = error.strerror or error
-                        text = f"Swapgate cannot keep the provider's limits: {reason}"
+                        text = f"Swapproof cannot keep the provider's limits: {reason}"
                         raise _AttemptFailed(text, retry=True) from None
             if self._spending is not None:
                 await self._spending.require_money()
@@ -357,7 +357,7 @@ class EvalProviderClient:
             _have_common_text(words, secret, SHARED_SECRET) or _contains_secret(words, secret)
             for secret in self._secrets
         ):
-            return " (its message repeats the request, so Swapgate does not show it)"
+            return " (its message repeats the request, so Swapproof does not show it)"
         return f": {words}"
 
 

@@ -132,8 +132,8 @@ async def check_record(
     if found.is_stale:
         raise RecordStale(
             f"suite {suite.settings.name}: {found.text}, {RECORD_STALE}: draw it again "
-            f"by `swapgate suite draw {suite.settings.name} … --replace`, with --ask-again, or "
-            "with fewer --days"
+            f"by `swapproof suite draw {suite.settings.name} … --replace`, with --ask-again, "
+            "or with fewer --days"
         )
     return found
 

@@ -39,7 +39,7 @@ __all__ = [
     "scorer_identity",
 ]
 
-# The prefix of our packages: empty in the checkout, `swapgate.` in a wheel.
+# The prefix of our packages: empty in the checkout, `swapproof.` in a wheel.
 ABOVE: Final = __name__.removesuffix("evals.scorers")
 SCORERS: Final[Mapping[str, Scorer]] = {
     scorer.name: scorer
@@ -96,5 +96,5 @@ _IMPORTED_FROM: Final = re.compile(r"^[ \t]*from ([\w.]+) import\b", re.MULTILIN
 
 
 def _source(file: Path) -> str:
-    """Returns the source as in the checkout, without a wheel's `swapgate.` (ADR 0030)."""
+    """Returns the source as in the checkout, without a wheel's `swapproof.` (ADR 0030)."""
     return file.read_text(encoding="utf-8").replace(f"from {ABOVE}", "from ")

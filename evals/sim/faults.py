@@ -131,7 +131,7 @@ class FaultBook:
         return fault if is_hit else None
 
 
-TRANSPORT = "swapgate.transport"
+TRANSPORT = "swapproof.transport"
 LINGER_ZERO = struct.pack("ii", 1, 0)
 FLUSH_S = 0.02
 

@@ -154,7 +154,7 @@ class Profile:
     @property
     def fingerprint(self) -> str:
         """The `system_fingerprint` of every answer, which marks it as simulated."""
-        return f"simulated-swapgate-{self.build or digest(self.as_json())[:10]}"
+        return f"simulated-swapproof-{self.build or digest(self.as_json())[:10]}"
 
     def as_json(self) -> dict[str, Any]:
         """Returns the profile in the form in which `change_profile` reads it."""

@@ -92,7 +92,7 @@ def act(
             simulator.stats.clear()
             return {"models": {}}
         case _:
-            advice = "see `swapgate docs open simulator`"
+            advice = "see `swapproof docs open simulator`"
             raise Refused(404, f"There is no switch {switch}; {advice}.")
 
 

@@ -126,7 +126,7 @@ class ConfiguredSuites:
         data = self._load_data(suite)
         if data is None:
             raise ConfigError(
-                f"suite {suite!r} is an Inspect task, whose requests Swapgate cannot read: "
+                f"suite {suite!r} is an Inspect task, whose requests Swapproof cannot read: "
                 "split only suites with a data file"
             )
         return {item: data.request(item) for item in data.items}
@@ -187,8 +187,8 @@ class ConfiguredSuites:
         unlabelled = len(data.unlabelled) if data else 0
         broken = sum(REPLACED in canonical_text(item) for item in items)
         replaced = (
-            f"{broken} items contain {REPLACED} instead of a character that Swapgate could not "
-            "read."
+            f"{broken} items contain {REPLACED} instead of a character that Swapproof could "
+            "not read."
         )
         remarks = [
             describe_sample(settings),

@@ -52,7 +52,7 @@ _TAKEN: Final = ("id", "tags", "choices")
 _ROLES: Final[Mapping[object, str]] = {"human": "user", "ai": "assistant"}  # LangChain's
 # Metadata that scorers and requests read. Records that differ in it are separate items.
 _DECIDING: Final = (*FIELDS, "rules", "schema", "assert", "threshold")
-# Keys of an item's metadata with a meaning of their own in Swapgate.
+# Keys of an item's metadata with a meaning of their own in Swapproof.
 _RESERVED: Final = ("messages", *FIELDS, "production", "provenance", UNLABELLED)
 # Fields of traces that name their user and their conversation.
 _PEOPLE: Final[Mapping[str, tuple[str, ...]]] = {
@@ -138,7 +138,7 @@ def _explain_empty(
         advice = ". If people scored the answers, name their score by --human-score"
     elif names is PLAIN:
         advice = (
-            ". Name a question `input` and its answer `target`; `swapgate try` reads results"
+            ". Name a question `input` and its answer `target`; `swapproof try` reads results"
         )
     return (
         f"{source.path}: {looks}, and has no question with a right answer; its fields are "
@@ -232,7 +232,7 @@ class _Reader:
         return target
 
     def _build_line(self, values: Mapping[str, Any], target: object) -> Mapping[str, Any]:
-        """Builds an item's line. Another tool's metadata loses keys that Swapgate would
+        """Builds an item's line. Another tool's metadata loses keys that Swapproof would
         misread.
         """
         metadata = values.get(self.names.metadata)

@@ -16,7 +16,7 @@ from harness.frame.errors import InputError
 from harness.frame.formatting import format_excerpt
 
 Rows = Iterator[Mapping[str, Any]]
-EXTRA: Final = "swapgate[hosted]"
+EXTRA: Final = "swapproof[hosted]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def tool_of(source: str) -> str:
     name, _, rest = source.partition("://")
     if name not in TOOLS:
         addresses = ", ".join(f"{tool}://{form.names}" for tool, form in TOOLS.items())
-        raise InputError(f"{source}: no file, and no address that Swapgate knows: {addresses}")
+        raise InputError(f"{source}: no file, and no address that Swapproof knows: {addresses}")
     name_form = TOOLS[name].names
     if not all(rest.partition("/")[::2] if "/" in name_form else [rest]):
         raise InputError(f"{source}: write {name}://{name_form}")

@@ -108,7 +108,7 @@ def _provenance_names(metadata: Mapping[str, Any]) -> Sequence[str]:
 
 def describe_template(texts: Mapping[str, str]) -> str:
     """Describes items that differ in few words from many others; empty unless REPEATED_SHARE of
-    the items do. From a text alone, Swapgate cannot tell a template from a question that many
+    the items do. From a text alone, Swapproof cannot tell a template from a question that many
     people asked.
     """
     compared = dict(islice(texts.items(), MOST_COMPARED))
@@ -119,12 +119,12 @@ def describe_template(texts: Mapping[str, str]) -> str:
     return (
         f"{len(similar)} of {len(compared)} items differ in few words from another item, "
         f"such as {repeat} and {first}; unless they come from one template, name a `cluster` "
-        "field (`swapgate docs open suites`)"
+        "field (`swapproof docs open suites`)"
     )
 
 
 def describe_dependence(groups: ItemGroups, repeats: Mapping[str, str]) -> str:
-    """Describes equal items, the clusters that Swapgate found, and a cluster that is large;
+    """Describes equal items, the clusters that Swapproof found, and a cluster that is large;
     empty without any.
 
     Args:

@@ -44,8 +44,8 @@ _FILE: Final = "file://"
 _SCRIPTS: Final = (".js", ".cjs", ".mjs", ".ts", ".py", ".rb")
 _MAX_ITEMS: Final = 100_000  # a test with several lists makes an item for each combination
 _MAX_SHOWN: Final = 5  # reasons shown for the tests of a file
-_MODELS_ELSEWHERE: Final = "a suite has no models: `swapgate proposal create ROUTE MODEL`"
-# Keys with a counterpart elsewhere in Swapgate, and the sentence that names it.
+_MODELS_ELSEWHERE: Final = "a suite has no models: `swapproof proposal create ROUTE MODEL`"
+# Keys with a counterpart elsewhere in Swapproof, and the sentence that names it.
 _KEYS_ELSEWHERE: Final[Mapping[str, str]] = {
     "providers": _MODELS_ELSEWHERE,
     "targets": _MODELS_ELSEWHERE,
@@ -54,7 +54,7 @@ _KEYS_ELSEWHERE: Final[Mapping[str, str]] = {
 # Keys that the conversion does not take, and why.
 _UNSUPPORTED_KEYS: Final[Mapping[str, str]] = {
     "scenarios": "write its tests out under `tests`",
-    "outputPath": "results are stored: `swapgate eval show RUN --samples`",
+    "outputPath": "results are stored: `swapproof eval show RUN --samples`",
     "env": "put keys into the environment or .env",
     "extensions": "they run your code",
     "nunjucksFilters": "they run your code",
@@ -191,11 +191,11 @@ class _Reader:
             raise InputError("is not a text")
         name = raw.removeprefix(_FILE)
         if _is_script(name):
-            raise InputError("is your code, which Swapgate does not run")
+            raise InputError("is your code, which Swapproof does not run")
         is_file = raw.startswith(_FILE) or name.endswith((".txt", ".json", ".yaml", ".md"))
         parts = re.split(r"(?m)^---\s*$", self.read(name)) if is_file else [raw]
         if any(TEMPLATE.search(VARIABLE.sub("", part)) for part in parts):
-            raise InputError("has a filter or block of Nunjucks, which Swapgate cannot run")
+            raise InputError("has a filter or block of Nunjucks, which Swapproof cannot run")
         return [part.strip() for part in parts if part.strip()]
 
     def read_default(self) -> Test:
@@ -229,7 +229,7 @@ class _Reader:
 
     def _list_file_tests(self, path: ConfigPath, name: str) -> Iterator[Test]:
         if _is_script(name) or "://" in name:
-            self.source.leave(path, f"Swapgate cannot read tests from {name}")
+            self.source.leave(path, f"Swapproof cannot read tests from {name}")
             return
         for line, test in file_records(self.read(name), name):
             self.counts[path] = self.counts.get(path, 0) + 1
@@ -299,7 +299,7 @@ class _Reader:
             return value
         name = value.removeprefix(_FILE)
         if _is_script(name):
-            raise InputError(f"{name} is your code, which Swapgate does not run")
+            raise InputError(f"{name} is your code, which Swapproof does not run")
         text = self.read(name)
         if name.lower().endswith((".yaml", ".yml", ".json")):
             return parse_yaml(text, name)
@@ -369,7 +369,7 @@ class _Reader:
         """
         base = kind.removeprefix(NOT)
         if base in PROGRAMS:
-            raise InputError(f"`{kind}` is your code, which Swapgate does not run")
+            raise InputError(f"`{kind}` is your code, which Swapproof does not run")
         if base in ("cost", "latency"):
             raise InputError(
                 f"`{kind}` does not score an answer: the gate compares cost and time of both "
@@ -382,7 +382,7 @@ class _Reader:
 
     def _read_schema(self, text: str) -> Any:
         if TEMPLATE.search(text):
-            raise InputError("its schema has variables, which Swapgate does not fill in")
+            raise InputError("its schema has variables, which Swapproof does not fill in")
         return parse_yaml(text, "its schema")
 
     def make_suite(

@@ -46,7 +46,7 @@ def fill(value: Any, values: Test) -> Any:
         case str():
             if TEMPLATE.search(VARIABLE.sub("", value)):
                 raise UnsupportedTest(
-                    "the text has a filter or block of Nunjucks, which Swapgate cannot run"
+                    "the text has a filter or block of Nunjucks, which Swapproof cannot run"
                 )
             return VARIABLE.sub(lambda variable: _read_variable(variable[1], values), value)
         case Mapping():
@@ -83,7 +83,7 @@ def _fill_nested(text: str, values: Test) -> str:
         text = VARIABLE.sub(lambda variable: _read_nested(variable[1], values), text)
     if _BLOCK.search(VARIABLE.sub("", text)):
         raise UnsupportedTest(
-            "a variable has a filter or block of Nunjucks, which Swapgate cannot run"
+            "a variable has a filter or block of Nunjucks, which Swapproof cannot run"
         )
     return text
 

@@ -1,4 +1,4 @@
-"""The formats that `swapgate suite import` reads, recognised by content or named by --from.
+"""The formats that `swapproof suite import` reads, recognised by content or named by --from.
 
 A new data set format is one row of `FORMATS`. The conversion is in `dataset_import`.
 """
@@ -102,7 +102,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "otel": "OTLP JSON with spans",
     "litellm": "LiteLLM's spend logs (fields request_id, call_type)",
     "phoenix": "an export of Phoenix's spans (fields span_kind, attributes)",
-    CAPTURES: "labelled captures of Swapgate",
+    CAPTURES: "labelled captures of Swapproof",
 }
 # Fields that identify a file as a tool's results. Results contain scores, but no items.
 _RESULTS: Final[Mapping[str, str]] = {
@@ -150,7 +150,7 @@ def check_source(source: SourceFile, wanted: str) -> str:
     ):
         raise InputError(
             f"{source.path}: looks like {results_kind}, which has results and no items: "
-            f"compare the results by `swapgate try {source.path}`"
+            f"compare the results by `swapproof try {source.path}`"
         )
     if not wanted or wanted == source.form:  # `json` or `csv` may have any fields
         return source_format

@@ -94,7 +94,7 @@ def read_source(path: Path) -> SourceFile:
     if path.suffix.lower() == ".py":
         raise InputError(
             f"{path}: is Python code; a task of Inspect runs as it is: write `task: {path}` "
-            "below the suite's name in swapgate.yaml (`swapgate docs open public-suites`)"
+            "below the suite's name in swapproof.yaml (`swapproof docs open public-suites`)"
         )
     if text.lstrip()[0] not in "{[":
         return _read_csv(path, text)

@@ -450,7 +450,7 @@ def _check_draw(settings: SuiteSettings, scorer: Scorer) -> None:
     if scorer.name == PREFERENCE.name and missing:
         raise ConfigError(
             f"suite {settings.name!r}: scorer {scorer.name!r} has no {missing} in "
-            "scorer_options: `swapgate suite draw` writes such a suite"
+            "scorer_options: `swapproof suite draw` writes such a suite"
         )
 
 

@@ -67,7 +67,7 @@ class SuiteItems:
 
 
 def read_labelled(path: Path, draft: SuiteSettings) -> SuiteItems:
-    """Reads a file of `swapgate capture export` in which people filled in `label`.
+    """Reads a file of `swapproof capture export` in which people filled in `label`.
 
     A line without a label becomes an item whose scores are missing. Without it, the suite would
     consist of the requests that a person chose by their answers. A label with a free text of
@@ -440,7 +440,7 @@ def _build_entry(
 
 def _toml(entries: list[dict[str, object]]) -> str:
     """Writes the values as JSON: TOML reads JSON's strings, numbers, and lists."""
-    lines = ["# Written by Swapgate."]
+    lines = ["# Written by Swapproof."]
     for entry in entries:
         lines += ["", "[[dataset]]"]
         lines += [f"{name} = {write_value(value)}" for name, value in entry.items()]

@@ -71,7 +71,7 @@ def build_item(
         answers_of: the incumbent's name.
         ask_again: leaves the logged answer out, so that both models answer now.
 
-    Raises InputError for a request that Swapgate cannot ask as a chat.
+    Raises InputError for a request that Swapproof cannot ask as a chat.
     """
     record = drawn.record
     has_target = has_answer(record) and not ask_again

@@ -22,7 +22,7 @@ from typing import Final
 from harness.agents.context import AgentsContext
 from harness.agents.message import SessionMessage, list_misfits
 from harness.evals import proof_validity
-from harness.frame.errors import NotFound, SwapgateError
+from harness.frame.errors import NotFound, SwapproofError
 from harness.frame.formatting import format_number, format_thousand_price
 from harness.frame.records.transaction import Transaction
 from harness.gate.offline.intervals import lower_bound
@@ -276,7 +276,7 @@ class AutoTargets:
         low = usd = None
         if is_able and terms is not None and _has_evidence(ctx, tx, route, entry):
             # A row with an invalid signature proves no score.
-            with suppress(SwapgateError):
+            with suppress(SwapproofError):
                 low, usd = self._load_score(
                     ctx,
                     tx,

@@ -1,5 +1,5 @@
-"""`ServerTools` runs the tools of tool servers and Swapgate's own tools (`BuiltInTool`). Models
-call them in a turn; MCP clients call built-in tools on behalf of a session.
+"""`ServerTools` runs the tools of tool servers and Swapproof's own tools (`BuiltInTool`).
+Models call them in a turn; MCP clients call built-in tools on behalf of a session.
 
 This module builds `switch_model` and `manage_credentials`; `spawner` builds `spawn`. The
 descriptions and the arguments' fields are texts for models. A tool must not show or change a
@@ -32,13 +32,13 @@ from harness.agents.turn import (
     ToolRuntime,
     no_such_tool,
 )
-from harness.frame.errors import AmbiguousName, InputError, SwapgateError
+from harness.frame.errors import AmbiguousName, InputError, SwapproofError
 from harness.frame.plain_data import to_shown
 from harness.frame.suggestions import describe_fault, find_fault_path
 from harness.providers.registry import credentials
 from harness.routing.agent import MANAGE_CREDENTIALS, SWITCH_MODEL, AgentTool
 
-log = structlog.get_logger("swapgate.agents")
+log = structlog.get_logger("swapproof.agents")
 Arguments = Mapping[str, object]
 
 
@@ -50,9 +50,9 @@ class ToolAnswer:
 
 @dataclass(frozen=True)
 class BuiltInTool:
-    """A tool of Swapgate's own.
+    """A tool of Swapproof's own.
 
-    answer: validates the arguments and runs the tool. Raises SwapgateError with a text for the
+    answer: validates the arguments and runs the tool. Raises SwapproofError with a text for the
     caller.
     """
 
@@ -61,14 +61,14 @@ class BuiltInTool:
 
     async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
         """Runs the tool for a model. An error becomes a result, so that the turn continues. The
-        result has a SwapgateError's text, but not another error's text.
+        result has a SwapproofError's text, but not another error's text.
         """
         try:
             answer = await self.answer(json.loads(call.arguments or "{}"), caller)
             content = json.dumps(to_shown(answer.content), ensure_ascii=False)
             return ToolResult(call.id, content, usage=answer.usage)
-        # Only the texts of Swapgate's own errors are written for models.
-        except SwapgateError as error:
+        # Only the texts of Swapproof's own errors are written for models.
+        except SwapproofError as error:
             return ToolResult(call.id, str(error), is_error=True)
         except Exception:
             log.exception("tool_failed", tool=self.offered.name, session=caller.session)

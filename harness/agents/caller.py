@@ -1,8 +1,8 @@
 """Signed headers between the router and the agents process, and signed approval links. Pure.
 
-In `x-swapgate-agent` the agents process names the key, agent and session of a model call. In
-`x-swapgate-peer` the router names the client's address. A header grants access until it is
-stale, so Swapgate must not log it, and must not send it to providers or clients. An approval
+In `x-swapproof-agent` the agents process names the key, agent and session of a model call. In
+`x-swapproof-peer` the router names the client's address. A header grants access until it is
+stale, so Swapproof must not log it, and must not send it to providers or clients. An approval
 link shows one switch request with the agent's words, and contains no key.
 
 Each purpose has its own key, which is derived from the installation's secret. So a value that
@@ -21,12 +21,12 @@ from harness.agents.switch_request import ModelSwitchRequest
 
 MAX_SIGNED_BYTES: Final = 4096
 _VERSION: Final = b"v1"
-AGENT_HEADER: Final = b"x-swapgate-agent"
-PEER_HEADER: Final = b"x-swapgate-peer"
+AGENT_HEADER: Final = b"x-swapproof-agent"
+PEER_HEADER: Final = b"x-swapproof-peer"
 MAX_AGE_S: Final = 60  # a header's greatest age
 CLOCK_TOLERANCE_S: Final = 5  # the clocks of two machines differ slightly
-_AGENT_PURPOSE: Final = b"swapgate: agents process to router"
-_PEER_PURPOSE: Final = b"swapgate: router to agents process"
+_AGENT_PURPOSE: Final = b"swapproof: agents process to router"
+_PEER_PURPOSE: Final = b"swapproof: router to agents process"
 
 
 class HeaderFault(StrEnum):
@@ -51,7 +51,7 @@ def sign_agent_header(
     secret: bytes,
     now: float,
 ) -> bytes:
-    """Signs the value of `x-swapgate-agent`.
+    """Signs the value of `x-swapproof-agent`.
 
     Args:
         now: Unix seconds.
@@ -64,7 +64,7 @@ def read_agent_header(
     secret: bytes,
     now: float,
 ) -> AgentCaller | HeaderFault:
-    """Verifies and reads `x-swapgate-agent`.
+    """Verifies and reads `x-swapproof-agent`.
 
     Args:
         now: Unix seconds.
@@ -85,7 +85,7 @@ def sign_peer_header(
     secret: bytes,
     now: float,
 ) -> bytes:
-    """Signs the value of `x-swapgate-peer`.
+    """Signs the value of `x-swapproof-peer`.
 
     Args:
         address: the client's; empty if unknown.
@@ -98,7 +98,7 @@ def read_peer_header(
     secret: bytes,
     now: float,
 ) -> str | HeaderFault:
-    """Verifies `x-swapgate-peer` and returns the client's address; empty if unknown.
+    """Verifies `x-swapproof-peer` and returns the client's address; empty if unknown.
 
     Args:
         now: Unix seconds.
@@ -163,7 +163,7 @@ def _compute_mac(
 
 
 APPROVAL_PATH: Final = "/agents/approvals/"
-_LINK_PURPOSE: Final = b"swapgate: approval link"
+_LINK_PURPOSE: Final = b"swapproof: approval link"
 
 
 @dataclass(frozen=True, slots=True)

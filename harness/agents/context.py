@@ -12,4 +12,4 @@ class AgentsContext(ProposalsContext):
     """Adds the settings of agents, and the links by which people approve a switch."""
 
     agents: AgentSettings = field(default_factory=AgentSettings)
-    approval_links: ApprovalLinks | None = None  # None if Swapgate sends no approval links
+    approval_links: ApprovalLinks | None = None  # None if Swapproof sends no approval links

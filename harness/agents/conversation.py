@@ -55,7 +55,7 @@ from harness.frame.errors import (
     NobodyAnswered,
     SpendingPaused,
     StreamBroken,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.formatting import format_span
 from harness.routing.settings import TurnBounds
@@ -187,7 +187,7 @@ class TurnRun:
         except Exception:
             # If this write fails, the end of the lease interrupts the turn. A cancellation
             # during the write is too late: the turn ends with its own error.
-            with suppress(SwapgateError, asyncio.CancelledError):
+            with suppress(SwapproofError, asyncio.CancelledError):
                 await run_transaction(lambda: turns.interrupt(self._ctx, session))
             raise
 

@@ -52,7 +52,7 @@ from harness.frame.errors import (
     NotAllowed,
     RouterUnreachable,
     StoreUnavailable,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.records.transaction import Transaction
 from harness.providers.records import Providers, Targets
@@ -146,7 +146,7 @@ def find_models(
     fallback = None
     # The session's model can answer without the fallback. If that model fails, the client gets
     # the error of that model.
-    with suppress(SwapgateError):
+    with suppress(SwapproofError):
         fallback = find(agent.fallback_model) if agent.fallback_model else None
     with ctx.store.read() as tx:
         return ModelsInForce(primary, fallback, Providers(tx).all())
@@ -314,7 +314,7 @@ class ListedModelAnswer(SwitchToolAnswer):
 
 class ListedProviderAnswer(SwitchToolAnswer):
     """A provider with a key. source: `listed` if the provider itself lists its models,
-    `catalogue` if Swapgate does not know its list. models: number of matching models. shown:
+    `catalogue` if Swapproof does not know its list. models: number of matching models. shown:
     number of these in the answer. note: why there may be more models.
     """
 
@@ -368,7 +368,7 @@ def choose_model(ctx: AgentsContext, text: str) -> ModelChoice:
 
 
 def describe_unchecked(ctx: AgentsContext, choices: Iterable[ModelChoice]) -> list[str]:
-    """Lists a warning for each literal model whose name Swapgate could not check."""
+    """Lists a warning for each literal model whose name Swapproof could not check."""
     targets = [Target.from_name(choice.target) for choice in choices if choice.is_literal]
     with ctx.store.read() as tx:
         notes = (named_models.describe_unchecked(ctx, tx, target) for target in targets)
@@ -467,7 +467,7 @@ def _note_missing(
     if omitted:
         return f"{omitted} more: give {provider} and words of the name as `model`"
     if not has_list:
-        return f"`swapgate model discover {provider}` may find more models"
+        return f"`swapproof model discover {provider}` may find more models"
     return None
 
 

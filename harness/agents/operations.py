@@ -15,14 +15,14 @@ from harness.frame.operation import (
 )
 from harness.frame.people.access import Role
 
-# Swapgate refuses a decision if the person saw an earlier form of the request.
+# Swapproof refuses a decision if the person saw an earlier form of the request.
 _DECISION: Final[dict[str, Any]] = {
     "role": Role.APPROVER,
     "body": "SwitchDecisionBody",
     "body_text": "A decision about a switch request.",
     "parameters": {
         "fingerprint": Parameter(
-            meaning="The fingerprint of the request that the person saw; Swapgate refuses the "
+            meaning="The fingerprint of the request that the person saw; Swapproof refuses the "
             "decision if the request has changed.",
             length=Range(0, 200),
             for_programs=True,
@@ -39,7 +39,7 @@ AGENTS: Final = OperationGroup(
             use_case=switches.approve_switch,
             words="Switch a session to the requested model, from its next message on.",
             command="approve ID",
-            example="swapgate agent approve sw_4be0c7d1f2a89365",
+            example="swapproof agent approve sw_4be0c7d1f2a89365",
             endpoint="POST /switch-requests/{request}/approve",
             name="approve_switch_request",
             done=lambda approved: f"{approved.result.id} is approved",
@@ -49,7 +49,7 @@ AGENTS: Final = OperationGroup(
             use_case=switches.reject_switch,
             words="Leave a session on its model; its agent gets the reason.",
             command="reject ID",
-            example='swapgate agent reject sw_4be0c7d1f2a89365 --reason "too expensive"',
+            example='swapproof agent reject sw_4be0c7d1f2a89365 --reason "too expensive"',
             endpoint="POST /switch-requests/{request}/reject",
             name="reject_switch_request",
             done=lambda rejected: f"{rejected.result.id} is rejected",
@@ -60,7 +60,7 @@ AGENTS: Final = OperationGroup(
             role=Role.APPROVER,
             words="Revoke a grant: routers refuse the model within seconds.",
             command="revoke ID",
-            example="swapgate agent revoke gr_86c1f04d9ab3e725",
+            example="swapproof agent revoke gr_86c1f04d9ab3e725",
             endpoint="POST /agent-grants/{grant}/revoke",
             name="revoke_agent_grant",
             done=lambda revoked: (

@@ -184,7 +184,7 @@ class Agents(Records[Agent]):
 class SwitchRequests(Records[ModelSwitchRequest]):
     record = AGENT_SWITCH
     order = (agent_switch.c.asked_at.desc(), agent_switch.c.id.desc())
-    missing = "there is no switch request {}; `swapgate agent requests` lists them"
+    missing = "there is no switch request {}; `swapproof agent requests` lists them"
 
     def decide(self, request: ModelSwitchRequest) -> None:
         """Stores a decision. The caller must store an approval's grants before it."""

@@ -43,13 +43,13 @@ from harness.frame.errors import (
     Conflict,
     InputError,
     NotAllowed,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.records.transaction import Transaction
 from harness.routing.agent import SPAWN, AgentSession, ModelChoice
 from harness.routing.settings import TurnBounds
 
-log = structlog.get_logger("swapgate.agents")
+log = structlog.get_logger("swapproof.agents")
 
 MAX_ANSWERS_CHARS: Final = 100_000  # of all answers of a set together; longer answers are cut
 WAIT_SHARE: Final = (
@@ -65,7 +65,7 @@ class SpawnCall:
     tasks: Sequence[SubTask]
     models: Sequence[ModelChoice] = ()  # of the tasks
     lacking: Sequence[tuple[str, ModelChoice]] = ()  # tasks whose model has no grant
-    error: SwapgateError | None = None  # why the call cannot run
+    error: SwapproofError | None = None  # why the call cannot run
 
 
 @dataclass(eq=False, slots=True)
@@ -207,14 +207,14 @@ class Spawner:
         """
         try:
             parent = self._require_parent(session)
-        except SwapgateError as error:
+        except SwapproofError as error:
             for call in calls:
                 call.error = error
             return None
         for call in calls:
             try:
                 self._choose_models(parent, call)
-            except SwapgateError as error:
+            except SwapproofError as error:
                 call.error = error
         lacking = [pair for call in calls for pair in call.lacking]
         if not lacking:
@@ -227,7 +227,7 @@ class Spawner:
                 f"{len(lacking)} sub-tasks",
                 [(task, model.target) for task, model in lacking],
             )
-        except SwapgateError as error:
+        except SwapproofError as error:
             for call in calls:
                 call.error = call.error or (error if call.lacking else None)
             return None
@@ -335,7 +335,7 @@ class Spawner:
             assert isinstance(started, TurnRun)  # noqa: S101 - `posted` has no idempotency key
             run = started
             return read_outcome(child, await run.outcome(), max_chars)
-        except SwapgateError as error:
+        except SwapproofError as error:
             return failed_result(child, str(error), error.code)
         except asyncio.CancelledError:
             if run is not None:
@@ -344,10 +344,10 @@ class Spawner:
             raise
         except Exception:
             log.exception("sub_task_failed", session=child.id)
-            return failed_result(child, "the sub-task failed because of an error in Swapgate")
+            return failed_result(child, "the sub-task failed because of an error in Swapproof")
 
     def _close_children(self, children: Sequence[AgentSession]) -> None:
         for child in children:
             # The parent's end may have closed or deleted the child.
-            with suppress(SwapgateError), self._ctx.store.write() as tx:
+            with suppress(SwapproofError), self._ctx.store.write() as tx:
                 agents.close_in_transaction(self._ctx, tx, child.id, "the sub-task has ended")

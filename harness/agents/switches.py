@@ -1,6 +1,6 @@
 """Creates switch requests, and applies people's decisions about them.
 
-Swapgate refuses a request if the target cannot continue the conversation, and expires it if no
+Swapproof refuses a request if the target cannot continue the conversation, and expires it if no
 person decides in time. The agent waits for the decision, or gets it by `list_notes` before its
 next turn.
 

@@ -49,7 +49,7 @@ from harness.routing.agent import AgentTool
 from harness.routing.settings import ToolServer
 
 T = TypeVar("T")
-log = structlog.get_logger("swapgate.agents")
+log = structlog.get_logger("swapproof.agents")
 # These libraries log the content of servers' answers.
 for _library in ("mcp", "httpx2"):
     logging.getLogger(_library).addHandler(logging.NullHandler())
@@ -223,7 +223,7 @@ async def _open_streams(server: ToolServer, environ: Mapping[str, str]) -> Async
 
 
 class _GuardedTransport(httpx2.AsyncHTTPTransport):
-    """Refuses addresses that Swapgate may not call, and ends an answer after
+    """Refuses addresses that Swapproof may not call, and ends an answer after
     `MAX_MESSAGE_BYTES`. In event streams, the library limits each event instead.
     """
 
@@ -256,7 +256,9 @@ async def _check_peer(
     address = str(stream.get_extra_info("server_addr")[0])
     if not may_connect(host, address):
         await stream.aclose()
-        raise httpx2.ConnectError("its name resolves to an address that Swapgate does not call")
+        raise httpx2.ConnectError(
+            "its name resolves to an address that Swapproof does not call"
+        )
 
 
 class _BoundedStream(httpx2.AsyncByteStream):

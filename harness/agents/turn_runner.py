@@ -19,7 +19,7 @@ from harness.agents.turn import ModelCalls, ToolRuntime
 from harness.agents.turns import BegunTurn
 from harness.frame.errors import StoreUnavailable
 
-log = structlog.get_logger("swapgate.agents")
+log = structlog.get_logger("swapproof.agents")
 
 RENEW_EVERY_S: Final = 5.0
 

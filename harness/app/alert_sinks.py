@@ -24,8 +24,8 @@ from harness.frame.alerts.alert_record import (
 from harness.frame.errors import ConfigError, DeliveryFailed
 from harness.providers.calls.guarded_http import GuardedHttpClient
 
-SIGNATURE_HEADER: Final = "x-swapgate-signature"
-DELIVERY_HEADER: Final = "x-swapgate-delivery"
+SIGNATURE_HEADER: Final = "x-swapproof-signature"
+DELIVERY_HEADER: Final = "x-swapproof-delivery"
 
 
 def build_webhook_body(message: AlertMessage) -> bytes:
@@ -137,7 +137,7 @@ class ConfiguredSinks:
             raise DeliveryFailed(f"the sender failed: {type(error).__name__}") from None
 
     def find_missing_secret(self, sink: str) -> str:
-        """Returns the missing secret of a sink; empty if the sink has all. `swapgate doctor`
+        """Returns the missing secret of a sink; empty if the sink has all. `swapproof doctor`
         shows it.
         """
         configured_sink = self._sinks[sink]

@@ -1,7 +1,7 @@
 """Sends alerts by apprise (chat, e-mail, pagers) to a URL. The URL is a secret, and no error
 contains it.
 
-Swapgate imports this module with the first alert, because apprise loads slowly.
+Swapproof imports this module with the first alert, because apprise loads slowly.
 """
 
 import logging
@@ -68,7 +68,7 @@ def notify(
     LOGGER.addHandler(log_capture)
     try:
         was_accepted = sender.notify(
-            title=f"Swapgate: {message.title}", body=body, notify_type=kind
+            title=f"Swapproof: {message.title}", body=body, notify_type=kind
         )
     finally:
         LOGGER.removeHandler(log_capture)

@@ -72,7 +72,7 @@ def export_requests(
     suite: str,
     route: str = "",
 ) -> tuple[RequestsToLabel, Sequence[ConversionNote]]:
-    """Writes `suites/NAME-to-label.jsonl` beside swapgate.yaml, redacted like captures.
+    """Writes `suites/NAME-to-label.jsonl` beside swapproof.yaml, redacted like captures.
 
     Args:
         kind: a key of LOG_READERS.
@@ -83,7 +83,7 @@ def export_requests(
     """
     settings = installation.settings
     if settings.source is None:
-        raise ConfigError("there is no swapgate.yaml to write the file to: `swapgate init`")
+        raise ConfigError("there is no swapproof.yaml to write the file to: `swapproof init`")
     if not NAME.fullmatch(suite):
         raise InputError(f"{suite!r} is not a suite's name: use a-z, 0-9, - and _")
     data_class = ""

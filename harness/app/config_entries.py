@@ -48,7 +48,7 @@ def add_entries(
     Args:
         entries_by_section: the entries' settings by name, by section.
 
-    Returns False, without a change, if a section has a form that Swapgate cannot edit. Raises
+    Returns False, without a change, if a section has a form that Swapproof cannot edit. Raises
     ConfigError as `replace_config`.
     """
     text = file.read_text(encoding="utf-8")

@@ -33,10 +33,10 @@ CRON_EVERY_S = 5.0  # a cron job begins at most this time late
 # routes.
 CANDIDATES_EVERY_S = 30.0
 RETIREMENTS_EVERY_S = 30.0
-# More often than cron's minutes, because Swapgate reads a new provider's list at once.
+# More often than cron's minutes, because Swapproof reads a new provider's list at once.
 MODEL_LISTS_EVERY_S = 5.0
 
-log = structlog.get_logger("swapgate.schedule")
+log = structlog.get_logger("swapproof.schedule")
 
 
 def control_schedule(installation: Installation) -> "Schedule":

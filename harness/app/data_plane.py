@@ -1,4 +1,4 @@
-"""Runs `swapgate serve router`: a parent process opens the port, records observations, and
+"""Runs `swapproof serve router`: a parent process opens the port, records observations, and
 starts the workers that serve. A reload reads the configuration again and starts new workers
 with it. Settings that the parent itself uses (`FIXED`) need a restart.
 
@@ -23,7 +23,7 @@ from harness.app.configuration.model import Settings
 from harness.app.installation import Installation, open_installation
 from harness.app.reload import FixedSettings
 from harness.app.router_process import build_recorder, find_missing_table
-from harness.frame.errors import ConfigError, SwapgateError
+from harness.frame.errors import ConfigError, SwapproofError
 from harness.frame.imports import freeze_modules
 from harness.frame.runtime import telemetry
 from harness.frame.runtime.supervisor import RELOAD, reload_at_hangup
@@ -34,7 +34,7 @@ from harness.routing.table import FIRST_ROUTE_STEP
 if TYPE_CHECKING:
     from router.workers.parent import WorkerSpec
 
-log = structlog.get_logger("swapgate.router")
+log = structlog.get_logger("swapproof.router")
 
 # The workers of a killed parent need a moment to close the port.
 ORPHAN_WAIT_S: Final = 3.0
@@ -122,7 +122,7 @@ def warn_without_routes(installation: Installation) -> None:
     try:
         with installation.store.read() as tx:
             routes = Routing(tx).table().routes
-    except SwapgateError:
+    except SwapproofError:
         # If the database is unavailable or its rows do not verify, the router serves the
         # snapshot on its disk, and its workers log the reason.
         return
@@ -136,7 +136,7 @@ def _build_worker_spec(settings: Settings) -> "WorkerSpec":
     from router.workers.parent import WorkerSpec  # noqa: PLC0415
 
     return WorkerSpec(
-        command=[sys.executable, "-m", "swapgate", "router-worker"],
+        command=[sys.executable, "-m", "swapproof", "router-worker"],
         environment={**MALLOC_VARIABLES, **os.environ},
         # The parent passes the settings on, so that a restarted worker serves like the others
         # even if the file has changed.

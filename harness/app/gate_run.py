@@ -30,7 +30,7 @@ from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.route_settings import RouteSettings, RouteSuite
 
-FOLDER: Final = Path(".swapgate-try")  # in the working folder, out of version control
+FOLDER: Final = Path(".swapproof-try")  # in the working folder, out of version control
 MAX_PATIENCE_S: Final = 60.0
 ROUTE: Final = "gate-run"
 DECIDED_PHASES: Final = frozenset(ProposalPhase) - {
@@ -138,7 +138,7 @@ def _check_provider(settings: Settings, target: Target) -> None:
     """Raises NotFound for a provider that the configuration file lacks."""
     if target.provider not in settings.providers:
         hint = did_you_mean(target.provider, settings.providers, otherwise=".")
-        file = settings.source or "swapgate.yaml"
+        file = settings.source or "swapproof.yaml"
         raise NotFound(
             f"{file} has no provider {target.provider!r}{hint} This command reads no database: "
             "add the provider under `providers:` in that file"

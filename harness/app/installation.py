@@ -44,14 +44,14 @@ from harness.routing.settings import OidcSettings, http_url
 
 log = logging.getLogger(__name__)
 
-CONFIG_VARIABLE = "SWAPGATE_CONFIG"
+CONFIG_VARIABLE = "SWAPPROOF_CONFIG"
 FileVersion = tuple[int, int, int]
 T = TypeVar("T")
 
 
 def config_file(config_path: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """Returns the path of the configuration file: `config_path`, the variable SWAPGATE_CONFIG,
-    or an existing ./swapgate.yaml. None without any of them.
+    """Returns the path of the configuration file: `config_path`, the variable SWAPPROOF_CONFIG,
+    or an existing ./swapproof.yaml. None without any of them.
     """
     if config_path is not None:
         return config_path
@@ -177,7 +177,7 @@ def load_sign_on_secrets(settings: Settings, oidc: OidcSettings) -> tuple[str, s
     """Returns the key that signs the cookie, and the client's secret. Raises ConfigError."""
     secret = secret_files.installation_secret(settings)
     # Derived from the secret, because a new key at each start would end all sessions.
-    cookie_key = hmac.digest(secret, b"swapgate: single sign-on", "sha256").hex()
+    cookie_key = hmac.digest(secret, b"swapproof: single sign-on", "sha256").hex()
     return cookie_key, secret_files.require_named_secret(oidc.client_secret_env, "ui.oidc")
 
 
@@ -241,7 +241,7 @@ class Installation:
 
     @cached_property
     def standing_switches(self) -> tuple[KillSwitch, ...]:
-        """Reads SWAPGATE_FORCE and the file, at the first use. Raises ConfigError."""
+        """Reads SWAPPROOF_FORCE and the file, at the first use. Raises ConfigError."""
         now = self.clock.now()
         try:
             environment_switches = parse_environment_switches(
@@ -351,7 +351,7 @@ def open_installation(
         file = settings.database_url.removeprefix("sqlite:///")
         raise DatabaseUnusable(
             f"there is no installation here: the database {file} and its secret are "
-            "missing; run `swapgate init`, or fix `database_url` and `home`"
+            "missing; run `swapproof init`, or fix `database_url` and `home`"
         )
     secret = secret_files.installation_secret(settings, create=create_secret)
     if create_secret:
@@ -374,7 +374,7 @@ def job_queue(settings: Settings) -> ModuleType:
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"control.queue: {settings.control.queue} needs the package {error.name}: install "
-            "`swapgate[workers]`"
+            "`swapproof[workers]`"
         ) from error
     return module
 

@@ -1,7 +1,7 @@
-"""Starts and probes Swapgate's processes on this machine.
+"""Starts and probes Swapproof's processes on this machine.
 
-`supervise` runs the parts of `swapgate serve all` as children. The supervisor's own rules, such
-as restarts, are in `harness.frame.runtime.supervisor`.
+`supervise` runs the parts of `swapproof serve all` as children. The supervisor's own rules,
+such as restarts, are in `harness.frame.runtime.supervisor`.
 """
 
 import os
@@ -160,7 +160,7 @@ def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
         )
         keys = ", ".join(f"{part}.port" for part, _ in taken_parts)
         raise ConfigError(
-            f"ports are taken: {holders}. Stop these processes, or set {keys} in swapgate.yaml"
+            f"ports are taken: {holders}. Stop these processes, or set {keys} in swapproof.yaml"
         )
 
 
@@ -303,7 +303,7 @@ def describe_missing_control(settings: ControlSettings) -> str | None:
         return None
     return (
         f"no control process answers at {settings.host}:{settings.port}: proposals and "
-        "canaries wait for it (`swapgate serve control`)"
+        "canaries wait for it (`swapproof serve control`)"
     )
 
 

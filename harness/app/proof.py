@@ -62,7 +62,7 @@ def export_proof(ctx: Context, proposal_id: str) -> Proof:
         if proposal.phase is ProposalPhase.EVALUATING:
             raise Conflict(
                 f"{proposal.id} is being measured again: export its proof after the "
-                f"verdict; `swapgate proposal show {proposal.id} --watch` shows it"
+                f"verdict; `swapproof proposal show {proposal.id} --watch` shows it"
             )
         return read_proof(tx, proposal, ctx.clock.now())
 

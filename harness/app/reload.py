@@ -26,7 +26,7 @@ from harness.frame.runtime.supervisor import (
     reload_at_hangup,
 )
 
-log = structlog.get_logger("swapgate.reload")
+log = structlog.get_logger("swapproof.reload")
 
 FixedSettings = Mapping[str, Callable[[Settings], object]]
 # Settings that each process uses until it ends.

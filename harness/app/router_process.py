@@ -76,7 +76,7 @@ def _build_tracing(settings: TracingSettings) -> "Tracing | None":
         from router.observers.tracing import OpenTelemetry  # noqa: PLC0415 - the SDK is slow to import
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"tracing needs the package {error.name}: install `swapgate[otel]`, or remove "
+            f"tracing needs the package {error.name}: install `swapproof[otel]`, or remove "
             "`router.tracing` and the OTEL_EXPORTER_OTLP_… variables"
         ) from None
     return OpenTelemetry(settings)
@@ -223,8 +223,8 @@ def build_recorder(
 
 
 def build_embedded_router(config_path: Path | None = None) -> EmbeddedRouter:
-    """Builds a router that serves like a worker of `swapgate serve router`. Raises ConfigError,
-    SnapshotInvalid.
+    """Builds a router that serves like a worker of `swapproof serve router`. Raises
+    ConfigError, SnapshotInvalid.
     """
     telemetry.log_through_application()
     return embed_router(open_installation(config_path, signs_as=None), "client-")
@@ -272,7 +272,7 @@ def run_router_worker(
 
     settings = pickle.loads(pickled_settings)  # noqa: S301 - our own parent's
     if not isinstance(settings, Settings):
-        raise TypeError("only `swapgate serve router` starts a router's worker")
+        raise TypeError("only `swapproof serve router` starts a router's worker")
     telemetry.configure()
     pass_hangups_on(orphaned=lambda: None)  # the parent starts a new worker
     installation = Installation(

@@ -33,16 +33,16 @@ from harness.frame.signing.keyring import (
     rotate_key,
 )
 
-SECRET_VARIABLE: Final = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
+SECRET_VARIABLE: Final = "SWAPPROOF_SECRET"  # noqa: S105 - a name, not a secret
 SECRET_FILE: Final = "secret.key"  # noqa: S105 - a name, not a secret
-ENCRYPTION_VARIABLE: Final = "SWAPGATE_ENCRYPTION_KEYS"
+ENCRYPTION_VARIABLE: Final = "SWAPPROOF_ENCRYPTION_KEYS"
 ENCRYPTION_FILE: Final = "encryption.keys"
 CONTENT_ATTEMPTS = 40
 CONTENT_PAUSE_S = 0.05
 
 
 def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
-    """Returns the key of hashes and HMAC chains: from SWAPGATE_SECRET, or a file of mode 0600
+    """Returns the key of hashes and HMAC chains: from SWAPPROOF_SECRET, or a file of mode 0600
     in `home`. Raises ConfigError if the file is empty, or is missing and `create` is False.
     """
     text = os.environ.get(SECRET_VARIABLE)
@@ -52,7 +52,7 @@ def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
     if not file.exists():
         if not create:
             raise ConfigError(
-                f"{file} is missing: run `swapgate init`, or set {SECRET_VARIABLE}"
+                f"{file} is missing: run `swapproof init`, or set {SECRET_VARIABLE}"
             )
         writable_home(settings)
         create_private(file, SystemRandomIds().secret())
@@ -121,7 +121,7 @@ def encryption_file(settings: Settings) -> Path:
 
 def encryption_keys(settings: Settings) -> list[str]:
     """Returns the keys that encrypt providers' stored keys, the newest first: from
-    SWAPGATE_ENCRYPTION_KEYS, or a file of mode 0600 in `home`. Raises ConfigError without
+    SWAPPROOF_ENCRYPTION_KEYS, or a file of mode 0600 in `home`. Raises ConfigError without
     keys.
     """
     keys = encryption.split_keys(os.environ.get(ENCRYPTION_VARIABLE, ""))
@@ -130,7 +130,7 @@ def encryption_keys(settings: Settings) -> list[str]:
         return keys
     if not file.exists():
         raise ConfigError(
-            f"{file} is missing, and {ENCRYPTION_VARIABLE} is not set: `swapgate init` makes "
+            f"{file} is missing, and {ENCRYPTION_VARIABLE} is not set: `swapproof init` makes "
             "the file; if provider keys are stored already, restore it from a backup"
         )
     return encryption.read_key_file(file)
@@ -173,20 +173,20 @@ def writable_home(settings: Settings) -> Path:
     except OSError as error:
         raise ConfigError(
             f"{settings.home} is not writable ({error.strerror}): "
-            "run in your own folder, or set `home:` in swapgate.yaml"
+            "run in your own folder, or set `home:` in swapproof.yaml"
         ) from None
     return settings.home
 
 
 KEYRING_FILE: Final = "signing.pub"
-KEYRING_VARIABLE: Final = "SWAPGATE_SIGNING_KEYRING"
+KEYRING_VARIABLE: Final = "SWAPPROOF_SIGNING_KEYRING"
 PRIVATE_FILES: Final = {
     KeyPurpose.CONTROL: "signing.key",
     KeyPurpose.WORKER: "worker-signing.key",
 }
 PRIVATE_VARIABLES: Final = {
-    KeyPurpose.CONTROL: "SWAPGATE_SIGNING_KEY",
-    KeyPurpose.WORKER: "SWAPGATE_WORKER_SIGNING_KEY",
+    KeyPurpose.CONTROL: "SWAPPROOF_SIGNING_KEY",
+    KeyPurpose.WORKER: "SWAPPROOF_WORKER_SIGNING_KEY",
 }
 # An eval worker's signing variables. A worker must not get the control plane's private key.
 WORKER_VARIABLES: Final = tuple(
@@ -217,7 +217,7 @@ def keyring(settings: Settings) -> Keyring:
     if not file.exists():
         raise ConfigError(
             f"{file} is missing: copy it from the machine of the control plane, where "
-            f"`swapgate init` created it, or set {KEYRING_VARIABLE}"
+            f"`swapproof init` created it, or set {KEYRING_VARIABLE}"
         )
     try:
         text = file.read_text(encoding="utf-8")
@@ -255,7 +255,7 @@ def private_key(settings: Settings, purpose: KeyPurpose) -> str:
     file = settings.home / PRIVATE_FILES[purpose]
     if not file.exists():
         raise ConfigError(
-            f"{file} is missing: run `swapgate init` for a new installation; else restore it "
+            f"{file} is missing: run `swapproof init` for a new installation; else restore it "
             f"from a backup, or set {PRIVATE_VARIABLES[purpose]}"
         )
     wait_for_content(file)

@@ -1,7 +1,7 @@
 """Creates the file's providers and routes in the database, and lists the differences.
 
 The file never changes an existing route, because that would swap a model without proof.
-`swapgate config apply` lists the differences.
+`swapproof config apply` lists the differences.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from harness.routing.route_settings import RouteSettings, Stakes
 from harness.routing.settings import RouteSeed
 from harness.routing.table import Route, RoutingTable
 
-APPLY_STEP: Final = "`swapgate config apply`"
+APPLY_STEP: Final = "`swapproof config apply`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +299,7 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
             for name, provider in settings.providers.items()
         }
     for name, provider in wanted_providers.items():
-        # Ignores prices that Swapgate read from the provider's list, and that the file lacks.
+        # Ignores prices that Swapproof read from the provider's list, and that the file lacks.
         unpriced = settings.providers[name]
         if name in providers and not any(
             targets.has_same_values(ctx, providers[name], file_entry)
@@ -330,7 +330,7 @@ def _describe_model_difference(file_route: RouteSeed, serving: str) -> SeedDiffe
         f"route {file_route.name}",
         f"the file has {model}, the database {serving}",
         f"the database applies: write {serving} into the file, or propose the swap with "
-        f"`swapgate proposal create {file_route.name} {model}`",
+        f"`swapproof proposal create {file_route.name} {model}`",
     )
 
 
@@ -349,5 +349,5 @@ def _describe_settings_difference(file_route: RouteSeed, route: Route) -> list[S
         if name != "proven" and getattr(file_settings, name) != getattr(stored_settings, name)
     ]
     finding = f"file and database differ in {', '.join(names)}"
-    next_step = "`swapgate route settings` and `swapgate route fallback` change the database"
+    next_step = "`swapproof route settings` and `swapproof route fallback` change the database"
     return [SeedDifference(f"route {route.name}", finding, next_step)] if names else []

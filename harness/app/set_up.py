@@ -1,4 +1,4 @@
-"""Sets up an installation in a folder, for `swapgate init`. Never overwrites existing files.
+"""Sets up an installation in a folder, for `swapproof init`. Never overwrites existing files.
 
 `temporary_installation` sets up an installation for a single comparison. `secret_files` creates
 the secrets, `seed` the first rows, and `gateways.litellm_import` converts LiteLLM's file.
@@ -52,15 +52,15 @@ from harness.providers.registry.credentials import list_key_variables
 from harness.providers.target import Provider
 from harness.routing.control import routes
 
-SCHEMA_NAME = "swapgate.schema.json"
+SCHEMA_NAME = "swapproof.schema.json"
 TEMPLATE = """\
-# yaml-language-server: $schema=swapgate.schema.json
-# Settings that are missing here have their defaults; `swapgate config show` prints all.
-# Environment variables win: SWAPGATE__ROUTER__PORT=9090, or with a value in a file
-# SWAPGATE__DATABASE_URL_FILE=/run/secrets/url.
+# yaml-language-server: $schema=swapproof.schema.json
+# Settings that are missing here have their defaults; `swapproof config show` prints all.
+# Environment variables win: SWAPPROOF__ROUTER__PORT=9090, or with a value in a file
+# SWAPPROOF__DATABASE_URL_FILE=/run/secrets/url.
 
 # The folder for state: SQLite file, secret, disk snapshot.
-home: .swapgate
+home: .swapproof
 # For production: database_url: postgresql://user@host/database
 
 # The providers of models. Never write a key here: name its environment variable.
@@ -79,7 +79,7 @@ home: .swapgate
 # routes:
 #   triage:
 #     incumbent: openai/gpt-4o-mini
-#     suites: [my-suite]  # your own questions: `swapgate docs open how-to/own-suites`
+#     suites: [my-suite]  # your own questions: `swapproof docs open how-to/own-suites`
 """
 
 
@@ -100,8 +100,8 @@ class FoundKey:
 
 @dataclass(frozen=True, slots=True)
 class SetUpResult:
-    """The result of `swapgate init`. The keys and the link are None if the database already had
-    keys.
+    """The result of `swapproof init`. The keys and the link are None if the database already
+    had keys.
     """
 
     config: str
@@ -149,7 +149,7 @@ def set_up(
     secret_file = settings.home / secret_files.SECRET_FILE
     database = Path(settings.database_url.removeprefix("sqlite:///"))
     secret_existed = secret_file.exists()
-    # Swapgate creates a SQLite database itself, but not a PostgreSQL database.
+    # Swapproof creates a SQLite database itself, but not a PostgreSQL database.
     is_sqlite = settings.database_url.startswith("sqlite:///")
     database_existed = not is_sqlite or database.exists()
     secret_files.installation_secret(settings, create=True)
@@ -209,7 +209,7 @@ def write_first_route(config: Path | None, wanted: FirstRoute, provider: Provide
     Args:
         provider: as the database has it.
 
-    Returns False, without a change, if a section has a form that Swapgate cannot edit. Raises
+    Returns False, without a change, if a section has a form that Swapproof cannot edit. Raises
     ConfigError if the file would be invalid.
     """
     file = config_file(config, os.environ) or Path.cwd() / configuration.FILE_NAME
@@ -276,15 +276,15 @@ def _write_new(path: Path, text: str) -> bool:
         return False
     except OSError as error:
         raise ConfigError(
-            f"cannot write {path} ({error.strerror}): run `swapgate init` in your own folder"
+            f"cannot write {path} ({error.strerror}): run `swapproof init` in your own folder"
         ) from None
     return True
 
 
 _IMPORT_HEADER: Final = """\
-# yaml-language-server: $schema=swapgate.schema.json
-# `swapgate init --from {format}` converted {name}. Its report lists the keys that it left out.
-# Put keys into environment variables, or use `swapgate provider key set`. Swapgate creates a
+# yaml-language-server: $schema=swapproof.schema.json
+# `swapproof init --from {format}` converted {name}. Its report lists the keys that it left out.
+# Put keys into environment variables, or use `swapproof provider key set`. Swapproof creates a
 # route from here once; then the database applies, and proposals swap its model.
 """
 
@@ -306,13 +306,13 @@ def import_config(
 ) -> ConfigImport:
     """Writes a configuration from another gateway's.
 
-    Raises ConfigError if Swapgate's file exists, NothingTaken if the conversion is empty.
+    Raises ConfigError if Swapproof's file exists, NothingTaken if the conversion is empty.
     """
     file = config_file(config_path, os.environ) or Path.cwd() / configuration.FILE_NAME
     read_dotenv(source.resolve().parent)
     conversion = convert_file(source, os.environ)
     if conversion.config.keys() <= {"home"}:
-        reason = f"{source}: Swapgate can take over nothing of it, and wrote no file"
+        reason = f"{source}: Swapproof can take over nothing of it, and wrote no file"
         raise NothingTaken(reason, conversion.notes)
     header = _IMPORT_HEADER.format(format=format_name, name=source.name)
     _write_configuration(
@@ -368,10 +368,10 @@ def temporary_installation(
         )
     # Worker processes read this variable too.
     os.environ[DATABASE_VARIABLE] = database_url(folder)
-    os.environ["SWAPGATE__HOME"] = str(folder)
-    os.environ["SWAPGATE__CONTROL__QUEUE"] = RunQueueKind.EMBEDDED.value
+    os.environ["SWAPPROOF__HOME"] = str(folder)
+    os.environ["SWAPPROOF__CONTROL__QUEUE"] = RunQueueKind.EMBEDDED.value
     if not reuses_state:
-        os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
+        os.environ.setdefault("SWAPPROOF_SECRET", secrets.token_hex(32))
     installation = open_with_workers(config_path, create_secret=reuses_state)
     try:
         secret_files.create_keys(installation.settings)

@@ -69,7 +69,7 @@ class SuiteImport:
 
     suites: Sequence[ImportedSuite]
     notes: Sequence[ConversionNote]  # one for each key of another tool's file
-    configured: bool  # whether swapgate.yaml contains the suites
+    configured: bool  # whether swapproof.yaml contains the suites
     replaced: Sequence[str] = ()  # names of suites that existed
     to_label: RequestsToLabel | None = None  # for logged requests, which become no suite
 
@@ -140,15 +140,16 @@ def add_suite(
     file_name: str,
     content: bytes,
 ) -> ImportedSuite:
-    """Writes an uploaded suite's file beside swapgate.yaml, and adds the suite to
-    swapgate.yaml. Running processes find it when they next read the file (`ConfiguredSuites`).
+    """Writes an uploaded suite's file beside swapproof.yaml, and adds the suite to
+    swapproof.yaml. Running processes find it when they next read the file (`ConfiguredSuites`).
 
     Args:
         suite_settings: without a path.
         file_name: its suffix determines the format.
 
     Raises, without a change, InputError as `file:line: …`, Conflict for an existing suite,
-    ConfigError if swapgate.yaml cannot contain it, and NotAllowed unless the actor is an admin.
+    ConfigError if swapproof.yaml cannot contain it, and NotAllowed unless the actor is an
+    admin.
     """
     actor.require(Role.ADMIN)
     if len(content) > MAX_UPLOAD_BYTES:
@@ -169,7 +170,7 @@ def add_suite(
                 raise InputError(str(error).replace(str(file), Path(file_name).name)) from None
     except OSError as error:
         raise ConfigError(
-            f"{error.filename}: {error.strerror}. Fix this, or use `swapgate suite import` "
+            f"{error.filename}: {error.strerror}. Fix this, or use `swapproof suite import` "
             "where the configuration is writable"
         ) from None
     return result.suites[0]
@@ -185,18 +186,18 @@ def import_file(
     replace_: bool = False,
     uploaded: bool = False,
 ) -> SuiteImport:
-    """Writes a file's suites beside swapgate.yaml, and their settings into swapgate.yaml.
+    """Writes a file's suites beside swapproof.yaml, and their settings into swapproof.yaml.
 
     Args:
         suite_settings: without a path, and with a judge for scorers that need a judge.
-        uploaded: requires that each item and swapgate.yaml accept the suite, and logs the
+        uploaded: requires that each item and swapproof.yaml accept the suite, and logs the
             upload.
 
     Raises, without a change, InputError, Conflict for an existing name, ConfigError.
     """
     config_file = installation.settings.source
     if config_file is None:
-        raise ConfigError("there is no swapgate.yaml to write the suite to: `swapgate init`")
+        raise ConfigError("there is no swapproof.yaml to write the suite to: `swapproof init`")
     # Reads uploads as data only, because `file://` in promptfoo's configuration would read
     # files of this machine.
     kind, source = ("", None) if uploaded else _open_source(file, choice.format)
@@ -253,17 +254,17 @@ def add_suites(
     audit: Callable[[Sequence[ImportedSuite]], AbstractContextManager[None]],
     must_configure: bool = False,
 ) -> SuiteImport:
-    """Writes suites beside swapgate.yaml, and their settings into swapgate.yaml.
+    """Writes suites beside swapproof.yaml, and their settings into swapproof.yaml.
 
     Args:
         audit: returns the context that records the addition in the audit log.
-        must_configure: refuses a swapgate.yaml that Swapgate cannot extend.
+        must_configure: refuses a swapproof.yaml that Swapproof cannot extend.
 
     Raises, without a change, InputError, Conflict for an existing name, ConfigError.
     """
     config_file = installation.settings.source
     if config_file is None:
-        raise ConfigError("there is no swapgate.yaml to write the suite to: `swapgate init`")
+        raise ConfigError("there is no swapproof.yaml to write the suite to: `swapproof init`")
     configured = True
     with lock_suites(installation.settings):
         # Reads the file again, because another import may have changed it.
@@ -284,7 +285,7 @@ def add_suites(
                 configured = write_suites(config_file, imported)
                 if must_configure and not configured:
                     raise ConfigError(
-                        f"{config_file} has `suites:` in a form that Swapgate cannot extend: "
+                        f"{config_file} has `suites:` in a form that Swapproof cannot extend: "
                         "write the suite into it by hand"
                     )
 

@@ -60,11 +60,11 @@ from harness.routing.records.routes import Routing
 from harness.routing.reliability.failover import hash_user
 from harness.routing.request_settings import read_settings
 
-CAPTURES: Final = "captures"  # the source that is Swapgate's own database
+CAPTURES: Final = "captures"  # the source that is Swapproof's own database
 _OTHER_CLASS: Final = "of another data class than the route's"
 _COPY_REFUSED: Final = "whose client refuses copies (`store: false`)"
-_NO_CHAT: Final = "that Swapgate cannot ask as a chat"
-_WITH_MEDIA: Final = "with pictures, audio or files, which Swapgate does not keep"
+_NO_CHAT: Final = "that Swapproof cannot ask as a chat"
+_WITH_MEDIA: Final = "with pictures, audio or files, which Swapproof does not keep"
 _TOO_LARGE: Final = "over the size limit of captures (copy_max_bytes)"
 
 
@@ -179,7 +179,7 @@ def _build_items(
     incumbent: Target,
     left_out: Counter[str],
 ) -> Sequence[Mapping[str, Any]]:
-    """Builds the items, and counts the records that Swapgate cannot ask. Raises InputError if
+    """Builds the items, and counts the records that Swapproof cannot ask. Raises InputError if
     it can ask none.
     """
     items = []
@@ -195,7 +195,7 @@ def _build_items(
             items.append(item)
     if not items:
         reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise InputError(f"{request.source}: Swapgate cannot ask a drawn record: {reasons}")
+        raise InputError(f"{request.source}: Swapproof cannot ask a drawn record: {reasons}")
     return items
 
 
@@ -229,7 +229,7 @@ def _require_judge_provider(tx: Transaction, judge: Target) -> None:
     """Raises NotFound for a judge without a provider, before anything is drawn."""
     if judge.provider not in Providers(tx).all():
         raise NotFound(
-            f"the judge {judge.name} has no provider here: add it by `swapgate provider add "
+            f"the judge {judge.name} has no provider here: add it by `swapproof provider add "
             f"{judge.provider}`, or name a --judge of another provider"
         )
 
@@ -255,7 +255,7 @@ def _check_classes(installation: Installation, data_class: str, route: str) -> N
     """Raises NotAllowed if a route without a data class leaves its receivers unknown."""
     if installation.context.data_classes and not data_class:
         raise NotAllowed(
-            f"the configuration has data classes, but route {route!r} has none, so Swapgate "
+            f"the configuration has data classes, but route {route!r} has none, so Swapproof "
             "cannot tell who may see its records: set the route's `data_class`, and draw again"
         )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from harness.frame.errors import InputError, NotFound, SwapgateError
+from harness.frame.errors import InputError, NotFound, SwapproofError
 from harness.frame.people.access import SYSTEM
 from harness.frame.plain_data import (
     canonical_json,
@@ -87,7 +87,7 @@ _EVIDENCE_SIGNALS: Final = frozenset(
 PROMOTED: Final = "canary.promote"
 
 # Errors of blocks that cannot be read or judged.
-_READING_ERRORS: Final = (SwapgateError, ValueError, TypeError, LookupError, ArithmeticError)
+_READING_ERRORS: Final = (SwapproofError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class ReplayedAction:
         """
         try:
             decided = decide()
-        except (SwapgateError, ValueError) as error:
+        except (SwapproofError, ValueError) as error:
             return replace(self, differences=(*self.differences, str(error)))
         details = self.event.details
         repeated_sha256 = hash_decision(decided) if "decided" in details else ""
@@ -165,7 +165,7 @@ def load_event(tx: Transaction, number: int) -> AuditEvent:
     event = AuditLog(tx).find(number)
     if event is None:
         raise NotFound(
-            f"the audit log has no event {number}; `swapgate audit tail` lists events"
+            f"the audit log has no event {number}; `swapproof audit tail` lists events"
         )
     return event
 
@@ -313,7 +313,7 @@ def replay_action(ctx: ProposalsContext, number: int) -> ReplayedAction:
         if not event.action.startswith("canary.") or not isinstance(inputs, Mapping):
             raise InputError(
                 f"event {number} ({event.action}) has no inputs of a canary's decision; "
-                "`swapgate canary explain ROUTE` lists events with inputs"
+                "`swapproof canary explain ROUTE` lists events with inputs"
             )
         differences = list_breaks(tx, number)
         rollout = Rollouts(tx).get(str(event.details["rollout"]))

@@ -49,7 +49,7 @@ CANARY_CALLERS: Final = OperationGroup(
             "USER is the id that the client sends, or the name of a client key. With --route, "
             "the command answers for that route's newest canary, live or ended.",
             command="who USER",
-            example="swapgate canary who user-7",
+            example="swapproof canary who user-7",
             # The user's id is in the body, because logs contain paths.
             endpoint="POST /caller-arms",
             name="find_caller_arm",
@@ -72,7 +72,7 @@ CANARY_CALLERS: Final = OperationGroup(
             "The audit log records the reading. Callers at shares above 50 % and in the bake "
             "are left out.",
             command="callers ROUTE",
-            example="swapgate canary callers support",
+            example="swapproof canary callers support",
             endpoint="GET /canaries/{route}/callers",
             name="list_canary_callers",
             listing=Listing(

@@ -194,7 +194,7 @@ def _explain_state(
         case CanaryStateKind.EMPTY:
             wanted = format_count(max(1, rollout.current.min_exposures))
             return (
-                f"This step needs {wanted} canary callers; Swapgate has counted no caller yet."
+                f"This step needs {wanted} canary callers; Swapproof has counted no caller yet."
             )
         case _:
             return reason
@@ -314,7 +314,7 @@ def describe_effect(
         RolloutSignal.PROMOTE: f"From {share} to 100 % for {new}, skipping the other "
         f"steps.{bake}",
         RolloutSignal.FINISH: f"From {control_share} to 0 % for {old}: {new} serves all "
-        "callers, and Swapgate no longer detects harm.",
+        "callers, and Swapproof no longer detects harm.",
         RolloutSignal.ABORT: abort_effect,
     }
     return effects[signal]

@@ -161,7 +161,7 @@ def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
         f"Routers failed {times} in requests of this route (alert internal_error), so "
         "their records may be missing or wrong. The last failure was at "
         f"{alert.last_seen:%Y-%m-%d %H:%M} UTC: {alert.text.strip().rstrip('.')}. Check the "
-        "routers, then run `swapgate canary resume` with a reason to continue."
+        "routers, then run `swapproof canary resume` with a reason to continue."
     )
 
 
@@ -440,7 +440,7 @@ def describe_stale_snapshot(
             return (
                 f"router {block.worker} still assigns {format_bps(block.weight_bps)}, but the "
                 f"step has {format_bps(weight)}: its snapshot is old; check `/readyz` and "
-                "`swapgate_snapshot_age_seconds`"
+                "`swapproof_snapshot_age_seconds`"
             )
     return ""
 

@@ -66,7 +66,7 @@ SHORTEST_S: Final = 600.0
 # With fewer callers a day, a canary shows only severe harm.
 FEW_CALLERS: Final = 50
 SPLIT_PERIOD: Final = timedelta(hours=1)
-# LiteLLM writes its logs every 10 to 16 s, Swapgate reads them every 10 s, and a block of
+# LiteLLM writes its logs every 10 to 16 s, Swapproof reads them every 10 s, and a block of
 # evidence closes after at most 60 s; a busy database adds to that.
 LOG_DELAY_S: Final = 120.0
 # How each gateway splits, by the prefix of the worker's name in its driver's records.
@@ -330,9 +330,9 @@ def count_failing_callers(policy: CanaryPolicy, share_bps: int | None = None) ->
 def offer_decision(route: str) -> str:
     """Offers the two commands by which a person continues without the missing evidence."""
     return (
-        f"A person may decide: `swapgate canary advance {route} --reason …` moves to the next "
-        f"share, and `swapgate canary promote {route} --reason …` promotes the candidate, both "
-        "without the missing evidence. Harm still causes a rollback, also in the bake."
+        f"A person may decide: `swapproof canary advance {route} --reason …` moves to the next "
+        f"share, and `swapproof canary promote {route} --reason …` promotes the candidate, "
+        "both without the missing evidence. Harm still causes a rollback, also in the bake."
     )
 
 

@@ -183,7 +183,7 @@ def find_live(tx: Transaction, route: str) -> Rollout:
     for rollout in (*Rollouts(tx).live(), *Rollouts(tx).baking()):
         if rollout.route == route:
             return rollout
-    raise NotFound(f"route {route!r} has no live canary; `swapgate canary status` lists them")
+    raise NotFound(f"route {route!r} has no live canary; `swapproof canary status` lists them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +328,7 @@ class CanaryMachine:
         self._end_proposal(proposal, ProposalEvent.HEALTHY, move)
         self.record(PROMOTED, after, move)
         obstacle = describe_no_way_back(life_details(move.way_back))
-        remark = f" Swapgate found {obstacle}." if obstacle else ""
+        remark = f" Swapproof found {obstacle}." if obstacle else ""
         if policy.never_measured:
             remark += f" The canary never got these callers: {policy.never_measured}."
         self._raise_alert(
@@ -394,7 +394,7 @@ class CanaryMachine:
             else:
                 return ", also not as a fallback"
         return (
-            f"; it is still a fallback{refusal}: `swapgate route fallback remove {route.name} "
+            f"; it is still a fallback{refusal}: `swapproof route fallback remove {route.name} "
             f"{self._name_target(candidate)} --reason …` removes it"
         )
 

@@ -3,7 +3,7 @@ action. `operate` applies a person's action: pause, resume, advance, abort, prom
 `roll_back` restores a former incumbent of a route.
 
 A person needs an approver's role and a reason. Moves onward need another person than the
-proposer. Resume, advance and promote need a valid proof. Swapgate refuses advance and promote
+proposer. Resume, advance and promote need a valid proof. Swapproof refuses advance and promote
 if the data show harm, and warns if figures speak against them.
 
 This module checks roles, reasons and four eyes. Evidence is judged in
@@ -515,6 +515,6 @@ def _find_former_incumbent(
         missing_name = f"version {version}"
     if incumbent is None:
         raise NotFound(
-            f"route {route.name!r} has no {missing_name}; `swapgate route history` shows all"
+            f"route {route.name!r} has no {missing_name}; `swapproof route history` shows all"
         )
     return incumbent

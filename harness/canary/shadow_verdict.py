@@ -104,7 +104,7 @@ def fix_terms(
     if not settings.capture_bps:
         raise InputError(
             f"route {route.name!r} allows no captures, so a shadow stores no pair for a judge: "
-            f"`swapgate route settings {route.name} --capture 1% --reason WHY` allows them; "
+            f"`swapproof route settings {route.name} --capture 1% --reason WHY` allows them; "
             "without --judge, a shadow has the six mechanical checks alone"
         )
     _check_judge(tx, judge, route, candidate, choice.anyway)
@@ -173,7 +173,7 @@ def load_verdict(tx: Transaction, shadow: Shadow) -> ShadowVerdict | None:
     try:
         scores = ShadowScores(tx).of_series(shadow.terms.series)
     except SignatureInvalid as error:
-        return ShadowVerdict(RUNNING, 0, 0, 0, None, f"none: {error}", "`swapgate db check`")
+        return ShadowVerdict(RUNNING, 0, 0, 0, None, f"none: {error}", "`swapproof db check`")
     evidence = weigh_scores(shadow.terms, scores)
     is_decided = evidence.outcome != RUNNING
     return ShadowVerdict(
@@ -214,19 +214,19 @@ def name_next_step(shadow: Shadow, terms: ShadowTerms, evidence: ShareEvidence) 
     route = shlex.quote(shadow.route)
     candidate = shlex.quote(shadow.candidate.name)
     if evidence.outcome == "failed":
-        return f"`swapgate route candidates {route}` shows other candidates"
+        return f"`swapproof route candidates {route}` shows other candidates"
     if shadow.proposal:
-        return f"`swapgate proposal show {shadow.proposal}`: its suites decide"
+        return f"`swapproof proposal show {shadow.proposal}`: its suites decide"
     # A name of its own, because an earlier draw of this route may have the plain name.
     suite = shlex.quote(f"{shadow.route}-traffic-{shadow.id[-NAMED_BY:]}")
     judge = f"--judge {shlex.quote(terms.judge)}"
     if terms.judge_anyway:
         judge += f" --judge-anyway {shlex.quote(terms.judge_anyway)}"
     return (
-        f"after a whole day (UTC) with captures, `swapgate suite draw {suite} --route {route} "
+        f"after a whole day (UTC) with captures, `swapproof suite draw {suite} --route {route} "
         f"--from captures {judge}`, "
-        f"`swapgate route settings {route} --suite {suite} --reason WHY`, and "
-        f"`swapgate proposal create {route} {candidate} --reason WHY`"
+        f"`swapproof route settings {route} --suite {suite} --reason WHY`, and "
+        f"`swapproof proposal create {route} {candidate} --reason WHY`"
     )
 
 
@@ -265,7 +265,7 @@ def find_judge_refusal(ctx: ProposalsContext, settings: RouteSettings, shadow: S
 
 def announce_verdict(tx: Transaction, shadow: Shadow) -> None:
     """Tells people that there is a verdict, but not which one: they may label pairs of this
-    candidate now or later, and a message that has left Swapgate cannot be hidden.
+    candidate now or later, and a message that has left Swapproof cannot be hidden.
     """
     alerts.raise_alert(
         tx,
@@ -274,7 +274,7 @@ def announce_verdict(tx: Transaction, shadow: Shadow) -> None:
         subject=f"route {shadow.route}",
         title=f"the shadow of {shadow.candidate.name} has a verdict",
         text=(
-            f"The judge's verdict has ended the shadow. Next: `swapgate shadow status "
+            f"The judge's verdict has ended the shadow. Next: `swapproof shadow status "
             f"{shadow.route}` shows the verdict, and names the next commands."
         ),
     )

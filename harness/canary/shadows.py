@@ -117,12 +117,12 @@ DEFAULT_DURATION: Final = timedelta(days=7)
 
 # Why a selected request was not mirrored, by the key of the reason's count.
 LEFT_OUT: Final[Mapping[str, str]] = {
-    "declined": "the client declined (x-swapgate-shadow: off), or its key is opted out",
+    "declined": "the client declined (x-swapproof-shadow: off), or its key is opted out",
     "too_large": "longer than `copy_max_bytes` of the route",
     "not_repeatable": "uses state or tools at the provider, so a copy could act twice",
     "unable": "the candidate lacks a required capability",
     "over_budget": "over the day's budget",
-    "over_monthly_cap": "the monthly cap left no money: `swapgate spending`",
+    "over_monthly_cap": "the monthly cap left no money: `swapproof spending`",
     "budget_unknown": "the database did not answer, so spending was unknown",
     "resting": "the provider was overloaded",
     "circuit_open": "the candidate's circuit was open",
@@ -133,8 +133,8 @@ LEFT_OUT: Final[Mapping[str, str]] = {
 # Why a mirrored request became no stored pair, by the key of the reason's count.
 NOT_STORED: Final[Mapping[str, str]] = {
     "unstored_route": "the route keeps no captures",
-    "unstored_client": "the client forbids captures (x-swapgate-capture: off, `store: false`), "
-    "or its key is opted out",
+    "unstored_client": "the client forbids captures (x-swapproof-capture: off, `store: "
+    "false`), or its key is opted out",
 }
 
 
@@ -282,8 +282,8 @@ def check_shadow(
         raise InputError(f"{candidate.name} is the incumbent of route {route.name!r} already")
     if route.canary is not None and route.canary.target == candidate.id:
         raise InputError(
-            f"{candidate.name} has its canary on route {route.name!r}: `swapgate canary status "
-            f"{route.name}` shows more than a shadow could"
+            f"{candidate.name} has its canary on route {route.name!r}: `swapproof canary "
+            f"status {route.name}` shows more than a shadow could"
         )
     data_class_checks.check_targets(ctx, route.settings, [candidate], route=route.name)
     targets.provider_of(tx, candidate)  # raises for a removed provider
@@ -315,7 +315,7 @@ def stop_shadow(
         if live is None:
             routes.require_route(tx, route)
             raise NotFound(
-                f"route {route!r} has no shadow now; `swapgate shadow status` shows all"
+                f"route {route!r} has no shadow now; `swapproof shadow status` shows all"
             )
         return end_shadow(tx, live, actor, reason or "stopped by hand")
 
@@ -421,7 +421,7 @@ def load_status(ctx: ProposalsContext, route: str) -> ShadowStatus:
         if not newest:
             routes.require_route(tx, route)
             raise NotFound(
-                f"route {route!r} has had no shadow yet: `swapgate shadow start {route} "
+                f"route {route!r} has had no shadow yet: `swapproof shadow start {route} "
                 "PROVIDER/MODEL --reason …`"
             )
         return load_shadow_status(ctx, tx, newest[0])

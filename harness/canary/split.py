@@ -1,4 +1,4 @@
-"""The split of a route whose requests another gateway sends. Swapgate decides the shares, and
+"""The split of a route whose requests another gateway sends. Swapproof decides the shares, and
 the gateway picks a model for each request. A `SplitDriver` calls one gateway; the other code is
 pure.
 
@@ -25,7 +25,7 @@ DrivenTargets = Mapping[str, Collection[Target]]
 # In records of a gateway's driver, the worker's name begins with one of these prefixes.
 LITELLM_WORKER: Final = "litellm-"
 FLAGD_WORKER: Final = "flagd-"
-# Swapgate misses a request that the gateway logs later than this after the request's start.
+# Swapproof misses a request that the gateway logs later than this after the request's start.
 LONGEST_LOG_DELAY: Final = timedelta(minutes=11)
 
 
@@ -33,7 +33,7 @@ LONGEST_LOG_DELAY: Final = timedelta(minutes=11)
 class Outcome:
     """One request that a gateway logged.
 
-    caller: the request's session; Swapgate counts all requests of one session as one caller.
+    caller: the request's session; Swapproof counts all requests of one session as one caller.
     target: the id of the target that the gateway tried first; None if it does not name one.
     failed: whether that target failed. answered: whether the caller got an answer, perhaps
     after a retry or a fallback.

@@ -17,7 +17,7 @@ from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.alerts import AlertNotice
 from harness.frame.alerts.records import Alerts
-from harness.frame.errors import NotFound, ProofRefused, SwapgateError
+from harness.frame.errors import NotFound, ProofRefused, SwapproofError
 from harness.frame.records.transaction import Transaction
 from harness.gate.online.rollout import Rollout, RolloutState
 from harness.proposals.context import ProposalsContext
@@ -55,7 +55,7 @@ def _check(ctx: ProposalsContext, target: str) -> TargetLife:
     """
     try:
         return check_life(ctx, [target], timeout_s=CHECK_S)[target]
-    except SwapgateError as error:
+    except SwapproofError as error:
         now = ctx.clock.now()
         return TargetLife(target, target, LifeState.UNSURE, str(error), now)
 
@@ -231,13 +231,15 @@ def describe_refusal(
             answer_text = (
                 "answers" if state is LifeState.ALIVE else f"may answer ({other.reason})"
             )
-            command = f"swapgate route rollback {route} --to-version {found.version} --reason …"
+            command = (
+                f"swapproof route rollback {route} --to-version {found.version} --reason …"
+            )
             return (
                 f"{why} The former incumbent {other.name} {answer_text}: `{command}`. {force}"
             )
     return (
         f"{why} No other former incumbent of the route can serve: propose another model with "
-        f"`swapgate proposal create {route} MODEL`. {force}"
+        f"`swapproof proposal create {route} MODEL`. {force}"
     )
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from harness.client.in_process import EmbeddedRouter
     from harness.frame.ports import Clock
 
-KEY_VARIABLE: Final = "SWAPGATE_KEY"
+KEY_VARIABLE: Final = "SWAPPROOF_KEY"
 TIMEOUT_S: Final = 600.0  # longer than the default `total_timeout_s` of any route
 PAUSE_S: Final = 10.0  # the longest pause before a retry; a router may request one retry
 
@@ -42,8 +42,8 @@ _router_builders: "list[Callable[[Path | None], EmbeddedRouter]]" = []
 
 
 def register_router_builder(build: "Callable[[Path | None], EmbeddedRouter]") -> None:
-    """Sets the function that builds a router for `in_process`. `swapgate.client` calls it,
-    because only the package swapgate may import a router.
+    """Sets the function that builds a router for `in_process`. `swapproof.client` calls it,
+    because only the package swapproof may import a router.
     """
     _router_builders[:] = [build]
 
@@ -218,7 +218,7 @@ def _find_key(key: str | None) -> str:
         key = os.environ.get(KEY_VARIABLE, "")
     if not key or not key.isprintable() or not key.isascii():
         raise InputError(
-            "key: it is missing or not a client key; give one (`swapgate key create`), or set "
+            "key: it is missing or not a client key; give one (`swapproof key create`), or set "
             f"{KEY_VARIABLE}"
         )
     return key

@@ -79,10 +79,10 @@ def request_headers(caller: Caller) -> dict[str, str]:
     """Builds the headers that only the router reads. Raises InputError for an invalid value."""
     timeout = "" if caller.timeout_s is None else f"{caller.timeout_s:g}"
     headers = {
-        "x-swapgate-sticky": caller.sticky,
-        "x-swapgate-task": caller.task,
-        "x-swapgate-kind": caller.kind,
-        "x-swapgate-timeout": timeout,
+        "x-swapproof-sticky": caller.sticky,
+        "x-swapproof-task": caller.task,
+        "x-swapproof-kind": caller.kind,
+        "x-swapproof-timeout": timeout,
     }
     for name, value in headers.items():
         if not value.isprintable():

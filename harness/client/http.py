@@ -39,7 +39,7 @@ class HttpAnswer:
                 if len(body) > MOST_BYTES:
                     raise AnswerUnreadable(
                         f"{self._response.url}: the answer has more than {MOST_BYTES >> 20} "
-                        "MiB; check that the address is a Swapgate router's"
+                        "MiB; check that the address is a Swapproof router's"
                     )
             return bytes(body)
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -126,7 +126,7 @@ class HttpChannel:
         except (aiohttp.ClientError, OSError) as error:
             raise RouterUnreachable(
                 f"{url} cannot be reached ({error or type(error).__name__}); check the "
-                "address, and that `swapgate serve router` runs there"
+                "address, and that `swapproof serve router` runs there"
             ) from error
         return HttpAnswer(response)
 

@@ -45,7 +45,7 @@ def parse_served(headers: Mapping[str, str]) -> Served:
     """
 
     def header(name: str) -> str:
-        return headers.get(f"x-swapgate-{name}", "")
+        return headers.get(f"x-swapproof-{name}", "")
 
     return Served(
         request_id=header("request-id"),
@@ -164,7 +164,7 @@ def _parse_object(body: bytes, served: Served) -> dict[str, object]:
 def _build_unreadable_error(fault: str, served: Served) -> AnswerUnreadable:
     return AnswerUnreadable(
         f"the router sent {fault} (request {served.request_id or 'without an id'}); check that "
-        "the address is a Swapgate router's",
+        "the address is a Swapproof router's",
         request_id=served.request_id,
     )
 
@@ -238,10 +238,10 @@ def _read_number(value: object) -> float:
 
 _NEXT_STEPS: Final[Mapping[type[CallFailed], str]] = {
     CallRefused: "change the request",
-    KeyRefused: "check the key, and its routes with `swapgate key list`",
+    KeyRefused: "check the key, and its routes with `swapproof key list`",
     CallLimited: "send requests less often",
-    NobodyAnswered: "try again later, and see `swapgate doctor`",
-    AnswerUnreadable: "check that the address is a Swapgate router's",
+    NobodyAnswered: "try again later, and see `swapproof doctor`",
+    AnswerUnreadable: "check that the address is a Swapproof router's",
 }
 _MAX_QUOTED_BYTES: Final = 300
 

@@ -35,7 +35,9 @@ class BackgroundLoop:
     def __init__(self) -> None:
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
-        self._thread = threading.Thread(target=self._serve, name="swapgate-client", daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve, name="swapproof-client", daemon=True
+        )
         self._thread.start()
 
     def _serve(self) -> None:
@@ -150,7 +152,7 @@ class ModelClient:
         """Opens a client of a router at an address. Raises InputError.
 
         Args:
-            key: a client key; by default the environment variable SWAPGATE_KEY.
+            key: a client key; by default the environment variable SWAPPROOF_KEY.
             timeout_s: for a whole answer, also of a stream.
         """
         return cls(lambda: AsyncModelClient.over_http(base_url, key, timeout_s=timeout_s))
@@ -161,8 +163,8 @@ class ModelClient:
         Raises ConfigError, SnapshotInvalid, InputError.
 
         Args:
-            config: the configuration file; by default SWAPGATE_CONFIG, else ./swapgate.yaml.
-            key: a client key, whose routes, limits and budget apply; by default SWAPGATE_KEY.
+            config: the configuration file; by default SWAPPROOF_CONFIG, else ./swapproof.yaml.
+            key: a client key, whose routes, limits and budget apply; by default SWAPPROOF_KEY.
         """
         return cls(lambda: AsyncModelClient.in_process(config, key))
 

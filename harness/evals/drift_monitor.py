@@ -19,7 +19,7 @@ from harness.evals.records import Drift
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.frame.errors import Conflict, InputError, SwapgateError
+from harness.frame.errors import Conflict, InputError, SwapproofError
 from harness.frame.formatting import format_score
 from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
@@ -42,10 +42,10 @@ from harness.gate.run import LASTING, RUNNABLE_STATES, EvalRun, RunState, Sample
 from harness.providers.records import Sightings, Targets
 from harness.routing.records.runs import EvalRuns
 
-log = structlog.get_logger("swapgate.drift")
-# If a larger share of samples has no score, Swapgate ignores the run.
+log = structlog.get_logger("swapproof.drift")
+# If a larger share of samples has no score, Swapproof ignores the run.
 MAX_MISSING_SHARE: Final = 0.02
-# If the run stored a smaller share of the planned answers, Swapgate ignores it too.
+# If the run stored a smaller share of the planned answers, Swapproof ignores it too.
 MIN_MEASURED_SHARE: Final = 0.5
 EXAMPLES: Final = 3
 ANSWER_WIDTH: Final = 120
@@ -55,7 +55,7 @@ def run_once(ctx: EvalsContext) -> list[str]:
     """Advances all watches. Returns log lines.
 
     Raises InputError with all suites that failed, but only at the end, so that a broken suite
-    does not stop other watches. Raises a retryable SwapgateError at once.
+    does not stop other watches. Raises a retryable SwapproofError at once.
     """
     with ctx.store.read() as tx:
         pairs = drift_watches.list_watched_pairs(ctx, tx)
@@ -74,7 +74,7 @@ def run_once(ctx: EvalsContext) -> list[str]:
         except Conflict:
             # Another control process was first; the next turn reads its result.
             continue
-        except SwapgateError as error:
+        except SwapproofError as error:
             if error.retryable:
                 raise
             # A suite that does not load must not block the watches of other suites.
@@ -177,7 +177,7 @@ class _WatchTurn:
         check = self.watch.checks[-1]
         if check.message:
             title = f"the drift watch could not measure {self._target_name(tx)}"
-            text = f"{check.message}. Swapgate tries again within the hour."
+            text = f"{check.message}. Swapproof tries again within the hour."
             self._raise_alert(tx, AlertKind.JOB_FAILED, title, text)
             return [f"{watch.id}: not measured, {check.message}"]
         alerts.resolve_alert(tx, AlertKind.JOB_FAILED, watch.id)
@@ -219,7 +219,7 @@ class _WatchTurn:
         text = (
             f"First seen {other_model.first_at:%Y-%m-%d %H:%M} UTC; the runs so far used "
             f"{', '.join(list_served(self.watch.counted))}. The next run measures whether it "
-            f"answers as well: `swapgate drift run {self.pair.routes[0]}` starts the run now."
+            f"answers as well: `swapproof drift run {self.pair.routes[0]}` starts the run now."
         )
         self._raise_alert(tx, AlertKind.SERVED_MODEL, title, text)
         return [f"{self.watch.id}: {title}"]

@@ -346,8 +346,8 @@ def start_checks(
             watch = find_open_watches(tx).get(pair.key)
             if watch is not None and watch.is_drifted:
                 raise Conflict(
-                    f"suite {pair.suite} has found drift on route {route}: see `swapgate drift "
-                    f"status {route}`, then `swapgate drift accept {route} --reason …`"
+                    f"suite {pair.suite} has found drift on route {route}: see `swapproof "
+                    f"drift status {route}`, then `swapproof drift accept {route} --reason …`"
                 )
             check = start_check(
                 ctx,
@@ -414,6 +414,6 @@ def _require_pairs(
         subject = f"suite {suite!r} does not watch" if suite else "no suite watches"
         raise NotFound(
             f"{subject} route {route!r}: give a suite of the route a `drift` section in "
-            "the configuration (`swapgate docs open explanation/drift`)"
+            "the configuration (`swapproof docs open explanation/drift`)"
         )
     return pairs

@@ -244,7 +244,7 @@ def _read_settings(spec: Mapping[str, object], plan: Mapping[str, object]) -> Ca
     noted |= named_texts(as_mapping(spec.get("model_args")), "model argument ")
     reducers = as_list(config.get("epochs_reducer"))
     if reducers and reducers != ["mean"]:
-        noted["epochs_reducer (Swapgate takes the mean)"] = text_of(reducers)
+        noted["epochs_reducer (Swapproof takes the mean)"] = text_of(reducers)
     return CallSettings(fixed, noted)
 
 

@@ -1,8 +1,8 @@
-"""The spending cap limits Swapgate's own spending on models in a month (UTC): evals, judges,
+"""The spending cap limits Swapproof's own spending on models in a month (UTC): evals, judges,
 shadows, drift checks and the turns of agents, together. It excludes clients' requests through
 routes. Pure.
 
-Each call adds its cost to a sum. Once the sum reaches the cap, Swapgate makes no call.
+Each call adds its cost to a sum. Once the sum reaches the cap, Swapproof makes no call.
 
 `harness.evals.spending_meter` checks the cap before each call; `harness.evals.spending` sets it
 and reports the sums.
@@ -23,7 +23,7 @@ from harness.providers.target_price import describe_missing
 # Sums of the same costs, added in different orders, may differ by less than this.
 ROUNDING_USD: Final = 1e-9
 EFFECTS_OF_CAP: Final = (
-    "evals, judges, shadows and drift checks wait, and Swapgate refuses turns of agents"
+    "evals, judges, shadows and drift checks wait, and Swapproof refuses turns of agents"
 )
 
 
@@ -96,7 +96,7 @@ class MonthSpending:
         if unpriced_model:
             return describe_missing(
                 unpriced_model,
-                effect=f", so Swapgate cannot enforce the monthly cap of {cap}",
+                effect=f", so Swapproof cannot enforce the monthly cap of {cap}",
             )
         spent_usd = self.spent_usd + more_usd
         if spent_usd < self.cap_usd - ROUNDING_USD:

@@ -170,7 +170,7 @@ class SuiteCatalog(PinnedSuites, Protocol):
     def names(self) -> Sequence[str]: ...
 
     def list_own_names(self) -> Sequence[str]:
-        """Lists the suites that do not ship with Swapgate. A shipped suite shows how Swapgate
+        """Lists the suites that do not ship with Swapproof. A shipped suite shows how Swapproof
         works, and says nothing about your feature.
         """
         ...

@@ -56,7 +56,7 @@ class ProofValidity:
         """Describes the end of a proposal that waits with an invalid verdict; else empty."""
         if self.holds or proposal.phase is not ProposalPhase.AWAITING_APPROVAL:
             return ""
-        return f"its verdict is {self.text}. Swapgate rejects it; propose again."
+        return f"its verdict is {self.text}. Swapproof rejects it; propose again."
 
 
 def route_time(tx: Transaction, route: str) -> datetime:

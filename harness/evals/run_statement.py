@@ -92,7 +92,7 @@ class RunStatement:
     settings: CallSettings | None = None
     data: DataStatement | None = None
     tells_grader_failures: bool = False  # whether the format marks a grader's failure
-    remarks: tuple[str, ...] = ()  # how Swapgate read the file, where a person may object
+    remarks: tuple[str, ...] = ()  # how Swapproof read the file, where a person may object
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +265,7 @@ def is_usually_lower(metric: str) -> bool:
 
     The last word counts: `error_handling` is good when high, `safety_violations` when low. A
     negation inverts the next word. Only a statement of the file or of the user decides the
-    direction. A name can only make Swapgate ask for it.
+    direction. A name can only make Swapproof ask for it.
     """
     words = [word.lower() for word in _WORD_BREAK.split(metric) if word]
     is_lower = False

@@ -189,7 +189,7 @@ def single_value(
 ) -> object:
     """Returns a score's value, or an unreadable text if its name has another value already.
 
-    Swapgate cannot know which of two values with one name is right.
+    Swapproof cannot know which of two values with one name is right.
     """
     if name in values and values[name] != value:
         return f"two scores of one name: {values[name]} and {value}"

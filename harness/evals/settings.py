@@ -43,7 +43,8 @@ class JudgeFields:
     min_agreement: float = number(0.6, "Minimum of Cohen's kappa.", Range(0, 1))
     levels: int = number(
         2,
-        "The number of equal bands of scores by which Swapgate compares the judge with people.",
+        "The number of equal bands of scores by which Swapproof compares the judge with "
+        "people.",
         Range(2, 10),
     )
     recheck_s: float = number(

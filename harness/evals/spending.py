@@ -1,5 +1,5 @@
-"""Keeps the monthly cap, reports Swapgate's spending, and adds up costs of eval runs. A missing
-price makes a run's cost unknown, never 0.
+"""Keeps the monthly cap, reports Swapproof's spending, and adds up costs of eval runs. A
+missing price makes a run's cost unknown, never 0.
 
 The cap's rule is in `harness.evals.month_spending`. Processes that call models check it by
 `harness.evals.spending_meter`, not here.
@@ -135,7 +135,7 @@ class SpendingReport:
 
 
 def load_report(ctx: EvalsContext) -> SpendingReport:
-    """Reports what Swapgate itself spent this month, by purpose, and the monthly cap."""
+    """Reports what Swapproof itself spent this month, by purpose, and the monthly cap."""
     month = load_spending(ctx)
     return SpendingReport(
         month=month.month,
@@ -161,7 +161,7 @@ def sum_judging_cost(answers: AnswerColumns, *, judged: bool) -> JudgingCost:
     Args:
         judged: whether the suite has a judge.
 
-    Answers from before Swapgate counted judge calls have no calls and an unknown cost.
+    Answers from before Swapproof counted judge calls have no calls and an unknown cost.
     """
     if not judged:
         return JudgingCost(0, 0.0)

@@ -407,7 +407,7 @@ def _check_direction(
     rows: Sequence[tuple[float | None, float | None, bool | None]],
     passed: str,
 ) -> MetricStatement:
-    """Returns the direction, or the reason why Swapgate must ask for it.
+    """Returns the direction, or the reason why Swapproof must ask for it.
 
     A success column with one value in all rows may describe the request. So it does not show
     that low scores are good.

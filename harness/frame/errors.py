@@ -1,7 +1,7 @@
-"""Every error that Swapgate raises is a class here. Each message says what happened, to what,
+"""Every error that Swapproof raises is a class here. Each message says what happened, to what,
 and what to do next.
 
-SwapgateError
+SwapproofError
 ├── ConfigError            the file is wrong; says file, line, nearest right key
 │   └── RetiredKeys        the file has keys that no longer exist; lists their replacements
 ├── InputError             a caller's input is wrong; says the place (file, line, field)
@@ -23,9 +23,9 @@ SwapgateError
 ├── DecryptionFailed       no available encryption key decrypts a stored value
 ├── SignInRefused          an OAuth provider's server refused; a person must sign in again
 ├── SignInUnreachable      an OAuth provider's server failed; the call may succeed later
-├── DiscoveryFailed        Swapgate cannot read a provider's list of models, and has no copy
+├── DiscoveryFailed        Swapproof cannot read a provider's list of models, and has no copy
 ├── ToolServerFailed       an agent's tool server or tool failed; the model gets the error
-├── DeliveryFailed         a sink did not accept an alert; Swapgate tries again
+├── DeliveryFailed         a sink did not accept an alert; Swapproof tries again
 ├── JudgeUnfit             a suite's judge is unavailable, or disagrees with human scores
 ├── RecordStale            the incumbent's answers differ from a suite's logged answers
 ├── ProviderAway           a provider does not answer; the run waits and tries again
@@ -52,7 +52,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
 
-class SwapgateError(Exception):
+class SwapproofError(Exception):
     """Base of all our errors.
 
     retryable: the same call, unchanged, may still succeed.
@@ -70,7 +70,7 @@ class SwapgateError(Exception):
         self.code = code
 
 
-class ConfigError(SwapgateError):
+class ConfigError(SwapproofError):
     docs_page = "reference/config"
     exit_code = 2
 
@@ -79,7 +79,7 @@ class RetiredKeys(ConfigError):
     exit_code = 1
 
 
-class InputError(SwapgateError):
+class InputError(SwapproofError):
     exit_code = 2
 
 
@@ -98,21 +98,21 @@ class AmbiguousName(InputError):
         self.candidates = tuple(candidates)
 
 
-class PatternTooSlow(SwapgateError): ...
+class PatternTooSlow(SwapproofError): ...
 
 
-class SchemaTooLarge(SwapgateError): ...
+class SchemaTooLarge(SwapproofError): ...
 
 
-class NotFound(SwapgateError): ...
+class NotFound(SwapproofError): ...
 
 
-class NotAllowed(SwapgateError):
+class NotAllowed(SwapproofError):
     docs_page = "reference/dashboard"
     exit_code = 7
 
 
-class Conflict(SwapgateError):
+class Conflict(SwapproofError):
     exit_code = 6
 
 
@@ -134,11 +134,11 @@ class SessionBusy(Conflict):
     retryable = True
 
 
-class IllegalTransition(SwapgateError):
+class IllegalTransition(SwapproofError):
     exit_code = 6
 
 
-class ProofRefused(SwapgateError):
+class ProofRefused(SwapproofError):
     docs_page = "explanation/gate"
     exit_code = 7
 
@@ -161,11 +161,11 @@ class EvidenceMismatch(ProofRefused):
         self.differences = differences
 
 
-class StaleEvidence(SwapgateError):
+class StaleEvidence(SwapproofError):
     docs_page = "explanation/gate"
 
 
-class StoreUnavailable(SwapgateError):
+class StoreUnavailable(SwapproofError):
     docs_page = "reference/database"
     retryable = True
 
@@ -175,35 +175,35 @@ class DatabaseUnusable(StoreUnavailable):
     retryable = False
 
 
-class DecryptionFailed(SwapgateError):
+class DecryptionFailed(SwapproofError):
     docs_page = "how-to/credentials"
 
 
-class SignInRefused(SwapgateError):
+class SignInRefused(SwapproofError):
     docs_page = "how-to/credentials"
     exit_code = 7
 
 
-class SignInUnreachable(SwapgateError):
+class SignInUnreachable(SwapproofError):
     docs_page = "how-to/credentials"
     retryable = True
 
 
-class DiscoveryFailed(SwapgateError):
+class DiscoveryFailed(SwapproofError):
     docs_page = "reference/models"
     retryable = True
 
 
-class ToolServerFailed(SwapgateError):
+class ToolServerFailed(SwapproofError):
     docs_page = "reference/mcp"
 
 
-class DeliveryFailed(SwapgateError):
+class DeliveryFailed(SwapproofError):
     docs_page = "how-to/alerts"
     retryable = True
 
 
-class SpendingPaused(SwapgateError):
+class SpendingPaused(SwapproofError):
     docs_page = "how-to/spending"
     retryable = False  # the caller waits until the cap allows spending again
 
@@ -213,7 +213,7 @@ class SpendingPaused(SwapgateError):
 AWAY: Final = " is away: "
 
 
-class ProviderAway(SwapgateError):
+class ProviderAway(SwapproofError):
     """Raised if a run must wait for a provider. silent_s: seconds since its last answer."""
 
     docs_page = "reference/policies"
@@ -228,20 +228,20 @@ class ProviderAway(SwapgateError):
         self.silent_s = silent_s
 
 
-class JudgeUnfit(SwapgateError):
+class JudgeUnfit(SwapproofError):
     docs_page = "reference/suites"
 
 
-class RecordStale(SwapgateError):
+class RecordStale(SwapproofError):
     docs_page = "how-to/traffic-suite"
 
 
-class SignatureInvalid(SwapgateError):
+class SignatureInvalid(SwapproofError):
     docs_page = "reference/database"
     exit_code = 7
 
 
-class SnapshotInvalid(SwapgateError):
+class SnapshotInvalid(SwapproofError):
     docs_page = "reference/router"
 
 
@@ -249,7 +249,7 @@ class DatabaseRestored(SnapshotInvalid):
     docs_page = "reference/database"
 
 
-class UpstreamError(SwapgateError): ...
+class UpstreamError(SwapproofError): ...
 
 
 class NoAnswer(UpstreamError):
@@ -260,7 +260,7 @@ class NoAnswer(UpstreamError):
         self.again = again
 
 
-class CallFailed(SwapgateError):
+class CallFailed(SwapproofError):
     """Raised if a client's call has no answer.
 
     status: the HTTP status; None without a response.

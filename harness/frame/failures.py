@@ -257,7 +257,7 @@ FIRST_PAUSE_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 900.0
 DEFAULT_PATIENCE_S: Final = 86_400.0
 
-# Pauses before Swapgate repeats a comparison that failed although its providers answered, for
+# Pauses before Swapproof repeats a comparison that failed although its providers answered, for
 # example after a refused key or a dead worker. Few such failures end by themselves, and each
 # attempt costs money.
 RETRY_PAUSES_S: Final = (FIRST_PAUSE_S, 60.0, 600.0)

@@ -16,7 +16,7 @@ from harness.frame.records.repository import Records
 from harness.frame.records.transaction import Transaction
 from harness.frame.world import World
 
-# How long Swapgate remembers a key.
+# How long Swapproof remembers a key.
 KEEP: Final = timedelta(days=1)
 
 

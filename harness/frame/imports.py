@@ -32,7 +32,7 @@ def pause_garbage_collection() -> Iterator[None]:
 
 def import_plain_structlog() -> None:
     """Imports structlog without rich, which formats tracebacks for a terminal. Our tracebacks
-    are JSON or one line. Does nothing if rich is not installed, as beside swapgate-try.
+    are JSON or one line. Does nothing if rich is not installed, as beside swapproof-try.
     """
     if "structlog" in sys.modules or "rich" in sys.modules or find_spec("rich") is None:
         return

@@ -2,7 +2,7 @@
 
 A regular expression of a few characters can run for years on a hostile text. `regex` accepts
 the syntax of `re`, and supports a timeout. Schemas (Draft 2020-12) come from clients and suite
-authors, values from models. If a schema refers to another schema, Swapgate does not fetch the
+authors, values from models. If a schema refers to another schema, Swapproof does not fetch the
 other one. `jsonschema` takes 0.1 s to import, so functions import it late.
 """
 

@@ -18,99 +18,99 @@ _C = "counter"
 _G = "gauge"
 _H = "histogram"
 ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
-    "swapgate_requests": MetricSpec(
+    "swapproof_requests": MetricSpec(
         _C,
         "Requests by assigned arm, and by the target that answered or was tried last; outcome "
         "is ok, failed, refused (a kill switch, a missing key or a data class left no target "
         "to call), client_error, cancelled, or handed_on (the agent's fallback answers)",
         ("route", "arm", "provider", "target", "outcome"),
     ),
-    "swapgate_request_duration_seconds": MetricSpec(
+    "swapproof_request_duration_seconds": MetricSpec(
         _H,
         "Time to an answer's last byte, by the target that answered or was tried last",
         ("route", "provider", "target", "outcome"),
     ),
-    "swapgate_time_to_first_token_seconds": MetricSpec(
+    "swapproof_time_to_first_token_seconds": MetricSpec(
         _H,
         "Time from a stream's request to its first output, including failovers",
         ("route", "provider", "target"),
     ),
-    "swapgate_attempts": MetricSpec(
+    "swapproof_attempts": MetricSpec(
         _C,
         "Calls to a provider; failure_class is `none` for successful calls",
         ("provider", "target", "failure_class"),
     ),
-    "swapgate_failovers": MetricSpec(
+    "swapproof_failovers": MetricSpec(
         _C,
         "Requests that moved to the next target after a failure, or past an open circuit",
         ("route", "provider", "target", "failure_class"),
     ),
-    "swapgate_feedback": MetricSpec(
+    "swapproof_feedback": MetricSpec(
         _C,
         "Feedback; verdict is good, bad, or none for a label without a verdict",
         ("route", "arm", "verdict", "label"),
     ),
-    "swapgate_irregular_answers": MetricSpec(
+    "swapproof_irregular_answers": MetricSpec(
         _C,
         "Answers that the router passed on although they end wrongly or have NaN in an event",
         ("target", "what"),
     ),
-    "swapgate_refused_pieces": MetricSpec(
+    "swapproof_refused_pieces": MetricSpec(
         _C,
         "Answers that a provider gave only after the router removed a refused piece; piece is "
         "thinking, reasoning, no_reasoning, signature, file, half_character or field",
         ("target", "piece"),
     ),
-    "swapgate_requests_without_route": MetricSpec(
+    "swapproof_requests_without_route": MetricSpec(
         _C,
         "Requests for a model without a route, by the model's name",
         ("model",),
     ),
-    "swapgate_internal_errors": MetricSpec(
+    "swapproof_internal_errors": MetricSpec(
         _C,
         "Faults in the router's code, by its part and the arm of the request",
         ("part", "arm"),
     ),
-    "swapgate_tokens": MetricSpec(_C, "Tokens as providers report them", ("target", "kind")),
-    "swapgate_cost_dollars": MetricSpec(
+    "swapproof_tokens": MetricSpec(_C, "Tokens as providers report them", ("target", "kind")),
+    "swapproof_cost_dollars": MetricSpec(
         _C, "US dollars spent at targets that have a price", ("target",)
     ),
-    "swapgate_breaker_state": MetricSpec(_G, "0 closed, 1 half open, 2 open", ("target",)),
-    "swapgate_target_pause_seconds": MetricSpec(
+    "swapproof_breaker_state": MetricSpec(_G, "0 closed, 1 half open, 2 open", ("target",)),
+    "swapproof_target_pause_seconds": MetricSpec(
         _G,
         "Seconds left of the pause that the target's provider asked for",
         ("target",),
     ),
-    "swapgate_learned_repairs": MetricSpec(
+    "swapproof_learned_repairs": MetricSpec(
         _G,
         "1 while the router omits or changes this field, because the target refused it",
         ("target", "field"),
     ),
-    "swapgate_health_check_up": MetricSpec(
+    "swapproof_health_check_up": MetricSpec(
         _G,
         "1 when the target answered its last health check, or a request since",
         ("target",),
     ),
-    "swapgate_health_check_duration_seconds": MetricSpec(
+    "swapproof_health_check_duration_seconds": MetricSpec(
         _G, "Duration of the target's last health check", ("target",)
     ),
-    "swapgate_routing_revision": MetricSpec(_G, "The routing revision that the worker serves"),
-    "swapgate_snapshot_age_seconds": MetricSpec(
+    "swapproof_routing_revision": MetricSpec(_G, "The routing revision that the worker serves"),
+    "swapproof_snapshot_age_seconds": MetricSpec(
         _G,
         "Seconds since the worker last confirmed that its revision is current",
     ),
-    "swapgate_router_stale": MetricSpec(_G, "1 while the database is unavailable"),
-    "swapgate_router_revision_refused": MetricSpec(
+    "swapproof_router_stale": MetricSpec(_G, "1 while the database is unavailable"),
+    "swapproof_router_revision_refused": MetricSpec(
         _G,
         "1 while the worker serves the previous revision because the new one is invalid",
     ),
-    "swapgate_router_workers": MetricSpec(_G, "Workers that serve"),
-    "swapgate_router_requests_under_way": MetricSpec(_G, "Requests in progress"),
-    "swapgate_router_agents_under_way": MetricSpec(
+    "swapproof_router_workers": MetricSpec(_G, "Workers that serve"),
+    "swapproof_router_requests_under_way": MetricSpec(_G, "Requests in progress"),
+    "swapproof_router_agents_under_way": MetricSpec(
         _G, "Requests to the agents process in progress"
     ),
-    "swapgate_router_tasks": MetricSpec(_G, "Tasks of the worker's event loop"),
-    "swapgate_observations_dropped": MetricSpec(
+    "swapproof_router_tasks": MetricSpec(_G, "Tasks of the worker's event loop"),
+    "swapproof_observations_dropped": MetricSpec(
         _C,
         "Rows of observations that database, spool and memory did not accept",
     ),
@@ -119,7 +119,8 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
 
 def _process_counters(meanings: Mapping[str, str]) -> dict[str, MetricSpec]:
     return {
-        f"swapgate_router_{name}": MetricSpec(_C, meaning) for name, meaning in meanings.items()
+        f"swapproof_router_{name}": MetricSpec(_C, meaning)
+        for name, meaning in meanings.items()
     }
 
 
@@ -204,23 +205,23 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _process_counters(
     }
 )
 CONTROL_METRICS: Final[Mapping[str, MetricSpec]] = {
-    "swapgate_proposals": MetricSpec(_G, "Proposals by phase", ("phase",)),
-    "swapgate_canary_weight_bps": MetricSpec(
+    "swapproof_proposals": MetricSpec(_G, "Proposals by phase", ("phase",)),
+    "swapproof_canary_weight_bps": MetricSpec(
         _G,
         "Share of a live canary, in basis points (100 is 1 %)",
         ("route", "state"),
     ),
-    "swapgate_canary_log_e": MetricSpec(
+    "swapproof_canary_log_e": MetricSpec(
         _G,
         "Evidence of harm, as the natural logarithm of an e-value",
         ("route",),
     ),
-    "swapgate_canary_distance_to_trip": MetricSpec(
+    "swapproof_canary_distance_to_trip": MetricSpec(
         _G,
         "Evidence of harm, as a share of the rollback level (1: rollback)",
         ("route",),
     ),
-    "swapgate_reconcile_age_seconds": MetricSpec(
+    "swapproof_reconcile_age_seconds": MetricSpec(
         _G,
         "Seconds since the control plane last checked proposals and canaries",
     ),
@@ -231,4 +232,4 @@ _ROUTERS: Final = {**ROUTER_METRICS, **PROCESS_COUNTERS}
 def router_metric(name: str) -> MetricSpec:
     """Describes a router's metric. An unknown name is a counter."""
     unknown = MetricSpec(_C, name.removeprefix("router_").replace("_", " "))
-    return _ROUTERS.get(f"swapgate_{name}", unknown)
+    return _ROUTERS.get(f"swapproof_{name}", unknown)

@@ -155,7 +155,7 @@ class Operation(Generic[T]):
     # The verb, and the names of its arguments, which are the use case's first ones: `end ID`.
     # The other parameters are options.
     command: str = ""
-    example: str = ""  # a call of the command, for its help: `swapgate agent approve sw_1`
+    example: str = ""  # a call of the command, for its help: `swapproof agent approve sw_1`
     # The method and path, whose names are the use case's first arguments. The other parameters
     # are fields of the body, or of a GET's query.
     endpoint: str = ""

@@ -1,4 +1,4 @@
-"""Finds the files that ship with Swapgate: data, migrations, defaults and pages of the docs.
+"""Finds the files that ship with Swapproof: data, migrations, defaults and pages of the docs.
 
 `find_page` accepts the forms that people type: `gate`, `reference/cli`,
 `docs/reference/config.md`. The name of a folder finds its index. `make docs` builds the docs
@@ -12,7 +12,7 @@ from typing import Final
 from harness.frame.errors import ConfigError, InputError, NotFound
 from harness.frame.suggestions import did_you_mean
 
-# The folder that contains `harness`: the checkout, or `swapgate` in a wheel (ADR 0030).
+# The folder that contains `harness`: the checkout, or `swapproof` in a wheel (ADR 0030).
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -23,7 +23,7 @@ def path(name: str) -> Path:
     if (ROOT / name).exists():
         return ROOT / name
     raise ConfigError(
-        f"this installation of Swapgate has no {name!r} in {ROOT}: install Swapgate again"
+        f"this installation of Swapproof has no {name!r} in {ROOT}: install Swapproof again"
     )
 
 
@@ -80,7 +80,7 @@ def find_page(name: str) -> DocsPage:
         names = [page.name for page in pages]
         suggestion = did_you_mean(name, [*names, *(path.rpartition("/")[2] for path in names)])
         raise NotFound(
-            f"the docs have no page {name!r}{suggestion}; `swapgate docs list` shows all pages"
+            f"the docs have no page {name!r}{suggestion}; `swapproof docs list` shows all pages"
         )
     if len(matching) > 1:
         matches = ", ".join(page.name for page in matching)

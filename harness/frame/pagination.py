@@ -15,7 +15,7 @@ S = TypeVar("S")
 # The greatest number of rows in one response of an unbounded list. A cursor gets the older
 # rows.
 MOST_LISTED: Final = 1000
-INVALID_ROWS_HINT: Final = "not signed by this installation: run `swapgate db check`"
+INVALID_ROWS_HINT: Final = "not signed by this installation: run `swapproof db check`"
 
 
 @dataclass(frozen=True, slots=True)

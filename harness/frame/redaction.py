@@ -1,4 +1,4 @@
-"""Redacts a JSON value before Swapgate stores any part of it. Pure.
+"""Redacts a JSON value before Swapproof stores any part of it. Pure.
 
 Equal matches within one value get the same placeholder, such as `[EMAIL_1]`. The rules also
 apply to object keys, numbers, and JSON inside texts. The finders prefer a false match to a
@@ -73,7 +73,7 @@ PHONE_DIGITS: Final = range(7, 16)  # ITU-T E.164: at most 15
 
 
 def find_keys(text: str) -> Iterator[Span]:
-    """Finds keys of Swapgate (`sk-sg-…`) and of providers, tokens and private keys."""
+    """Finds keys of Swapproof (`sk-sg-…`) and of providers, tokens and private keys."""
     for match_ in _KEY.finditer(text):
         # Skips words such as "risk-averse-investment-plan".
         if any(character.isdigit() or character.isupper() for character in match_.group()[3:]):

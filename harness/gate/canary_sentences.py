@@ -337,7 +337,7 @@ NEXT_STEPS: Final[Mapping[CanaryStateKind, str]] = {
         f"{HARM_NEXT}"
     ),
     CanaryStateKind.SUSPECT: (
-        "at 100 % of the rollback level Swapgate rolls it back at once; abort it now if in "
+        "at 100 % of the rollback level Swapproof rolls it back at once; abort it now if in "
         "doubt."
     ),
     CanaryStateKind.HELD: f"its share stays at {{share}} until the hold ends. {HARM_NEXT}",

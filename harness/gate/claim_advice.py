@@ -30,7 +30,7 @@ from harness.gate.suite_plan import Claim, ClaimPopulation, SuitePlan
 
 # Smaller shares of a cost are rounding noise.
 SAME_COST: Final = 1e-6
-# Below this power, Swapgate recommends no claim: most comparisons of a candidate that deserves
+# Below this power, Swapproof recommends no claim: most comparisons of a candidate that deserves
 # the swap would end without it.
 LEAST_POWER: Final = 0.5
 
@@ -78,7 +78,7 @@ class ClaimAdvice:
     """Compares the possible claims on a suite; the preferred claim comes first."""
 
     options: tuple[ClaimOption, ...]
-    own: ClaimOption  # the option that Swapgate registers unless a person changes it
+    own: ClaimOption  # the option that Swapproof registers unless a person changes it
     suite_items: int  # items, or clusters
     effect: float  # the difference that matters, a share of 1
     saving: float | None  # share of the incumbent's cost; None if a price is unknown or 0
@@ -136,8 +136,8 @@ def advise_claim(
     """Compares claims on one suite.
 
     Args:
-        plans: one for each possible claim; Swapgate registers the first unless a person changes
-            it.
+        plans: one for each possible claim; Swapproof registers the first unless a person
+            changes it.
         chosen: the claim that a person chose, if any.
 
     Prefers the chosen claim. For a cheaper candidate it prefers the cost claim, even if a

@@ -65,7 +65,7 @@ from harness.gate.step_duration import missing_duration, peak_reached_at
 
 TOO_SLOW: Final = "Give such a step a larger share or a longer `deadline_s`."
 SHADOW_FIRST: Final = (
-    "`swapgate shadow start ROUTE TARGET` shows severe harm before it reaches any caller, but "
+    "`swapproof shadow start ROUTE TARGET` shows severe harm before it reaches any caller, but "
     "shortens no step."
 )
 
@@ -79,7 +79,7 @@ def no_pace_text(route: str, requests: int) -> str:
     lead = f"How long a canary of {route} takes is unknown"
     if not requests:
         return (
-            f"{lead}: no request was recorded in 24 hours. `swapgate canary plan {route} "
+            f"{lead}: no request was recorded in 24 hours. `swapproof canary plan {route} "
             "--callers-per-day N --requests-per-day N` estimates it for the traffic that you "
             "expect."
         )

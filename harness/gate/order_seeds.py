@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 SEED_BYTES: Final = 16
-_PURPOSE: Final = b"swapgate: order of items\n"
+_PURPOSE: Final = b"swapproof: order of items\n"
 
 
 class SeedOrigin(StrEnum):

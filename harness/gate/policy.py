@@ -70,7 +70,7 @@ class Retirement(StrEnum):
     """Who proposes a proven spare before the route's model ends."""
 
     MANUAL = "manual"
-    AUTO = "auto"  # Swapgate; verdict, approval and freezes decide as for any proposal
+    AUTO = "auto"  # Swapproof; verdict, approval and freezes decide as for any proposal
 
 
 class TrafficProof(StrEnum):
@@ -150,7 +150,7 @@ class GatePolicy:
     population: ClaimPopulation = ClaimPopulation.LIKE_THESE
     draw_days: int = number(
         7,
-        "Whole days, ending yesterday, from which `swapgate suite draw` draws a suite of "
+        "Whole days, ending yesterday, from which `swapproof suite draw` draws a suite of "
         "traffic.",
         Range(1, 14),
         unit="days",
@@ -272,7 +272,7 @@ class CanaryPolicy:
     )
     block_size: int = number(
         100,
-        "Callers that Swapgate counts and tests together.",
+        "Callers that Swapproof counts and tests together.",
         Range(1, 1_000),
         unit="callers",
     )
@@ -416,7 +416,7 @@ class PolicyFields:
     proof: TrafficProof = TrafficProof.PEOPLE
     # Whether a swap must name its change request.
     change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
-    # auto: Swapgate proposes a proven spare before the route's model ends.
+    # auto: Swapproof proposes a proven spare before the route's model ends.
     retire: Retirement = Retirement.MANUAL
     retire_before_d: int = number(
         14,

@@ -156,7 +156,7 @@ class SampleError(StrEnum):
     """Why a sample has no score. The gate still counts the sample."""
 
     UNSCORED = "unscored"  # answered, but the scorer failed, or its judge gave no score
-    INFRA = "infra"  # Swapgate's or the provider's infrastructure failed, after all retries
+    INFRA = "infra"  # Swapproof's or the provider's infrastructure failed, after all retries
     FALLBACK = "fallback"  # a gateway marks the answer as its fallback's
     UNLABELLED = "unlabelled"  # not asked: the drawn record has no label to score by
 

@@ -33,7 +33,7 @@ EXCERPT: Final = 40
 _SLICE_VALUE: Final = re.compile(r"[\w .,:+/()&-]{1,64}")
 MIN_SLICE_UNITS: Final = 60  # a slice with fewer units shows only extreme losses
 MOST_SLICES: Final = 20  # more slices would leave each slice too little of the error
-# Stands for the cluster field if Swapgate found the clusters by text, caller and conversation.
+# Stands for the cluster field if Swapproof found the clusters by text, caller and conversation.
 FOUND_CLUSTERS: Final = "similar text or same caller"
 # With a smaller effect, items stay the units: found clusters raise a test's level from .05 to
 # .054 at most, even if the items of a cluster agree completely.

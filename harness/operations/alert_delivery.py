@@ -51,7 +51,7 @@ from harness.routing.records.router_reports import RouterReports
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 
-log = structlog.get_logger("swapgate.alerts")
+log = structlog.get_logger("swapproof.alerts")
 
 # The alert of a router's fault outside a canary ends after this time without a new report.
 ROUTER_FAULT_SILENCE: Final = timedelta(hours=1)
@@ -90,7 +90,7 @@ def send_test(ctx: Context, actor: Actor) -> Sequence[DeliveryAttempt]:
         severity=Severity.INFO,
         state=Notified.RAISED,
         subject="alerts",
-        title="a test of Swapgate's alerts",
+        title="a test of Swapproof's alerts",
         text=f"{actor.name} sent this test. Real alerts go to the same readers.",
         next_step="nothing: this is a test",
         first_seen=now,

@@ -306,7 +306,7 @@ def summarize_capture(request: CapturedRequest) -> CaptureSummary:
     )
 
 
-# Advice about copies that a deletion in Swapgate cannot reach.
+# Advice about copies that a deletion in Swapproof cannot reach.
 REMAINING_COPIES: Final = (
     "earlier backups contain the user's content until you delete them",
     "exports, reports and suites made of captures are your own files: search them by hand",

@@ -26,7 +26,7 @@ from harness.evals.ports import QueuedJob, RunQueue
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
-from harness.frame.errors import StoreUnavailable, SwapgateError
+from harness.frame.errors import StoreUnavailable, SwapproofError
 from harness.frame.idempotency import KEEP as IDEMPOTENT_REQUESTS_KEPT
 from harness.frame.idempotency import IdempotentRequests
 from harness.frame.people.access import SYSTEM
@@ -50,7 +50,7 @@ from harness.routing.records.router_reports import RouterReports
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 
-log = structlog.get_logger("swapgate.reconcile")
+log = structlog.get_logger("swapproof.reconcile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
     def run_step(name: str, step: Callable[[], list[str]]) -> None:
         try:
             did.extend(step())
-        except SwapgateError as error:
+        except SwapproofError as error:
             # Retryable errors, such as conflicts with another writer, end this turn. The next
             # turn decides again.
             if error.retryable:
@@ -89,7 +89,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
                 reason = "this database was restored from a backup, which a person must accept"
                 return ReconcileResult((), (f"nothing advances: {reason}",))
     except Exception as error:
-        if isinstance(error, SwapgateError) and error.retryable:
+        if isinstance(error, SwapproofError) and error.retryable:
             raise
         # An unreadable alert must not keep a canary from ending.
         failed.append(f"the alert of a restored database cannot be read: {error}")
@@ -206,7 +206,7 @@ def _refuse_run(ctx: Context, run: EvalRun) -> str:
         eval_queue.check_data_class(ctx, run)
     except StoreUnavailable:
         raise
-    except SwapgateError as error:
+    except SwapproofError as error:
         with ctx.store.write() as tx:
             return eval_queue.fail_run(tx, run.id, f"no worker may take it: {error}")
     return ""

@@ -16,7 +16,7 @@ from harness.operations.context import Context
 from harness.operations.control_jobs import MonitoredJob
 from harness.operations.records import JobTime, JobTimes
 
-log = structlog.get_logger("swapgate.schedule")
+log = structlog.get_logger("swapproof.schedule")
 
 # A job that begins later than this after its time counts as late.
 LATE_AFTER: Final = timedelta(minutes=1)

@@ -39,10 +39,10 @@ from harness.operations import keys
 from harness.operations.context import Context
 
 NO_LINK: Final = (
-    "this link is not from this installation; `swapgate key sign-in-link` prints a new one"
+    "this link is not from this installation; `swapproof key sign-in-link` prints a new one"
 )
-refuse_invalid_rows = partial(keys.refuse_invalid_rows, "Swapgate refuses every sign-in")
-NEW_LINK_ADVICE: Final = "`swapgate key sign-in-link` prints a new one"
+refuse_invalid_rows = partial(keys.refuse_invalid_rows, "Swapproof refuses every sign-in")
+NEW_LINK_ADVICE: Final = "`swapproof key sign-in-link` prints a new one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def _find_owner(
     if key is None or key == actor.key:
         return actor
     if ApiKeys(tx).find(key) is None:
-        raise NotFound(f"there is no key {key}: `swapgate key list` shows them")
+        raise NotFound(f"there is no key {key}: `swapproof key list` shows them")
     owner = keys.actor_behind(tx, key)
     require_link_right(
         for_key=key,
@@ -385,7 +385,7 @@ def _end_replayed(
     AuditLog(tx).append(actor, "dashboard.link_replayed", f"session {session.id}", details)
     return (
         f"this link was used at {session.opened_at:%H:%M} UTC already, so another person may "
-        f"have it. Swapgate ended the session that it opened; {NEW_LINK_ADVICE}"
+        f"have it. Swapproof ended the session that it opened; {NEW_LINK_ADVICE}"
     )
 
 

@@ -43,7 +43,7 @@ from harness.frame.signing.signed_rows import Lineage, RowFault
 from harness.operations.context import Context
 from harness.routing.records.installation import Installations
 
-log = structlog.get_logger("swapgate.integrity")
+log = structlog.get_logger("swapproof.integrity")
 
 # A turn reads at most this many pages, so that it does not delay the next job.
 PAGES_PER_TURN: Final = 20
@@ -56,7 +56,7 @@ def check_audit_log(ctx: Context) -> list[str]:
     with ctx.store.read() as tx:
         broken = _verify_next_pages(tx, reading)
     if broken is not None:
-        log.error("audit_chain_broken", number=broken, next="swapgate audit verify")
+        log.error("audit_chain_broken", number=broken, next="swapproof audit verify")
     # Keeps another process's alert until this process has read the whole log.
     is_certain = broken is not None or reading.is_whole
     if is_certain:
@@ -110,11 +110,11 @@ def check_snapshot(ctx: Context) -> bool:
     except SnapshotInvalid as error:
         faults = str(error)
     if faults and not alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "snapshot"):
-        log.error("signature_invalid", found=faults, next="swapgate db check")
+        log.error("signature_invalid", found=faults, next="swapproof db check")
     notice = alerts.AlertNotice(
         "database",
         "rows of the database have invalid signatures",
-        f"{faults}. Swapgate does not use them; routers serve the last valid snapshot.",
+        f"{faults}. Swapproof does not use them; routers serve the last valid snapshot.",
     )
     alerts.update_alert(ctx, AlertKind.AUDIT_BROKEN, "snapshot", notice if faults else None)
     return not faults
@@ -256,7 +256,7 @@ HEAD_EVERY: Final = timedelta(hours=1)
 PROMOTION: Final = "canary.promote"
 LINES_PER_CALL: Final = 500
 # Distinguishes a head's signature from signatures over other bytes.
-_DOMAIN: Final = b"swapgate audit head 1\n"
+_DOMAIN: Final = b"swapproof audit head 1\n"
 
 
 class AuditLines:

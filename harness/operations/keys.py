@@ -1,4 +1,4 @@
-"""Creates, revokes and limits API keys, and finds their actors. Swapgate shows a key's text
+"""Creates, revokes and limits API keys, and finds their actors. Swapproof shows a key's text
 once, and stores only its hash.
 
 `link_people` and `separate_people` declare which principals are one person. The four-eyes rule
@@ -53,7 +53,7 @@ NO_OPT_OUTS: Final = "a management key calls no model; opt-outs are only for cli
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySummary(ApiKey):
-    """A key with its owner and its spend, for lists. It lacks the key's text, which Swapgate
+    """A key with its owner and its spend, for lists. It lacks the key's text, which Swapproof
     never stores.
     """
 
@@ -153,7 +153,7 @@ def _check_data_name(tx: Transaction, name: str) -> None:
         if fold_name(other_name) == folded_name:
             raise Conflict(
                 f"there is a client key {other_name!r} ({id_}) already: choose another name, "
-                f"such as {f'{name.strip()} 2'!r}, or revoke that key with `swapgate key "
+                f"such as {f'{name.strip()} 2'!r}, or revoke that key with `swapproof key "
                 f"revoke {id_}`"
             )
 
@@ -163,7 +163,7 @@ def _require_principal(tx: Transaction, name: str) -> Principal:
     principal_record = Principals(tx).named(name)
     if principal_record is None:
         raise NotFound(
-            f"there is no principal {name!r}: leave it out, and Swapgate creates a principal "
+            f"there is no principal {name!r}: leave it out, and Swapproof creates a principal "
             "with the key's name"
         )
     return principal_record
@@ -180,7 +180,7 @@ def _create_principal(
     """
     checked_name = check_principal_name(name)
     if fold_name(checked_name) == SYSTEM.name:
-        raise InputError(f"{checked_name!r} is the audit log's name for Swapgate itself")
+        raise InputError(f"{checked_name!r} is the audit log's name for Swapproof itself")
     namesake = Principals(tx).named(checked_name)
     if namesake is not None:
         raise Conflict(
@@ -406,7 +406,7 @@ def _require_named(tx: Transaction, name: str) -> Principal:
     principal = Principals(tx).named(name)
     if principal is None:
         raise NotFound(
-            f"there is no principal {name!r}; `swapgate person list` shows them. A person of "
+            f"there is no principal {name!r}; `swapproof person list` shows them. A person of "
             "single sign-on appears there after the first sign-in"
         )
     return principal

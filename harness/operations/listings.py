@@ -152,7 +152,7 @@ class Listings(AgentListings):
         query = sa.select(route_version).where(route_version.c.route == route)
         rows = read_page(self.tx, query, VERSIONS, page_request)
         if not rows.total:
-            raise NotFound(f"there is no route {route!r}; `swapgate route list` shows them")
+            raise NotFound(f"there is no route {route!r}; `swapproof route list` shows them")
         chains = self._read_chains(route, [row.version for row in rows.rows])
         records = []
         invalid = []

@@ -72,18 +72,18 @@ def _key_cells(row: KeySummary) -> dict[str, object]:
 
 KEYS: Final = OperationGroup(
     command="key",
-    words="Keys that Swapgate issues to clients and people.",
+    words="Keys that Swapproof issues to clients and people.",
     operations=(
         Operation(
             use_case=queries.list_keys,
             role=Role.VIEWER,
             words="List the keys, oldest first, without their text.",
             command="list",
-            example="swapgate key list",
+            example="swapproof key list",
             endpoint="GET /keys",
             listing=Listing(
                 by_row(_key_cells),
-                empty="no keys yet: `swapgate key create NAME` creates one",
+                empty="no keys yet: `swapproof key create NAME` creates one",
             ),
         ),
         Operation(
@@ -101,7 +101,7 @@ KEYS: Final = OperationGroup(
             role=Role.ADMIN,
             words="Revoke a key; routers stop accepting it within two seconds.",
             command="revoke ID",
-            example="swapgate key revoke key_7dd29fc2a5260856",
+            example="swapproof key revoke key_7dd29fc2a5260856",
             endpoint="DELETE /keys/{key}",
             status=204,
             document=lambda revoked: {"revoked": revoked.inputs["key"]},
@@ -149,7 +149,7 @@ PEOPLE: Final = OperationGroup(
             "machine.\n\n"
             "With a key below the admin role, the list has only the key holder's principals.",
             command="list",
-            example="swapgate person list",
+            example="swapproof person list",
             endpoint="GET /people",
             listing=Listing(by_row(_build_person_cells), empty="no principals yet"),
         ),
@@ -159,7 +159,7 @@ PEOPLE: Final = OperationGroup(
             words="Declare that NAME is the same person as PERSON.\n\n"
             "From then on, neither can approve a proposal of the other.",
             command="link NAME PERSON",
-            example='swapgate person link dave-laptop dave --reason "one person"',
+            example='swapproof person link dave-laptop dave --reason "one person"',
             done=lambda linked: (
                 f"{linked.inputs['principal']} and {linked.inputs['person']} are one person"
             ),
@@ -172,7 +172,7 @@ PEOPLE: Final = OperationGroup(
             "after this declaration, or a `link` to another person. A third person must make "
             "the declaration.",
             command="separate NAME",
-            example='swapgate person separate dave-laptop --reason "another Dave"',
+            example='swapproof person separate dave-laptop --reason "another Dave"',
             done=lambda declared: f"{declared.inputs['principal']} is a separate person",
         ),
         Operation(
@@ -181,7 +181,7 @@ PEOPLE: Final = OperationGroup(
             words="List the open sessions of the dashboard, newest first.\n\n"
             "With a key below the admin role, the list has only the key holder's sessions.",
             command="sessions",
-            example="swapgate person sessions",
+            example="swapproof person sessions",
             endpoint="GET /dashboard-sessions",
             name="list_dashboard_sessions",
             listing=Listing(by_row(_build_session_cells), empty="no one is signed in"),
@@ -191,7 +191,7 @@ PEOPLE: Final = OperationGroup(
             role=Role.PROPOSER,
             words="End a person's session in the dashboard, at once.",
             command="sign-out SESSION",
-            example='swapgate person sign-out ds_e2a47790c5b8d613 --reason "a lost laptop"',
+            example='swapproof person sign-out ds_e2a47790c5b8d613 --reason "a lost laptop"',
             endpoint="POST /dashboard-sessions/{session}/end",
             name="end_dashboard_session",
             done=lambda ended: f"{ended.result.name} is signed out of {ended.result.id}",
@@ -231,13 +231,13 @@ CAPTURES: Final = OperationGroup(
             role=Role.VIEWER,
             words="List captured requests, newest first, without their content.",
             command="list",
-            example="swapgate capture list --route support",
+            example="swapproof capture list --route support",
             endpoint="GET /captures",
             body="RouteQuery",
             parameters={"route": Parameter(meaning="Only this route.", metavar="ROUTE")},
             listing=Listing(
                 by_row(_build_capture_cells),
-                empty="nothing is captured: `swapgate route settings ROUTE --capture 1%` "
+                empty="nothing is captured: `swapproof route settings ROUTE --capture 1%` "
                 "starts it",
                 note=_describe_sample,
             ),
@@ -254,7 +254,7 @@ CAPTURES: Final = OperationGroup(
             role=Role.ADMIN,
             words="Delete the captured requests that match all given options, for good.",
             command="purge",
-            example="swapgate capture purge --user user-7",
+            example="swapproof capture purge --user user-7",
             endpoint="DELETE /captures",
             body="PurgeQuery",
             body_text="Selects captured requests to delete, by at least one field.",
@@ -293,11 +293,11 @@ USERS: Final = OperationGroup(
             "hashes, for good.\n\n"
             "USER is the id that clients sent. The audit log keeps the reason, but not the id.",
             command="delete USER",
-            example='swapgate user delete user-7 --reason "ticket 12"',
+            example='swapproof user delete user-7 --reason "ticket 12"',
             # The user's id is in the body, because logs contain paths.
             endpoint="POST /user-deletions",
             body="UserDeletionBody",
-            body_text="A user whose content Swapgate deletes.",
+            body_text="A user whose content Swapproof deletes.",
             parameters={"user": Parameter(meaning="The id that clients sent.")},
             done=lambda deleted: (
                 f"deleted {deleted.result.sessions} sessions, {deleted.result.captures} "
@@ -339,7 +339,7 @@ GRANT_LISTS: Final = OperationGroup(
             role=Role.VIEWER,
             words="List the consents to agents' models with a name PROVIDER:MODEL.",
             command="grants",
-            example="swapgate agent grants",
+            example="swapproof agent grants",
             endpoint="GET /agent-grants",
             body="GrantQuery",
             body_text="Filters and pages a list of grants.",
@@ -378,7 +378,7 @@ BREAK_GLASS_LISTS: Final = OperationGroup(
             role=Role.VIEWER,
             words="List all break-glasses, newest first.",
             command="list",
-            example="swapgate route break-glass list",
+            example="swapproof route break-glass list",
             endpoint="GET /break-glass",
             listing=Listing(
                 _list_glass_cells,

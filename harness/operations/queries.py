@@ -25,7 +25,7 @@ from harness.canary import shadows
 from harness.canary.shadows import ShadowStatus
 from harness.frame.alerts import alerts
 from harness.frame.alerts.records import Deliveries
-from harness.frame.errors import NotFound, SignatureInvalid, SwapgateError
+from harness.frame.errors import NotFound, SignatureInvalid, SwapproofError
 from harness.frame.pagination import (
     FIRST_PAGE,
     INVALID_ROWS_HINT,
@@ -131,7 +131,7 @@ def _summarize_suite(
     title = ctx.suites.title(name)
     try:
         pin = ctx.suites.pin(name)
-    except SwapgateError as error:
+    except SwapproofError as error:
         return SuiteSummary(name, title, None, None, None, None, str(error))
     if not pinned:
         scorer = pin.scorer.partition("@")[0]

@@ -89,7 +89,7 @@ class Captures(Records[CapturedRequest]):
 
     record = CAPTURED
     order = (captured.c.at.desc(), captured.c.id)
-    missing = "there is no captured request {}; `swapgate capture list` shows them"
+    missing = "there is no captured request {}; `swapproof capture list` shows them"
 
     def store(self, new: CapturedRequest, *, most_per_day: int) -> CaptureResult:
         """Stores a sampled request, or counts its repetition.

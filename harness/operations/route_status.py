@@ -106,7 +106,7 @@ _RANKS: Final[Mapping[RouteState, int]] = {
     RouteState.EVALUATING: 7,
 }
 AT_REST: Final = 8
-START_ROUTER: Final = "`swapgate serve router` starts one"
+START_ROUTER: Final = "`swapproof serve router` starts one"
 MAX_NAMED_ROUTES: Final = 3  # the headline names this many routes and counts the others
 
 _STATE_BY_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
@@ -441,7 +441,7 @@ def list_break_glass_banners(ctx: Context) -> Sequence[Banner]:
     except SignatureInvalid as error:
         return [
             Banner(
-                "Swapgate cannot tell which routes serve without proof.",
+                "Swapproof cannot tell which routes serve without proof.",
                 str(error),
                 page,
             )
@@ -467,5 +467,5 @@ def _describe_switch(switch: KillSwitch) -> Banner:
     else:
         at = switch.expires_at
         until = f" or at {format_date_time(at)}" if at else ""
-        end = f"It ends with `swapgate switch lift {switch.id} --reason …`{until}."
+        end = f"It ends with `swapproof switch lift {switch.id} --reason …`{until}."
     return Banner(heading, f"{switch.actor}: {switch.reason}. {end}")

@@ -36,7 +36,7 @@ from harness.routing.shadow import JUDGE_USD, Shadow, ShadowTally, ShadowTerms, 
 from harness.routing.shadow_pair import CandidateOutcome
 from harness.routing.shadow_score import ScoreReason, ShadowScore, name_caller
 
-log = structlog.get_logger("swapgate.shadows")
+log = structlog.get_logger("swapproof.shadows")
 
 EVERY_S: Final = 5.0
 BATCH: Final = 8  # pairs that a judge compares at once
@@ -236,9 +236,9 @@ def describe_stop(shadow: Shadow, error: Exception) -> AlertNotice:
         title=f"the judge of the shadow of {candidate} on route {shadow.route} has stopped",
         text=(
             f"{type(error).__name__}: {error}. Until this is repaired, shadow {shadow.id} gets "
-            "no score and no verdict; other shadows continue. Next: `swapgate db check` names "
+            "no score and no verdict; other shadows continue. Next: `swapproof db check` names "
             "changed rows, which a backup restores; "
-            f"`swapgate shadow stop {shadow.route}` ends the shadow."
+            f"`swapproof shadow stop {shadow.route}` ends the shadow."
         ),
     )
 

@@ -231,7 +231,7 @@ def _register(
     principal has it.
     """
     if fold_name(identity.name) == SYSTEM.name:
-        raise NotAllowed(f"{identity.name!r} is the audit log's name for Swapgate itself")
+        raise NotAllowed(f"{identity.name!r} is the audit log's name for Swapproof itself")
     person = Principal(
         id=ctx.chance.token("pr_"),
         kind=PrincipalKind.PERSON,
@@ -246,8 +246,8 @@ def _register(
         # A second principal of the same person could pass the four-eyes rule, so an admin
         # decides.
         raise NotAllowed(
-            f"another principal has the name {identity.name!r}, and Swapgate cannot know "
-            "whether it is you: ask an admin, who sees the names in `swapgate key list`"
+            f"another principal has the name {identity.name!r}, and Swapproof cannot know "
+            "whether it is you: ask an admin, who sees the names in `swapproof key list`"
         ) from error
     return person
 

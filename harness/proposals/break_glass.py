@@ -56,7 +56,7 @@ from harness.routing.records.routes import Routing
 from harness.routing.route_changes import RestoreIncumbent, ServeByWaiver
 from harness.routing.table import Route
 
-# How often Swapgate checks whether a former incumbent can return at the end of a break-glass.
+# How often Swapproof checks whether a former incumbent can return at the end of a break-glass.
 RECHECK_EVERY: Final = timedelta(minutes=10)
 # In the details of an alert: the former model could not serve at the last check.
 _FORMER_GONE: Final = "former_gone"
@@ -228,7 +228,7 @@ def end_break_glass(
         if life is not None and life.is_gone and _serves(tx, record):
             raise ProofRefused(
                 f"the former incumbent {life.name} cannot serve: {life.reason}. Restore "
-                f"another former model with `swapgate route rollback {record.route} "
+                f"another former model with `swapproof route rollback {record.route} "
                 "--to-version N --reason …`, which ends the break-glass; `--force` restores "
                 "even a model that cannot serve"
             )
@@ -453,11 +453,11 @@ def _require_free(
         if other.route == route.name and other.id != ignored_id:
             raise RouteBusy(
                 f"route {route.name!r} has the break-glass {other.id} ({other.state}): "
-                f"`swapgate route break-glass end {other.id} --reason …` ends it"
+                f"`swapproof route break-glass end {other.id} --reason …` ends it"
             )
     if route.experiment is not None:
         raise RouteBusy(
-            f"route {route.name!r} has a canary or a bake: `swapgate canary abort "
+            f"route {route.name!r} has a canary or a bake: `swapproof canary abort "
             f"{route.name} --reason …` ends it; a baking promotion is then rolled back"
         )
 

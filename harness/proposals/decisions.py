@@ -165,7 +165,8 @@ def _resolve_change_reference(proposal: Proposal, stated: str) -> str:
     if proposal.needs_change_reference and not reference:
         raise InputError(
             f"the policy {proposal.policy.name!r} requires a change request, and {proposal.id} "
-            "names none: give its reference (`swapgate proposal approve … --change CHG0012345`)"
+            "names none: give its reference (`swapproof proposal approve … --change "
+            "CHG0012345`)"
         )
     return reference
 
@@ -327,7 +328,7 @@ def end_in_transaction(
     """Ends a proposal as `cancel_proposal` and `reject_proposal` do."""
     if current.phase is ProposalPhase.CANARY:
         raise InputError(
-            f"{current.id} is in its canary: `swapgate canary abort {current.route} "
+            f"{current.id} is in its canary: `swapproof canary abort {current.route} "
             "--reason …` ends it"
         )
     saved = Proposals(tx).save(apply_event(current, event, ctx.clock.now(), reason))

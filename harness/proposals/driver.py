@@ -80,7 +80,7 @@ from harness.routing.records.verdicts import Verdicts
 
 
 def drive_proposal(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
-    """Moves a proposal by its phase. Returns log lines. Raises SwapgateError.
+    """Moves a proposal by its phase. Returns log lines. Raises SwapproofError.
 
     If the stored scores no longer give the verdict, the driver rejects the proposal and raises
     an alert. In a canary, the rollout reacts instead.

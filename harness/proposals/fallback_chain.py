@@ -281,7 +281,7 @@ def reorder_chain(
         if sorted(wanted) != sorted(request.target for request in chain):
             raise InputError(
                 f"name each fallback of route {name!r} once; "
-                f"`swapgate route fallback list {name}` shows them"
+                f"`swapproof route fallback list {name}` shows them"
             )
         chain.sort(key=lambda request: wanted.index(request.target))
 
@@ -334,7 +334,7 @@ def _find_position(
         if request.target == target_id:
             return position
     raise NotFound(
-        f"{target} is not a fallback of route {route!r}; `swapgate route fallback list "
+        f"{target} is not a fallback of route {route!r}; `swapproof route fallback list "
         f"{route}` lists them"
     )
 
@@ -452,7 +452,7 @@ def find_chain_proof(
             return waiver
     raise ProofRefused(
         f"{target.name} has no evidence on route {route.name!r}: propose it there "
-        f"(`swapgate proposal create {route.name} {target.name}`), or take the responsibility "
+        f"(`swapproof proposal create {route.name} {target.name}`), or take the responsibility "
         "with a waiver (`--waive REASON --for 30d`). The verdict of an open proposal is "
         "evidence only for a person other than its proposer"
     )

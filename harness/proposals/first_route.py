@@ -1,7 +1,7 @@
 """Creates the first route of an installation: provider, key, route and, if wanted, a proposal.
 
-The terminal's `swapgate init` and the dashboard's first page fill in a `FirstRoute`. The module
-only calls the use cases that later changes call too, so it skips no check.
+The terminal's `swapproof init` and the dashboard's first page fill in a `FirstRoute`. The
+module only calls the use cases that later changes call too, so it skips no check.
 """
 
 from collections.abc import Mapping, Sequence

@@ -58,14 +58,14 @@ RETRY_PROPOSAL: Final = Operation(
     role=Role.PROPOSER,
     words="Retry at once a proposal that waits for a provider; its maximum wait begins again.",
     command="retry ID",
-    example="swapgate proposal retry p_3f9c2a61b7e04d58",
+    example="swapproof proposal retry p_3f9c2a61b7e04d58",
     endpoint="POST /proposals/{proposal}/retry",
     done=lambda retried: f"{retried.result.id} asks the provider again",
     dialog=DialogTexts(
         title="Ask again now",
         button="Ask again now",
         effect=lambda _ctx, _proposal: [
-            "Swapgate asks the provider within seconds; its time limit starts again."
+            "Swapproof asks the provider within seconds; its time limit starts again."
         ],
     ),
 )
@@ -74,7 +74,7 @@ CANCEL_PROPOSAL: Final = Operation(
     role=Role.PROPOSER,
     words="Cancel an open proposal before its canary.",
     command="cancel ID",
-    example="swapgate proposal cancel p_3f9c2a61b7e04d58",
+    example="swapproof proposal cancel p_3f9c2a61b7e04d58",
     endpoint="POST /proposals/{proposal}/cancel",
     done=lambda cancelled: f"{cancelled.result.id} is cancelled",
     dialog=DialogTexts(
@@ -93,7 +93,7 @@ PROPOSALS: Final = OperationGroup(
             words="Accept the cost of CANDIDATE on ROUTE, for its next proposal. Needs an "
             "approver.",
             command="accept-cost ROUTE CANDIDATE",
-            example="swapgate proposal accept-cost support openai/gpt-4o-mini --up-to 2 "
+            example="swapproof proposal accept-cost support openai/gpt-4o-mini --up-to 2 "
             "--because accuracy",
             endpoint="POST /routes/{route}/accepted-costs",
             name="accept_cost",
@@ -120,7 +120,7 @@ PROPOSALS: Final = OperationGroup(
             role=Role.APPROVER,
             words="Reject a proposal that waits for approval.",
             command="reject ID",
-            example='swapgate proposal reject p_3f9c2a61b7e04d58 --reason "not now"',
+            example='swapproof proposal reject p_3f9c2a61b7e04d58 --reason "not now"',
             endpoint="POST /proposals/{proposal}/reject",
             name="reject_proposal",
             parameters={"reason": replace(REASON, meaning="Reason, shown to the proposer.")},
@@ -132,9 +132,9 @@ PROPOSALS: Final = OperationGroup(
             use_case=decisions.confirm_same_model,
             role=Role.APPROVER,
             words="Confirm that both models may be served by the same, before the verdict.\n\n"
-            "Needs an approver. Swapgate then decides by the answers that it has.",
+            "Needs an approver. Swapproof then decides by the answers that it has.",
             command="confirm-same-model ID",
-            example="swapgate proposal confirm-same-model p_3f9c2a61b7e04d58 --reason alias",
+            example="swapproof proposal confirm-same-model p_3f9c2a61b7e04d58 --reason alias",
             endpoint="POST /proposals/{proposal}/confirm-same-model",
             name="confirm_same_model_proposal",
             parameters={"reason": _SHOWN_REASON},
@@ -177,7 +177,7 @@ CONFIRM_BREAK_GLASS: Final = Operation(
     role=Role.ADMIN,
     words="Confirm a break-glass, as the second person; then the target serves.",
     command="confirm ID",
-    example="swapgate route break-glass confirm bg_d05e719c3fa84b26",
+    example="swapproof route break-glass confirm bg_d05e719c3fa84b26",
     endpoint="POST /break-glass/{glass}/confirm",
     done=lambda confirmed: (
         f"route {confirmed.result.route} is served without proof until "
@@ -197,7 +197,7 @@ END_BREAK_GLASS: Final = Operation(
     role=Role.APPROVER,
     words="End a break-glass early: the previous model returns at once. One person is enough.",
     command="end ID",
-    example='swapgate route break-glass end bg_d05e719c3fa84b26 --reason "the vendor is back"',
+    example='swapproof route break-glass end bg_d05e719c3fa84b26 --reason "the vendor is back"',
     endpoint="POST /break-glass/{glass}/end",
     done=lambda ended: f"{ended.result.id} has ended",
     dialog=DialogTexts(
@@ -216,7 +216,7 @@ BREAK_GLASSES: Final = OperationGroup(
             role=Role.APPROVER,
             words="Propose that TARGET serve without proof. A second person must confirm it.",
             command="propose ROUTE TARGET",
-            example="swapgate route break-glass propose support openai/gpt-4o-mini --for 2h "
+            example="swapproof route break-glass propose support openai/gpt-4o-mini --for 2h "
             "--reason outage",
             endpoint="POST /break-glass",
             body="BreakGlassBody",
@@ -236,7 +236,7 @@ BREAK_GLASSES: Final = OperationGroup(
             done=lambda proposed: proposed.result.id,
             advice=lambda proposed: (
                 f"another person, an admin, must confirm it before "
-                f"{format_timestamp(proposed.result.confirm_by)} UTC: `swapgate route "
+                f"{format_timestamp(proposed.result.confirm_by)} UTC: `swapproof route "
                 f"break-glass confirm {proposed.result.id}`"
             ),
         ),
@@ -309,7 +309,7 @@ FALLBACKS: Final = OperationGroup(
             words="List the chain, with the evidence of each fallback: baseline, verdict or "
             "waiver.",
             command="list ROUTE",
-            example="swapgate route fallback list support",
+            example="swapproof route fallback list support",
             endpoint="GET /routes/{route}/fallbacks",
             listing=Listing(_list_chain_cells, empty="the route has no fallbacks"),
         ),
@@ -318,7 +318,7 @@ FALLBACKS: Final = OperationGroup(
             role=Role.VIEWER,
             words="List the fallbacks and other proven models, each with its proof.",
             command="spares ROUTE",
-            example="swapgate route fallback spares support",
+            example="swapproof route fallback spares support",
             endpoint="GET /routes/{route}/spares",
             listing=Listing(_list_spare_cells, empty="the route has no spares"),
         ),
@@ -327,7 +327,7 @@ FALLBACKS: Final = OperationGroup(
             role=Role.ADMIN,
             words="Remove a target from the chain.",
             command="remove ROUTE TARGET",
-            example="swapgate route fallback remove support openai/gpt-4o-mini --reason slow",
+            example="swapproof route fallback remove support openai/gpt-4o-mini --reason slow",
             done=_describe_change,
         ),
         Operation(
@@ -335,7 +335,7 @@ FALLBACKS: Final = OperationGroup(
             role=Role.ADMIN,
             words="Set whether a fallback may answer on a route of high stakes.",
             command="mark ROUTE TARGET",
-            example="swapgate route fallback mark support openai/gpt-4o-mini --capable "
+            example="swapproof route fallback mark support openai/gpt-4o-mini --capable "
             "--reason tested",
             parameters={
                 "capable": Parameter(
@@ -350,7 +350,7 @@ FALLBACKS: Final = OperationGroup(
             role=Role.ADMIN,
             words="Reorder the chain. Name each of its targets once.",
             command="order ROUTE [TARGETS]...",
-            example="swapgate route fallback order support openai/gpt-4o-mini "
+            example="swapproof route fallback order support openai/gpt-4o-mini "
             "anthropic/claude-haiku-4-5 --reason speed",
             parameters={"order": Parameter(kind=tuple[str, ...])},
             done=_describe_change,
@@ -372,7 +372,7 @@ CANCEL_RUN: Final = Operation(
     role=Role.PROPOSER,
     words="Cancel a run for good, with each proposal that waits for it.",
     command="cancel RUN",
-    example='swapgate eval cancel run_51d0a8c37be2f946 --reason "the wrong suite"',
+    example='swapproof eval cancel run_51d0a8c37be2f946 --reason "the wrong suite"',
     endpoint="POST /evals/{run}/cancel",
     name="cancel_eval",
     done=lambda cancelled: f"{cancelled.inputs['run']} is cancelled",

@@ -1,4 +1,4 @@
-"""Recomputes a verdict from its stored samples and labels before Swapgate relies on it, and
+"""Recomputes a verdict from its stored samples and labels before Swapproof relies on it, and
 replays it from its inputs. Results are cached by the content of verdict, registration, samples
 and labels.
 
@@ -24,7 +24,7 @@ from harness.frame.errors import (
     NotFound,
     SignatureInvalid,
     StaleEvidence,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.formatting import add_seconds
 from harness.frame.plain_data import digest, hash_content, to_plain
@@ -121,7 +121,7 @@ def recompute_verdict(
     try:
         return _recompute(stored, proposal, samples, labellings)
     except (
-        SwapgateError,
+        SwapproofError,
         AttributeError,
         ValueError,
         LookupError,
@@ -213,7 +213,7 @@ def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, 
     used_items = case.paired.items
     try:
         paired = pair_samples(case.plan, *samples)
-    except SwapgateError as error:
+    except SwapproofError as error:
         return case, [f"{suite}: the stored samples cannot be paired: {error}"]
     items = paired.items[: len(used_items)]
     if len(items) < len(used_items):
@@ -318,7 +318,7 @@ def _are_close(before: object, now: object) -> bool:
     )
 
 
-log = structlog.get_logger("swapgate.recomputation")
+log = structlog.get_logger("swapproof.recomputation")
 
 MAX_REMEMBERED: Final = 64
 
@@ -369,10 +369,10 @@ class OtherRules:
     def next_step(self) -> str:
         """The commands that end the proposal and measure its candidate by the present rules."""
         proposal = self.proposal
-        end = f"swapgate proposal cancel {proposal.id} --reason …"
+        end = f"swapproof proposal cancel {proposal.id} --reason …"
         if proposal.phase is ProposalPhase.CANARY:
-            end = f"swapgate canary abort {proposal.route} --reason …"
-        again = f"swapgate proposal create {proposal.route} {self.candidate}"
+            end = f"swapproof canary abort {proposal.route} --reason …"
+        again = f"swapproof proposal create {proposal.route} {self.candidate}"
         again += f" --claim {proposal.claim.value}"
         if proposal.claim is not Claim.SUPERIOR:
             again += f" --margin {proposal.policy.gate.margin!r} --reason …"

@@ -55,7 +55,7 @@ from harness.routing.table import Route
 MAX_CANDIDATES: Final = 10  # in one selection
 ACCEPT_AT_PROPOSAL: Final = (
     "An approver may accept it in their own proposal (`--accept-cost {0} --because …`), or "
-    "before yours: `swapgate proposal accept-cost ROUTE CANDIDATE --up-to {0} --because …`"
+    "before yours: `swapproof proposal accept-cost ROUTE CANDIDATE --up-to {0} --because …`"
 )
 
 
@@ -442,13 +442,13 @@ def _check_settled(route: Route) -> None:
     if route.break_glass is not None:
         raise RouteBusy(
             f"route {route.name!r} is served without proof ({route.break_glass}), so it cannot "
-            f"be compared: end it with `swapgate route break-glass end {route.break_glass} "
+            f"be compared: end it with `swapproof route break-glass end {route.break_glass} "
             "--reason …`"
         )
     if route.holdback is not None:
         raise RouteBusy(
             f"route {route.name!r} still bakes its last promotion: wait for the end, or end it "
-            f"with `swapgate canary finish {route.name} --reason …`"
+            f"with `swapproof canary finish {route.name} --reason …`"
         )
 
 

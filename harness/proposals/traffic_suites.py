@@ -109,7 +109,7 @@ def check_traffic_suites(
 
 def _check_draw(ctx: ProposalsContext, suite: str, incumbent: Target) -> None:
     answers_of = ctx.suites.answers_of(suite)
-    again = f"draw it again by `swapgate suite draw {suite} … --replace`"
+    again = f"draw it again by `swapproof suite draw {suite} … --replace`"
     if answers_of != incumbent.name:
         raise StaleEvidence(
             f"suite {suite!r} has answers of {answers_of}, but the route's incumbent is "
@@ -132,7 +132,7 @@ def _check_registration(ctx: ProposalsContext, tx: Transaction, suite: str) -> N
     name = whole_suite(suite)
     since = ctx.clock.now() - timedelta(days=MAX_AGE_DAYS + 1)
     events = AuditLog(tx).for_subject(f"suite {name}", since=since, limit=1, actions=(DRAWN,))
-    again = f"draw it again by `swapgate suite draw {name} … --replace`"
+    again = f"draw it again by `swapproof suite draw {name} … --replace`"
     if not events:
         raise StaleEvidence(
             f"the audit log has no draw of suite {name!r} in {MAX_AGE_DAYS} days: {again}"

@@ -1,6 +1,6 @@
 """Refuses an `api_base` that leads to a metadata service, because such a service gives out the
-machine's credentials. Swapgate checks the URL when a person sets it, and each address before it
-connects. Pure.
+machine's credentials. Swapproof checks the URL when a person sets it, and each address before
+it connects. Pure.
 
 Names and addresses have many spellings, so all checks compare plain forms (`plain_host`), and
 look for IPv4 addresses inside IPv6 addresses. Private networks are allowed, because people run
@@ -119,7 +119,7 @@ def check_api_base(url: str, allowed: Collection[str] = ()) -> None:
     host = _parse_host(url)
     if not _is_open(host, allowed):
         raise InputError(
-            f"api_base names {host}, but Swapgate calls no link-local addresses and no "
+            f"api_base names {host}, but Swapproof calls no link-local addresses and no "
             "metadata services of clouds. If a provider has this address, add it to "
             "`router.allow_addresses`"
         )
@@ -130,7 +130,7 @@ def may_connect(
     address: str,
     allowed: Collection[str] = (),
 ) -> bool:
-    """Tells whether Swapgate may connect to an address to which a host's name resolved.
+    """Tells whether Swapproof may connect to an address to which a host's name resolved.
 
     A name in `allowed` may resolve to any address. False for a broken host or address.
     """
@@ -173,17 +173,17 @@ def _parse_host(url: str) -> str:
         raise InputError("api_base does not have the form http(s)://host[:port]/path")
     if "@" in parts.netloc:
         raise InputError(
-            "api_base contains a user or a password, which Swapgate would show and log: give "
-            "the key by `api_key_env` or `swapgate provider key set`"
+            "api_base contains a user or a password, which Swapproof would show and log: give "
+            "the key by `api_key_env` or `swapproof provider key set`"
         )
     if parts.query or parts.fragment:
         raise InputError(
-            "api_base has a query or a fragment: remove it, because Swapgate appends paths"
+            "api_base has a query or a fragment: remove it, because Swapproof appends paths"
         )
     if parts.path.rstrip("/").endswith(_ENDPOINT_PATHS):
         raise InputError(
             "api_base has the path of an endpoint: end it before that path, usually with /v1, "
-            "because Swapgate appends paths"
+            "because Swapproof appends paths"
         )
     try:
         return plain_host(host)
@@ -235,7 +235,7 @@ def _parse_number(part: str) -> int:
 
 
 def _is_open(host: str, allowed: Collection[str]) -> bool:
-    """Tells whether Swapgate may call a host.
+    """Tells whether Swapproof may call a host.
 
     Args:
         host: a name or an address in its plain form.

@@ -48,7 +48,7 @@ def check_key_variable(name: str | None) -> None:
     raise InputError(
         "the name of an environment variable belongs here, such as OPENAI_API_KEY. The text "
         "is not such a name, and may be a key. Put a key into `.env` as OPENAI_API_KEY=…, or "
-        "store it with `swapgate provider key set`"
+        "store it with `swapproof provider key set`"
     )
 
 
@@ -274,7 +274,7 @@ class Credential(StoredKey):
     created_at: datetime
     updated_at: datetime
     created_by: str
-    expires_at: datetime | None = None  # when Swapgate removes it; None for never
+    expires_at: datetime | None = None  # when Swapproof removes it; None for never
 
     def live(self, now: datetime) -> bool:
         return bool(self.ciphertext) and (self.expires_at is None or now < self.expires_at)

@@ -21,7 +21,7 @@ from typing import Final
 from harness.frame.errors import InputError
 from harness.providers.target import Target
 
-ENVIRONMENT_VARIABLE: Final = "SWAPGATE_FORCE"
+ENVIRONMENT_VARIABLE: Final = "SWAPPROOF_FORCE"
 _ITEM: Final = re.compile(
     r"(?:(?P<route>.+?)\s*=\s*)?(?P<kind>(?:avoid:)?(?:provider|target))\s*:(?P<name>.*)"
 )
@@ -231,7 +231,7 @@ def force_plan(switch: KillSwitch, plan: Sequence[Target]) -> ForcedPlan:
 
 
 def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ...]:
-    """Parses SWAPGATE_FORCE. Raises InputError with the invalid item."""
+    """Parses SWAPPROOF_FORCE. Raises InputError with the invalid item."""
     items = [part.strip() for part in text.split(",")]
     if items == [""]:
         return ()

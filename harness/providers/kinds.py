@@ -326,7 +326,7 @@ _ALL: Final = (
 
 PROVIDER_KINDS: Final[Mapping[str, ProviderKind]] = {kind.name: kind for kind in _ALL}
 # Beginnings of model names that belong to every local kind: their vendors publish the weights,
-# and Swapgate has no kind for these vendors' own APIs.
+# and Swapproof has no kind for these vendors' own APIs.
 LOCAL_KEYWORDS: Final = ("qwen",)
 # Other names of the kinds, by LiteLLM, vendors, and servers that speak OpenAI's protocol.
 _OTHER_NAMES: Final[Mapping[str, str]] = {
@@ -380,8 +380,8 @@ def add_command(kind: str) -> str:
     """
     provider_kind = PROVIDER_KINDS[kind]
     if provider_kind.group is ProviderGroup.OAUTH:
-        return f"swapgate provider key login {kind}"
-    return f"swapgate provider add {kind}{'' if provider_kind.api_base else ' --api-base URL'}"
+        return f"swapproof provider key login {kind}"
+    return f"swapproof provider add {kind}{'' if provider_kind.api_base else ' --api-base URL'}"
 
 
 def rename_answer_limit(fields: Mapping[str, object], kind: str) -> dict[str, object]:

@@ -89,7 +89,7 @@ def oauth_endpoints(
     if endpoints is None:
         raise InputError(
             f"provider {provider!r} is of kind {kind!r}, which takes a key: "
-            f"`swapgate provider key set {provider}`; people sign in for "
+            f"`swapproof provider key set {provider}`; people sign in for "
             f"{', '.join(OAUTH_ENDPOINTS)}"
         )
     if change is not None:
@@ -109,7 +109,7 @@ def oauth_endpoints(
 def key_command(provider: str, kind: str) -> str:
     """Returns the command with which a person gives a provider its key or signs in."""
     verb = "login" if kind in OAUTH_ENDPOINTS else "set"
-    return f"swapgate provider key {verb} {provider}"
+    return f"swapproof provider key {verb} {provider}"
 
 
 def check_kind_takes_key(provider: str, kind: str) -> None:
@@ -117,7 +117,7 @@ def check_kind_takes_key(provider: str, kind: str) -> None:
     if kind in OAUTH_ENDPOINTS:
         raise InputError(
             f"provider {provider!r} is of kind {kind!r}, which takes no key: people sign in, "
-            f"with `swapgate provider key login {provider}`"
+            f"with `swapproof provider key login {provider}`"
         )
 
 
@@ -150,7 +150,7 @@ _SENDABLE: Final = re.compile(r"[\x21-\x7e]{1,200}")
 def read_claims(token: str) -> Mapping[str, object]:
     """Reads the claims of a JWT without checking its signature; empty for another token.
 
-    Swapgate reads only an account's id and the token's life; no permission depends on a claim.
+    Swapproof reads only an account's id and the token's life; no permission depends on a claim.
     """
     parts = token.split(".")
     if len(parts) != JWT_PARTS:
@@ -205,7 +205,7 @@ MAX_WAIT_S: Final = 1800.0
 class DeviceCode:
     """A code that a person types at the vendor, to consent to a sign-in.
 
-    secret: Swapgate polls with it. interval_s: shortest pause between two polls.
+    secret: Swapproof polls with it. interval_s: shortest pause between two polls.
     """
 
     secret: str = field(repr=False)
@@ -247,7 +247,7 @@ def next_interval_s(last_s: float, answer: PollAnswer) -> float:
 
 
 TOKEN_KEY_NAME: Final = "oauth"  # noqa: S105 - the stored key's name
-# Swapgate renews a token when this share of its life is left, at most EARLIEST_RENEWAL.
+# Swapproof renews a token when this share of its life is left, at most EARLIEST_RENEWAL.
 RENEWAL_SHARE: Final = 0.2
 EARLIEST_RENEWAL: Final = timedelta(hours=1)
 FIRST_PAUSE: Final = timedelta(seconds=2)
@@ -266,12 +266,12 @@ class Renewal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SignInSecrets:
-    """The tokens of a sign-in that Swapgate keeps. Requests carry the account's token only if
+    """The tokens of a sign-in that Swapproof keeps. Requests carry the account's token only if
     the provider has no access tokens.
     """
 
     account_token: str = field(repr=False)
-    # If empty, Swapgate uses the account's token until the provider refuses it.
+    # If empty, Swapproof uses the account's token until the provider refuses it.
     refresh_token: str = field(default="", repr=False)
 
 
@@ -287,7 +287,7 @@ class SignIn:
     signed_in_at: datetime
     signed_in_by: str
     renewed_at: datetime  # when the requests' token last changed
-    # When Swapgate renews each token; None for never.
+    # When Swapproof renews each token; None for never.
     account_due: datetime | None = None
     access_due: datetime | None = None
     # When the token that requests carry expires; None if unknown.
@@ -318,7 +318,7 @@ def renewal_due_at(tokens: OAuthTokens, now: datetime) -> datetime | None:
 def due_renewal(sign_in: SignIn, now: datetime) -> Renewal | None:
     """Returns the token to renew now; None if no token is due.
 
-    The account's token comes first, because Swapgate exchanges it for the access token. A
+    The account's token comes first, because Swapproof exchanges it for the access token. A
     refused sign-in is never due: a person must sign in again.
     """
     if sign_in.refused or (sign_in.retry_at is not None and now < sign_in.retry_at):
@@ -340,7 +340,7 @@ def apply_account_tokens(
     """Applies a new account token.
 
     Args:
-        exchanged: whether requests carry access tokens, which Swapgate gets for the account
+        exchanged: whether requests carry access tokens, which Swapproof gets for the account
             token. The next access token is then due at once.
     """
     renewable = bool(tokens.refresh_token) or sign_in.account_due is not None

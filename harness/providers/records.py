@@ -89,7 +89,7 @@ PROVIDER: Final = record(
 
 provider = sign_rows_of(PROVIDER.table, live=PROVIDER.table.c.removed_at.is_(None))
 
-# The only place of a key's value. Swapgate never deletes a row. Triggers announce changes to
+# The only place of a key's value. Swapproof never deletes a row. Triggers announce changes to
 # routers.
 CREDENTIAL: Final = record(
     Credential,
@@ -123,7 +123,7 @@ PROVIDER_CHECK: Final = record(
 
 provider_check = PROVIDER_CHECK.table
 
-# A few rows for each target; Swapgate deletes the oldest. There is no foreign key: judges'
+# A few rows for each target; Swapproof deletes the oldest. There is no foreign key: judges'
 # targets are not registered, and a router may write before the control plane stores a target's
 # row.
 SIGHTING: Final = record(

@@ -1,7 +1,7 @@
 """Targets, their providers and prices, and figures for the choice of a model. The id of a
 target is the hash of its content, so that every change of a target needs a verdict.
 
-The dataclasses are pure. A provider's address and headers are not part of a target. Swapgate
+The dataclasses are pure. A provider's address and headers are not part of a target. Swapproof
 records their change as a move, which makes earlier proofs stale (ADR 29). `kinds` has the kinds
 of providers, and `harness.providers.registry.targets` stores targets and providers.
 """
@@ -128,7 +128,7 @@ class Target(ShowsMore):
 
 @dataclass(frozen=True)
 class SentTarget:
-    """A target in the form that Swapgate sends to its provider (`Provider.as_sent`).
+    """A target in the form that Swapproof sends to its provider (`Provider.as_sent`).
 
     It has no id and no name: routes, evidence and switches refer to the target, because its id
     is the hash of the proven content.
@@ -140,7 +140,7 @@ class SentTarget:
     request_patch: RequestPatch
 
 
-# Both forms of a target from which Swapgate can write a request.
+# Both forms of a target from which Swapproof can write a request.
 RequestTarget = Target | SentTarget
 
 
@@ -397,7 +397,7 @@ class Provider(ProviderSettings):
     prices: Mapping[str, Price] = field(default_factory=dict)
     # Further keys' variables, in the order in which the router tries them.
     more_api_key_envs: tuple[str, ...] = ()
-    # By model. Swapgate assumes that a model without an entry has all capabilities.
+    # By model. Swapproof assumes that a model without an entry has all capabilities.
     models: Mapping[str, Capabilities] = field(default_factory=dict)
     # Default fields of every request's body, which requests and targets override. They cannot
     # change once results depend on them (`registry.targets`).

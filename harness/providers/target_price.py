@@ -13,7 +13,7 @@ from typing import Final
 from harness.providers.target import Price, Provider, find_price, format_price
 
 # The one command that sets a price. Its arguments are US dollars per million tokens.
-PRICE_COMMAND: Final = "swapgate model price {} INPUT OUTPUT"
+PRICE_COMMAND: Final = "swapproof model price {} INPUT OUTPUT"
 
 
 MOST_NAMED: Final = 2

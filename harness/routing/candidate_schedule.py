@@ -1,4 +1,4 @@
-"""The schedule on which Swapgate measures further models for a route. Pure.
+"""The schedule on which Swapproof measures further models for a route. Pure.
 
 A schedule selects models by name and price; it gives no model traffic.
 `harness.proposals.candidates` runs the rounds, and `harness.proposals.driver` follows

@@ -153,7 +153,7 @@ def _format_size_range(upper_bytes: int) -> str:
 
 
 def is_sampled(request: str, share_bps: int) -> bool:
-    """Tells whether Swapgate captures this request.
+    """Tells whether Swapproof captures this request.
 
     Args:
         request: its id, unique to each request.
@@ -188,7 +188,7 @@ def day_start(at: datetime) -> datetime:
 
 
 def capture_expiry(at: datetime, keep_days: float) -> datetime:
-    """Returns when Swapgate deletes a capture.
+    """Returns when Swapproof deletes a capture.
 
     Args:
         keep_days: the route's setting at the time of the capture.

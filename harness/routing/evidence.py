@@ -154,7 +154,7 @@ class BreakGlass:
         return "in force" if self.confirmed else "waits for a second person"
 
 
-FORMAT: Final = "swapgate proof 1"
+FORMAT: Final = "swapproof proof 1"
 
 StoredValues = Mapping[str, Any]
 
@@ -233,10 +233,10 @@ def parse_proof(text: str) -> Proof:
         raise InputError(f"line {error.lineno}: this is not JSON: {error.msg}") from None
     except KeyError as error:
         raise InputError(
-            f"`swapgate proof export` did not write this file: it has no field {error}"
+            f"`swapproof proof export` did not write this file: it has no field {error}"
         ) from None
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"`swapgate proof export` did not write this file: {error}") from None
+        raise InputError(f"`swapproof proof export` did not write this file: {error}") from None
     if canonical_text != text:
         raise InputError(f"line {_first_difference(canonical_text, text)} was changed")
     return proof

@@ -1,4 +1,4 @@
-"""The items of a route's Responses answers, which Swapgate keeps so that later requests can
+"""The items of a route's Responses answers, which Swapproof keeps so that later requests can
 refer to them. Pure.
 
 A route keeps them if its setting `responses_state` is on. `router.conversation.kept_history`
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from harness.frame.errors import InputError
 
-# Limits of the time for which Swapgate keeps a history: 1 minute to 30 days, like OpenAI.
+# Limits of the time for which Swapproof keeps a history: 1 minute to 30 days, like OpenAI.
 LEAST_STATE_H: Final = 1 / 60
 MOST_STATE_H: Final = 720.0
 OFF: Final = "off"

@@ -149,7 +149,7 @@ def next_phase(phase: ProposalPhase, event: ProposalEvent) -> ProposalPhase:
         raise IllegalTransition(
             f"the proposal is {phase.value.replace('_', ' ')}, and the event "
             f"{event.value.replace('_', ' ')} does not apply to that: read the proposal again; "
-            "`swapgate proposal list` shows the phase of each proposal"
+            "`swapproof proposal list` shows the phase of each proposal"
         ) from None
 
 

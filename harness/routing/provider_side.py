@@ -1,7 +1,7 @@
 """Finds requests whose copy would act at the provider, or need the provider's state. Pure.
 
 A hosted tool may write, and a remote MCP server may send a message. A conversation that the
-provider keeps has one more turn after each request. So Swapgate asks no such request a second
+provider keeps has one more turn after each request. So Swapproof asks no such request a second
 time: shadows and suites of traffic read this one list.
 """
 

@@ -358,7 +358,7 @@ def _start_canary(successor: Route, change: StartCanary) -> Route:
     if successor.holdback is not None:
         raise IllegalTransition(
             f"route {successor.name!r} still bakes its last promotion: "
-            f"`swapgate canary finish {successor.name} --reason …` ends the bake"
+            f"`swapproof canary finish {successor.name} --reason …` ends the bake"
         )
     if successor.break_glass is not None:
         raise IllegalTransition(

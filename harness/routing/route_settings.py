@@ -68,7 +68,7 @@ _HEADER_PREDICATE: Final = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9_-]{0,63}): (?P<value>[!-~](?:[ -~]{0,98}[!-~])?)"
 )
 # Headers with a secret, and headers with a meaning of their own for the router.
-_OTHER_HEADERS: Final = re.compile(r"(?:proxy-)?authorization|cookie|.*api-key|x-swapgate-.*")
+_OTHER_HEADERS: Final = re.compile(r"(?:proxy-)?authorization|cookie|.*api-key|x-swapproof-.*")
 
 
 def is_header_predicate(predicate: str) -> bool:
@@ -305,7 +305,7 @@ class RouteSettings:
             form=FormEntry(
                 label="Data class",
                 row=1,
-                help="data_classes in swapgate.yaml names the classes, and the providers that "
+                help="data_classes in swapproof.yaml names the classes, and the providers that "
                 "may see each.",
             ),
         ),
@@ -313,7 +313,7 @@ class RouteSettings:
     task: str = setting(
         "",
         Declaration(
-            meaning="The route serves requests whose header x-swapgate-task has this value.",
+            meaning="The route serves requests whose header x-swapproof-task has this value.",
             caption="task",
             metavar="NAME",
             form=FormEntry(
@@ -322,7 +322,7 @@ class RouteSettings:
                 row=1,
                 placeholder="None",
                 live=True,
-                help="Requests with the header x-swapgate-task and this name come here.",
+                help="Requests with the header x-swapproof-task and this name come here.",
             ),
         ),
     )
@@ -359,7 +359,7 @@ class RouteSettings:
     capture_keep_days: float = setting(
         30.0,
         Declaration(
-            meaning="Days until Swapgate deletes a captured request.",
+            meaning="Days until Swapproof deletes a captured request.",
             caption="captured for",
             format=format_unit("days"),
             range=Range(0, 365.0, above=True),
@@ -369,7 +369,7 @@ class RouteSettings:
             ),
         ),
     )
-    # Hours that Swapgate keeps the items of Responses answers for later references; 0 for off.
+    # Hours that Swapproof keeps the items of Responses answers for later references; 0 for off.
     responses_state_h: float = setting(
         0.0,
         Declaration(
@@ -392,8 +392,8 @@ class RouteSettings:
                 label="Hours that Responses answers are kept, 0 for none",
                 row=6,
                 step=1.0,
-                help="previous_response_id and item_reference then work across swaps. Swapgate "
-                "stores the requests and answers, unredacted, for this time.",
+                help="previous_response_id and item_reference then work across swaps. "
+                "Swapproof stores the requests and answers, unredacted, for this time.",
             ),
         ),
     )

@@ -226,7 +226,7 @@ class AutoFloor:
 class AgentSettings:
     """The agents process, and how the router reaches it; see docs/reference/agents.md."""
 
-    enabled: bool = True  # `swapgate serve all` starts the agents process
+    enabled: bool = True  # `swapproof serve all` starts the agents process
     host: str = "127.0.0.1"  # listening address
     port: int = number(8085, "Listening port.", PORT)
     # Address to which the router forwards `/agents`. null: `host` and `port`, if `enabled`.
@@ -262,7 +262,7 @@ class AgentSettings:
     )
     keep_days: float = number(
         30.0,
-        "How long Swapgate keeps a session after its last message.",
+        "How long Swapproof keeps a session after its last message.",
         KEPT_DAYS,
     )
     max_message_bytes: int = number(
@@ -329,7 +329,7 @@ class OidcSettings:
     issuer: str  # issuer, such as https://login.example.com/realms/staff
     client_id: str  # the dashboard's client id at the issuer
     client_secret_env: str  # the variable with the client's secret, or NAME_FILE with its file
-    public_url: str  # the dashboard's address, such as https://swapgate.example.com
+    public_url: str  # the dashboard's address, such as https://swapproof.example.com
     # Maps each group at the identity provider to viewer, proposer, approver or admin. A
     # person's highest role counts.
     roles: dict[str, str] = field(default_factory=dict)

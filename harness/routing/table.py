@@ -1,7 +1,7 @@
 """The immutable routing table, the choice of an override, and the `Snapshot` from which a
 router serves.
 
-A table never changes: Swapgate replaces it whole. `harness.routing.route_changes` computes the
+A table never changes: Swapproof replaces it whole. `harness.routing.route_changes` computes the
 next version of a route. `harness.routing.records` stores the table, and `harness.routing.plan`
 orders a route's targets.
 """
@@ -17,7 +17,7 @@ from harness.frame.errors import (
     InputError,
     NotAllowed,
     NotFound,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.people.access import OptOut
 from harness.frame.people.audience import (
@@ -123,7 +123,7 @@ def override_errors(
     overrides: Overrides,
     data_classes: Mapping[str, str],
     classes: DataClasses,
-) -> Iterator[tuple[str, SwapgateError]]:
+) -> Iterator[tuple[str, SwapproofError]]:
     """Yields the errors of overrides, by predicate.
 
     Args:
@@ -162,9 +162,9 @@ def override_errors(
 
 # Next step while there is no route; init, doctor, router and dashboard show it.
 FIRST_ROUTE_STEP: Final = (
-    "name a provider and a route in swapgate.yaml and run `swapgate config apply` (`swapgate "
-    "serve all` takes them at its start), or let `swapgate init --guided` or First steps on "
-    "the dashboard's Overview ask for them"
+    "name a provider and a route in swapproof.yaml and run `swapproof config apply` "
+    "(`swapproof serve all` takes them at its start), or let `swapproof init --guided` or "
+    "First steps on the dashboard's Overview ask for them"
 )
 
 BUCKETS = 10_000

@@ -161,7 +161,7 @@ class Admission:
                 self._alert(key, decision)
                 if not decision.allowed:
                     return self._refuse_spent_key(decision)
-                budget_headers = ((b"x-swapgate-budget", b"%d%%" % (100 * decision.share)),)
+                budget_headers = ((b"x-swapproof-budget", b"%d%%" % (100 * decision.share)),)
         if limit is None:
             return RateReservation(key, RateLimit(), 0, 0, budget_headers)
         input_tokens = size // BYTES_PER_TOKEN if request is not None else 0
@@ -225,8 +225,8 @@ class Admission:
         self._counters["unknown_keys"] += 1
         if decision.allowed:
             message = (
-                "no valid key: send `Authorization: Bearer sk-sg-…`; on Swapgate's machine, "
-                "`swapgate key create NAME` makes a key"
+                "no valid key: send `Authorization: Bearer sk-sg-…`; on Swapproof's machine, "
+                "`swapproof key create NAME` makes a key"
             )
             return error_reply(401, message, "invalid_api_key")
         reason = "too many requests came from your address with unknown keys; send a valid one"

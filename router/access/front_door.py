@@ -45,7 +45,7 @@ from router.snapshot.holder import SnapshotHolder
 
 # The grant in usage records of requests by the local operator or with a management key.
 OPEN_KEY: Final = KeyGrant("agents-open", "")
-CALLER: Final = "swapgate_agent_caller"  # the scope's key for an agent's caller
+CALLER: Final = "swapproof_agent_caller"  # the scope's key for an agent's caller
 _MESSAGES: Final = "/v1/messages"
 _OWN_KEYS: Final = frozenset({b"authorization", b"x-api-key"})
 
@@ -163,7 +163,7 @@ class FrontDoor:
     def next_id(self) -> Header:
         # Each process has a new worker name, so that ids never repeat.
         id_ = f"req_{self._recorder.worker}-{next(self._numbers):x}"
-        return b"x-swapgate-request-id", id_.encode()
+        return b"x-swapproof-request-id", id_.encode()
 
     def identify(self, scope: Scope) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
         """Returns the caller's grant and the serving revision, or the refusal.
@@ -278,7 +278,7 @@ def _describe_for_openai(name: str) -> dict[str, object]:
         "id": name,
         "object": "model",
         "created": 0,
-        "owned_by": "swapgate",
+        "owned_by": "swapproof",
     }
 
 

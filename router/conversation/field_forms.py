@@ -28,7 +28,7 @@ _BUDGET_BY_EFFORT: Final = {
 # The effort of a request that names no effort.
 DEFAULT_EFFORT: Final = "high"
 _EFFORTS: Final = tuple(_BUDGET_BY_EFFORT)
-# Names of the changed parts, as `x-swapgate-degraded` has them.
+# Names of the changed parts, as `x-swapproof-degraded` has them.
 THINKING: Final = "thinking"
 LIMIT: Final = "max_tokens"
 EFFORT: Final = "effort"

@@ -419,7 +419,7 @@ NO_NAMES: Final[Mapping[str, str]] = {}
 class MovedBody(NamedTuple):
     """A body, ready to send.
 
-    dropped: removed fields, as `x-swapgate-degraded` names them.
+    dropped: removed fields, as `x-swapproof-degraded` names them.
     tool_names: the target's name of a tool → the client's.
     """
 

@@ -35,16 +35,16 @@ class ClientDisconnected(Exception):
 
 # Scope key of our server: the complete body, if it arrived with the head. `receive` returns it,
 # too.
-BODY: Final = "swapgate_body"
+BODY: Final = "swapproof_body"
 # Scope key of our server: a function that takes a callback for the client's disconnect, or
 # None to remove it. Without it, a task must wait for `receive`.
-ON_LEAVING: Final = "swapgate_on_leaving"
+ON_LEAVING: Final = "swapproof_on_leaving"
 # Scope key of our server: a dictionary for facts from the head alone, without content-length.
 # The connection's next requests with the same head share it.
-HEAD_FACTS: Final = "swapgate_head_facts"
+HEAD_FACTS: Final = "swapproof_head_facts"
 # Scope key of our server, with the value True: the server itself ends the connection, because
 # the process ends. The client has not left.
-ABORTED: Final = "swapgate_aborted"
+ABORTED: Final = "swapproof_aborted"
 OnLeaving = Callable[[Callable[[], None] | None], None]
 # Writes a piece of an answer's body; returns False if the piece must go through `send`.
 WritePiece = Callable[[bytes], bool]

@@ -26,7 +26,7 @@ SEND_WHOLE: Final = (
 )
 _NATIVE_TARGET: Final = "add a target to the route that speaks Responses itself"
 SEND_ALL: Final = (
-    f"{SEND_WHOLE}, or let Swapgate keep the route's answers: `swapgate route settings ROUTE "
+    f"{SEND_WHOLE}, or let Swapproof keep the route's answers: `swapproof route settings ROUTE "
     "--responses-state 24h` (`responses_state`)"
 )
 

@@ -25,7 +25,7 @@ RETRY: Final[Header] = (b"x-should-retry", b"true")
 DO_NOT_RETRY: Final[Header] = (b"x-should-retry", b"false")
 
 _PLAIN_CONNECTION: Final = (b"keep-alive", b"close")
-_NOT_PASSED_ON_PREFIXES: Final = (b"x-swapgate-", b"access-control-")
+_NOT_PASSED_ON_PREFIXES: Final = (b"x-swapproof-", b"access-control-")
 _HOP_BY_HOP: Final = frozenset(
     {
         b"connection",

@@ -126,7 +126,8 @@ class WorkerAlerts:
             f"{target}:pause",
             f"{name} gets no requests: its provider asked for a pause",
             f"The provider asked for no requests until {until:%F %H:%M} UTC.",
-            f"To ask it at once: `swapgate switch throw target:{target} --for 10s --reason …`.",
+            f"To ask it at once: `swapproof switch throw target:{target} --for 10s --reason "
+            "…`.",
             *self._describe_load(target),
             source=target,
         )
@@ -194,7 +195,7 @@ class WorkerAlerts:
             f"one key carries {share} of the requests of {route}",
             f"{share} {share_text} {finding} and no person: a canary that draws keys would "
             "move all of them at once.",
-            "So Swapgate assigns each conversation separately.",
+            "So Swapproof assigns each conversation separately.",
         )
 
     def _resolve_missing(self, prefix: str, subjects: Collection[str]) -> None:
@@ -218,8 +219,8 @@ class WorkerAlerts:
                     target,
                     title,
                     "Its provider refused it. The router changes requests with the same fields "
-                    "before it sends them; x-swapgate-degraded names the changes. From time to "
-                    "time it sends one unchanged, and a good answer ends the change.",
+                    "before it sends them; x-swapproof-degraded names the changes. From time "
+                    "to time it sends one unchanged, and a good answer ends the change.",
                     source=target,
                 )
 

@@ -14,7 +14,7 @@ from router.protocols.caller_names import body_callers
 from router.request.client_directives import caller_keys, conversation_keys
 from router.request.request_state import RoutedRequest
 
-CAPTURE_OPT_OUT: Final = b"x-swapgate-capture"
+CAPTURE_OPT_OUT: Final = b"x-swapproof-capture"
 OFF: Final = b"off"
 OK: Final = "ok"  # an outcome
 _USER_PREFIXES: Final = ("user:", "safety_identifier:", "header:")

@@ -39,7 +39,7 @@ from router.snapshot.compiled import CompiledRoute, CompiledTarget
 from router.snapshot.holder import SnapshotHolder
 
 log = logging.getLogger(__name__)
-events = structlog.get_logger("swapgate.router")
+events = structlog.get_logger("swapproof.router")
 
 _F = FailureClass
 # A slower target fails the check. Meanwhile the check is the only probe of an open circuit.

@@ -78,7 +78,7 @@ class OutcomeIntake:
         try:
             spans = list(read_flag_spans(body, protobuf=protobuf))
         except ImportError:
-            message = "this installation reads no protobuf: add swapgate[otel], or send JSON"
+            message = "this installation reads no protobuf: add swapproof[otel], or send JSON"
             return error_reply(415, message, "unsupported_media_type")
         except InputError as error:
             return error_reply(400, f"the traces: {error}", "invalid_traces")

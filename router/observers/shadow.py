@@ -80,7 +80,7 @@ _OUTCOMES: Final = {
 }
 # The candidate's answer until it comes: if the router stops meanwhile, it never does.
 INTERRUPTED: Final = SideAnswer(None, 0.0, NO_USAGE, CandidateOutcome.INTERRUPTED)
-SHADOW_OPT_OUT: Final = b"x-swapgate-shadow"
+SHADOW_OPT_OUT: Final = b"x-swapproof-shadow"
 OFF: Final = b"off"
 
 

@@ -56,7 +56,7 @@ class OpenTelemetry:
     def __init__(self, settings: TracingSettings) -> None:
         self._exports_content = settings.content
         resource_attributes = (
-            {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: "swapgate-router"}
+            {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: "swapproof-router"}
         )
         self._provider_name = TracerProvider(
             resource=Resource.create(resource_attributes), shutdown_on_exit=False
@@ -64,7 +64,7 @@ class OpenTelemetry:
         url = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
         exporter = OTLPSpanExporter(url if settings.otlp_endpoint else None, timeout=EXPORT_S)
         self._provider_name.add_span_processor(BatchSpanProcessor(exporter))
-        self._tracer = self._provider_name.get_tracer("swapgate.router")
+        self._tracer = self._provider_name.get_tracer("swapproof.router")
 
     def begin(self, observed: RoutedRequest) -> "OpenSpan":
         """Begins a request's span, below the client's span if its headers name one."""
@@ -83,10 +83,10 @@ class OpenTelemetry:
                 "gen_ai.operation.name": operation,
                 "gen_ai.request.model": route,
                 "gen_ai.request.stream": request.stream,
-                "swapgate.route": route,
-                "swapgate.arm": observed.arm.value,
-                "swapgate.revision": observed.revision,
-                "swapgate.request_id": observed.request_id,
+                "swapproof.route": route,
+                "swapproof.arm": observed.arm.value,
+                "swapproof.revision": observed.revision,
+                "swapproof.request_id": observed.request_id,
                 **_describe_request(request),
             },
         )
@@ -138,8 +138,8 @@ class OpenSpan:
                 "gen_ai.operation.name": self._operation,
                 "gen_ai.request.model": upstream.target.model,
                 "gen_ai.provider.name": _provider_name(upstream),
-                "swapgate.target": upstream.name,
-                "swapgate.attempt": number,
+                "swapproof.target": upstream.name,
+                "swapproof.attempt": number,
             },
         )
 
@@ -155,8 +155,8 @@ class OpenSpan:
         """Ends the request's span with its outcome, tokens and target."""
         span = self._span
         progress = response.progress
-        span.set_attribute("swapgate.outcome", response.outcome)
-        span.set_attribute("swapgate.attempts", len(progress.attempts))
+        span.set_attribute("swapproof.outcome", response.outcome)
+        span.set_attribute("swapproof.attempts", len(progress.attempts))
         if (upstream := progress.upstream) is not None:
             span.set_attributes(
                 {
@@ -164,7 +164,7 @@ class OpenSpan:
                     "gen_ai.response.model": upstream.target.model,
                     "gen_ai.usage.input_tokens": response.usage.input_tokens,
                     "gen_ai.usage.output_tokens": response.usage.output_tokens,
-                    "swapgate.target": upstream.name,
+                    "swapproof.target": upstream.name,
                 }
             )
         if progress.first_token_s is not None:

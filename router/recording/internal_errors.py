@@ -170,7 +170,7 @@ class Background:
             await asyncio.sleep(RESTART_PAUSE_S)
 
 
-events = structlog.get_logger("swapgate.router")
+events = structlog.get_logger("swapproof.router")
 
 MAX_QUEUED_EVENTS: Final = 10_000
 STOP_S: Final = 5.0

@@ -60,7 +60,7 @@ class TargetCheck(NamedTuple):
 
 
 class StateSample(NamedTuple):
-    """A state at a scrape. name: the metric's name without `swapgate_` and `_total`."""
+    """A state at a scrape. name: the metric's name without `swapproof_` and `_total`."""
 
     name: str
     value: float
@@ -97,20 +97,20 @@ class RouterMetrics:
     def __init__(self, read: Callable[[], Iterable[StateSample]]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type
         self._registry = CollectorRegistry()
-        self._requests = self._counter("swapgate_requests")
-        self._duration = self._histogram("swapgate_request_duration_seconds", DURATION_S)
+        self._requests = self._counter("swapproof_requests")
+        self._duration = self._histogram("swapproof_request_duration_seconds", DURATION_S)
         self._first_token = self._histogram(
-            "swapgate_time_to_first_token_seconds", FIRST_TOKEN_S
+            "swapproof_time_to_first_token_seconds", FIRST_TOKEN_S
         )
-        self._attempts = self._counter("swapgate_attempts")
-        self._failovers = self._counter("swapgate_failovers")
-        self._feedback = self._counter("swapgate_feedback")
-        self._irregular = self._counter("swapgate_irregular_answers")
-        self._refused = self._counter("swapgate_refused_pieces")
-        self._without_route = self._counter("swapgate_requests_without_route")
-        self._internal = self._counter("swapgate_internal_errors")
-        self._tokens = self._counter("swapgate_tokens")
-        self._cost = self._counter("swapgate_cost_dollars")
+        self._attempts = self._counter("swapproof_attempts")
+        self._failovers = self._counter("swapproof_failovers")
+        self._feedback = self._counter("swapproof_feedback")
+        self._irregular = self._counter("swapproof_irregular_answers")
+        self._refused = self._counter("swapproof_refused_pieces")
+        self._without_route = self._counter("swapproof_requests_without_route")
+        self._internal = self._counter("swapproof_internal_errors")
+        self._tokens = self._counter("swapproof_tokens")
+        self._cost = self._counter("swapproof_cost_dollars")
         # Attempts since the last scrape. A counter's `inc` is too slow for each attempt.
         self._attempt_counts: dict[tuple[str, FailureClass | None], int] = {}
         # By target: its attempts, and the tokens of its answers.
@@ -286,13 +286,13 @@ class _StateCollector(Collector):
                 spec = router_metric(name)
                 family_class = GaugeMetricFamily if spec.kind == GAUGE else CounterMetricFamily
                 families[name] = family_class(
-                    f"swapgate_{name}", spec.meaning, labels=spec.labels
+                    f"swapproof_{name}", spec.meaning, labels=spec.labels
                 )
             families[name].add_metric(labels, value)
         return families.values()
 
 
-_ZEROS: Final = {name.removeprefix("swapgate_"): 0 for name in PROCESS_COUNTERS}
+_ZEROS: Final = {name.removeprefix("swapproof_"): 0 for name in PROCESS_COUNTERS}
 
 
 def counter_names(counts: Mapping[str, int]) -> dict[str, int]:

@@ -83,7 +83,7 @@ def read_feedback(body: bytes) -> FeedbackBody:
     request_id = members.get("request_id")
     label = members.get("label")
     if not isinstance(request_id, str) or not request_id:
-        raise FieldError("request_id", "must be the answer's x-swapgate-request-id")
+        raise FieldError("request_id", "must be the answer's x-swapproof-request-id")
     if label is not None and not (
         isinstance(label, str) and 0 < len(label) <= MAX_LABEL and label.isprintable()
     ):

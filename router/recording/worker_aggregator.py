@@ -35,7 +35,7 @@ from router.recording.spool import (
     encode_frame,
 )
 
-log = structlog.get_logger("swapgate.router")
+log = structlog.get_logger("swapproof.router")
 
 MAX_PENDING_OPINIONS: Final = 1000
 # The most of a worker's scored requests that may get feedback after their end.
@@ -130,14 +130,14 @@ class WorkerAggregator:
     def _parent_families(self) -> list[list[object]]:
         counts = counter_names(self.recorder.counters + self.counters)
         serving = self._serving
-        name = "swapgate_router_workers"
+        name = "swapproof_router_workers"
         meaning = router_metric("router_workers").meaning
         families: list[list[object]] = [[name, GAUGE, meaning, [[name, {}, serving]]]]
         for name, count in counts.items():
-            samples = [[f"swapgate_{name}_total", {}, count]]
+            samples = [[f"swapproof_{name}_total", {}, count]]
             families.append(
                 [
-                    f"swapgate_{name}",
+                    f"swapproof_{name}",
                     "counter",
                     router_metric(name).meaning,
                     samples,

@@ -1,6 +1,6 @@
 """Reads a request's directives to the router, from headers and body, and its caller.
 
-The `x-swapgate-…` headers, the kind of a request (for a route's overrides) and the sticky
+The `x-swapproof-…` headers, the kind of a request (for a route's overrides) and the sticky
 key are read here. The names that other products give a caller are in
 `router.protocols.caller_names`. This module decides nothing: `model_endpoint` and `planner`
 use the values.
@@ -129,12 +129,12 @@ def find_override(
     )
 
 
-STICKY: Final = b"x-swapgate-sticky"
-KIND: Final = b"x-swapgate-kind"
+STICKY: Final = b"x-swapproof-sticky"
+KIND: Final = b"x-swapproof-kind"
 LONGEST_TEMPLATE: Final = 20  # in messages of the user
-TASK: Final = b"x-swapgate-task"
-TIMEOUT: Final = b"x-swapgate-timeout"
-HEARTBEAT: Final = b"x-swapgate-heartbeat"
+TASK: Final = b"x-swapproof-task"
+TIMEOUT: Final = b"x-swapproof-timeout"
+HEARTBEAT: Final = b"x-swapproof-heartbeat"
 KINDS: Final = {kind.value.encode(): kind for kind in RequestKind}
 
 

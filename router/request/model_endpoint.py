@@ -72,7 +72,7 @@ LACKING_CALLERS: Final = 65_536
 # The provider would charge for an answer that this request does not return. The router would
 # not know its usage, its time or its success.
 NO_BACKGROUND: Final = (
-    "`background`: Swapgate does not fetch answers later, so no target is asked. Send the "
+    "`background`: Swapproof does not fetch answers later, so no target is asked. Send the "
     "request without `background`, with `stream: true` for a long answer, or ask the provider "
     "directly"
 )
@@ -471,7 +471,7 @@ class ModelEndpoint:
             effect = "in_effect" if plan.forced.in_effect else "not_in_effect"
             self._counters[f"switch_{effect}"] += 1
             words = f"{plan.forced.switch.id}; {plan.forced.switch.force}; {effect}"
-            return ((b"x-swapgate-switch", encode_header_text(words)),)
+            return ((b"x-swapproof-switch", encode_header_text(words)),)
         except Exception as error:
             self._errors.note(RouterPart.HEADERS, error, job.route, job.arm)
             return ()

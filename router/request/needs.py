@@ -306,7 +306,7 @@ def _remove_cache_marks(value: object) -> None:
                 _remove_cache_marks(value[name])
 
 
-DEGRADED_HEADER: Final = b"x-swapgate-degraded"
+DEGRADED_HEADER: Final = b"x-swapproof-degraded"
 SERIALIZED: Final = "parallel_tool_calls"
 MOST_FIELDS: Final = 20
 _FIELD: Final = re.compile(r"[A-Za-z0-9_.-]{1,96}")
@@ -409,7 +409,7 @@ def estimate_tokens(request: ClientRequest) -> Reply:
     if request.endpoint is Endpoint.RESPONSES:
         result["object"] = "response.input_tokens"
     path = PROVIDER_PATHS[request.endpoint]
-    estimate_header = (b"x-swapgate-degraded", path.rpartition("/")[2].encode())
+    estimate_header = (b"x-swapproof-degraded", path.rpartition("/")[2].encode())
     return Reply(200, (JSON, estimate_header), json.dumps(result).encode())
 
 

@@ -47,7 +47,7 @@ from router.request.stream_relay import CommittedStream, Heartbeat
 from router.snapshot.compiled import CompiledTarget
 from router.snapshot.route_plans import find_incumbent_plan
 
-ATTEMPTS: Final = b"x-swapgate-attempts"
+ATTEMPTS: Final = b"x-swapproof-attempts"
 ONE_ATTEMPT: Final[Header] = (ATTEMPTS, b"1")
 RATES: Final = (b"x-ratelimit-", b"anthropic-ratelimit-")
 

@@ -46,7 +46,7 @@ AGENTS_PATH: Final = "/agents"
 BELOW_AGENTS: Final = f"{AGENTS_PATH}/"
 RETRY_AFTER_S: Final = 2
 SOON: Final[Header] = (b"retry-after", b"%d" % RETRY_AFTER_S)
-REQUEST_ID: Final = b"x-swapgate-request-id"
+REQUEST_ID: Final = b"x-swapproof-request-id"
 # A turn of an agent streams for as long as the agent works.
 UNLIMITED_BYTES: Final = sys.maxsize
 # A request with one of these headers came through a proxy, so its peer is not the client.

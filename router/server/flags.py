@@ -163,7 +163,9 @@ class FlagEvaluation:
         )
         _, arm, plan, _, _ = assignment
         if not plan.targets:
-            message = f"no target of route {flag!r} can answer now; `swapgate status` shows why"
+            message = (
+                f"no target of route {flag!r} can answer now; `swapproof status` shows why"
+            )
             raise FlagFault("GENERAL", message, 503)
         upstream = route.upstreams[plan.targets[0]]
         metadata: dict[str, object] = {

@@ -241,8 +241,8 @@ class KeptResponses:
     ) -> str:
         """Returns a hash of all that a request must share with the request before it.
 
-        `x-swapgate-sticky` is no part of it: that header chooses the arm, and a client may give
-        each request of a thread another value.
+        `x-swapproof-sticky` is no part of it: that header chooses the arm, and a client may
+        give each request of a thread another value.
         """
         users = [name for name in body_callers(members) if name.startswith(_USERS)]
         person = header_person(scope["headers"])

@@ -31,24 +31,24 @@ _VERSION: Final = "/v1"
 _UNSERVED_PATHS: Final[tuple[tuple[str, str], ...]] = (
     (
         "/v1/responses/",
-        f"Swapgate returns no stored answers: {SEND_ALL}",
+        f"Swapproof returns no stored answers: {SEND_ALL}",
     ),
     (
         "/v1/conversations",
-        "Swapgate stores no conversations: send the history as `input`",
+        "Swapproof stores no conversations: send the history as `input`",
     ),
     (
         "/v1/messages/batches",
-        "Swapgate takes no batches: send the requests one by one",
+        "Swapproof takes no batches: send the requests one by one",
     ),
     (
         "/v1/batches",
-        "Swapgate takes no batches: send the requests one by one",
+        "Swapproof takes no batches: send the requests one by one",
     ),
     *(
         (
             path,
-            "Swapgate takes chats, messages, responses and embeddings: ask the provider",
+            "Swapproof takes chats, messages, responses and embeddings: ask the provider",
         )
         for path in (
             "/v1/assistants",

@@ -86,7 +86,7 @@ class CompiledTarget:
     name: str
     provider: Provider
     price: Price | None  # None if unknown
-    headers: tuple[Header, ...]  # x-swapgate-target, and x-swapgate-fallback if unproven
+    headers: tuple[Header, ...]  # x-swapproof-target, and x-swapproof-fallback if unproven
     # The configured abilities of its model, as far as the provider's kind serves them.
     can: Capabilities
     # The hints that it does not get, by endpoint.

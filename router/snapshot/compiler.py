@@ -66,7 +66,7 @@ from router.upstream.endpoint_translation import (
 
 log = logging.getLogger(__name__)
 
-UNPROVEN: Final[Header] = (b"x-swapgate-fallback", b"unproven")
+UNPROVEN: Final[Header] = (b"x-swapproof-fallback", b"unproven")
 
 
 def compile_snapshot(
@@ -165,10 +165,10 @@ def _compile_route(
         native=_find_native(upstreams),
         headers={
             arm: (
-                (b"x-swapgate-route", encode_header_text(route.name)),
-                (b"x-swapgate-arm", arm.value.encode()),
-                (b"x-swapgate-revision", revision),
-                *((b"x-swapgate-break-glass", reason) for reason in break_glass_reasons),
+                (b"x-swapproof-route", encode_header_text(route.name)),
+                (b"x-swapproof-arm", arm.value.encode()),
+                (b"x-swapproof-revision", revision),
+                *((b"x-swapproof-break-glass", reason) for reason in break_glass_reasons),
                 *build_end_headers(incumbent_ends),
             )
             for arm in Arm
@@ -449,7 +449,7 @@ def _compile_target(
 
 def _name_target(route: Route, target: Target) -> tuple[Header, ...]:
     """Returns the headers that name the target, and a fallback without proof."""
-    name = (b"x-swapgate-target", encode_header_text(target.name))
+    name = (b"x-swapproof-target", encode_header_text(target.name))
     return (name, UNPROVEN) if route.is_unproven(target.id) else (name,)
 
 

@@ -93,7 +93,7 @@ def _build_override(
     Args:
         kind: the override's predicate.
     """
-    kind_header = (b"x-swapgate-kind", kind.encode())
+    kind_header = (b"x-swapproof-kind", kind.encode())
     data_class = route.route.settings.data_class
     served_class = served.route.settings.data_class
     if not is_at_least_as_strict(classes, served_class, than=data_class):

@@ -67,7 +67,7 @@ _BYTES_PER_TOKEN: Final = 4
 # A picture or a document in base64, or a signature: a long string without spaces or escapes.
 # The search begins only at a quote, so that its time is in proportion to the body's length.
 _FILE_DATA: Final = re.compile(rb'"[!#-\[\]-~]{400,}')
-# In `x-swapgate-degraded`: the router asked another endpoint of the provider.
+# In `x-swapproof-degraded`: the router asked another endpoint of the provider.
 AT_RESPONSES: Final = "endpoint.responses"
 FieldCheck = Callable[[Callable[[str], object]], str]
 

@@ -190,7 +190,7 @@ class OriginPool:
         if not allowed_addresses:
             raise UpstreamFailed(
                 FailureClass.CONNECT,
-                "its name resolves to an address that Swapgate does not call",
+                "its name resolves to an address that Swapproof does not call",
             )
         for tries_left in range(len(allowed_addresses), 0, -1):
             connecting = loop.create_connection(

@@ -2,7 +2,7 @@
 
 The table of abilities names such models. The router learns other models from a refusal that
 names `/v1/responses`. If the provider has no such endpoint, the router sends the chat with the
-effort `none`. `x-swapgate-degraded` names both changes. `transports` calls this module for
+effort `none`. `x-swapproof-degraded` names both changes. `transports` calls this module for
 each chat with tools; `endpoint_translation` translates the chat.
 """
 

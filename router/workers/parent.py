@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from harness.frame.errors import ConfigError, SwapgateError
+from harness.frame.errors import ConfigError, SwapproofError
 
 if TYPE_CHECKING:
     from router.recording.worker_aggregator import (
@@ -302,7 +302,7 @@ def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
             os.kill(process.pid, number)
 
 
-log = structlog.get_logger("swapgate.router")
+log = structlog.get_logger("swapproof.router")
 
 # Limits workers: replaced workers may take minutes to end, and reloads may be frequent.
 MOST_RETIRING: Final = 2
@@ -311,7 +311,7 @@ MOST_RETIRING: Final = 2
 class WorkerParent:
     """Runs workers until a signal.
 
-    again: reads the configuration file again; raises SwapgateError.
+    again: reads the configuration file again; raises SwapproofError.
     reload_on: the signal that asks for new workers.
 
     A reload starts new workers beside the old ones, which hand over once the new ones
@@ -392,7 +392,7 @@ class WorkerParent:
         """
         try:
             spec = self._read_spec()
-        except SwapgateError as error:
+        except SwapproofError as error:
             log.error("reload_refused", reason=str(error))  # noqa: TRY400 - the message names the cause
             self._aggregator.counters["reloads_refused"] += 1
             return old

@@ -51,8 +51,8 @@ def run(*command: str | Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def swapgate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`swapgate` of an environment with our wheel, and this environment's other packages.
+def swapproof(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`swapproof` of an environment with our wheel, and this environment's other packages.
 
     The checkout is not among them: a `.pth` file counts in an environment's own folder only.
     """
@@ -64,7 +64,7 @@ def swapgate(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder.mkdir()
             install(shared_wheels(tmp_path_factory), folder)
             (folder / "installed").touch()
-    return folder / "venv/bin/swapgate"
+    return folder / "venv/bin/swapproof"
 
 
 def install(wheels: tuple[Path, Path], folder: Path) -> None:
@@ -144,8 +144,8 @@ def postgres_server() -> "Callable[[], Postgres]":
             pytest.skip("PostgreSQL for the tests is installed on Linux only")
         from tests.support.store.postgres import Postgres, started  # noqa: PLC0415 - Linux only
 
-        run_name = os.environ["SWAPGATE_TEST_RUN"]
-        folder = Path(tempfile.gettempdir()) / f"swapgate-postgres-{run_name}"
+        run_name = os.environ["SWAPPROOF_TEST_RUN"]
+        folder = Path(tempfile.gettempdir()) / f"swapproof-postgres-{run_name}"
         with folder.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             return Postgres(started(folder))
@@ -155,23 +155,23 @@ def postgres_server() -> "Callable[[], Postgres]":
 
 @pytest.fixture
 def installing(
-    swapgate: Path,
+    swapproof: Path,
     tmp_path: Path,
     postgres_server: "Callable[[], Postgres]",
 ) -> Iterator[Installing]:
-    installer = Installer(swapgate, tmp_path, postgres_server)
+    installer = Installer(swapproof, tmp_path, postgres_server)
     yield installer
     installer.close()
 
 
 @pytest.fixture(scope="module")
 def installing_once(
-    swapgate: Path,
+    swapproof: Path,
     tmp_path_factory: pytest.TempPathFactory,
     postgres_server: "Callable[[], Postgres]",
 ) -> Iterator[Installing]:
     """As `installing`, for the tests of a module together."""
-    installer = Installer(swapgate, tmp_path_factory.mktemp("module"), postgres_server)
+    installer = Installer(swapproof, tmp_path_factory.mktemp("module"), postgres_server)
     yield installer
     installer.close()
 

@@ -51,7 +51,7 @@ def model(target: str) -> str:
 def served(answer: httpx.Response) -> str:
     """PROVIDER/MODEL that answered."""
     assert answer.status_code == httpx.codes.OK, answer.text
-    return str(answer.headers["x-swapgate-target"])
+    return str(answer.headers["x-swapproof-target"])
 
 
 def hits(sim: Simulator, target: str) -> int:

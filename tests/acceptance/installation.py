@@ -347,10 +347,10 @@ def _as_written(value: object) -> object:
 
 @dataclass
 class Installation:
-    """A folder with `swapgate.yaml`, and the processes that a test started there.
+    """A folder with `swapproof.yaml`, and the processes that a test started there.
 
-    program: `swapgate` of the environment with the wheel. settings: the configuration, to which
-    `home`, ports and the database's address are added.
+    program: `swapproof` of the environment with the wheel. settings: the configuration, to
+    which `home`, ports and the database's address are added.
     """
 
     program: Path
@@ -365,9 +365,9 @@ class Installation:
 
     def __post_init__(self) -> None:
         self.home = self.folder / "home"
-        self.config = self.folder / "swapgate.yaml"
+        self.config = self.folder / "swapproof.yaml"
         self.ports = {part: free_port() for part in PARTS}
-        self.database = Database(self.database_url or f"sqlite:///{self.home / 'swapgate.db'}")
+        self.database = Database(self.database_url or f"sqlite:///{self.home / 'swapproof.db'}")
         self.configure(self.settings)
         self.client = httpx.Client(timeout=REQUEST_S, trust_env=False)
 
@@ -383,7 +383,7 @@ class Installation:
         self.config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
     def init(self) -> None:
-        """`swapgate init`; its keys are kept."""
+        """`swapproof init`; its keys are kept."""
         made = self.json("init")
         self.admin_key = made["admin_key"]
         self.data_key = made["data_key"]
@@ -483,7 +483,7 @@ class Installation:
         *words: str,
         env: Mapping[str, str] | None = None,
     ) -> Process:
-        """`swapgate serve PART`, once it answers.
+        """`swapproof serve PART`, once it answers.
 
         Args:
             part: router, control, agents, ui or all.
@@ -593,4 +593,4 @@ class Installation:
         """PROVIDER/MODEL of the target that answers a request of the route."""
         answer = self.chat(route, user=user)
         assert answer.status_code == httpx.codes.OK, answer.text
-        return answer.headers["x-swapgate-target"]
+        return answer.headers["x-swapproof-target"]

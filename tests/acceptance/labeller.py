@@ -1,4 +1,4 @@
-"""A scripted person at a terminal. `python labeller.py swapgate label ROUTE` runs the command
+"""A scripted person at a terminal. `python labeller.py swapproof label ROUTE` runs the command
 in a pseudo-terminal, reads each pair, and presses the key that fits this person's preference.
 
 The person prefers an answer that names the day of a parcel's arrival. The person knows neither

@@ -1,4 +1,4 @@
-"""Simulated providers: `swapgate sim` of the wheel, over real HTTP."""
+"""Simulated providers: `swapproof sim` of the wheel, over real HTTP."""
 
 import json
 from collections.abc import Mapping

@@ -127,7 +127,7 @@ def served_revision(place: Installation) -> int:
     """The revision of the routing table that the router answers with."""
     answer = place.chat("support")
     assert answer.status_code == httpx.codes.OK, answer.text
-    return int(answer.headers["x-swapgate-revision"])
+    return int(answer.headers["x-swapproof-revision"])
 
 
 def await_up(place: Installation, *parts: str) -> None:

@@ -258,7 +258,7 @@ def site(installing_once: Installing, webhook: Webhook) -> Site:
 
 @pytest.fixture(scope="module")
 def mcp(site: Site) -> str:
-    """The address of `swapgate mcp --http`."""
+    """The address of `swapproof mcp --http`."""
     port = free_port()
     process = site.place.start("mcp", "--http", "--port", str(port))
 

@@ -59,9 +59,9 @@ def test_staff_are_first_a_customer_never_and_who_tells_it(installing: Installin
 
     for number in range(5):
         staff = place.chat("support", user=f"staff:{number}")
-        assert staff.headers["x-swapgate-target"] == "sim/sim-better"
+        assert staff.headers["x-swapproof-target"] == "sim/sim-better"
         excluded = place.chat("support", user=f"staff:{number}", key=never)
-        assert excluded.headers["x-swapgate-target"] == "sim/sim-base"
+        assert excluded.headers["x-swapproof-target"] == "sim/sim-base"
     users = [f"caller-{number}" for number in range(600)]
     arms = {user: answer.arm for user, answer in ask_all(place, "support", users).items()}
     drawn = next(user for user, arm in arms.items() if arm == "canary")

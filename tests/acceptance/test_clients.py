@@ -25,7 +25,7 @@ FUNCTION: Final[Any] = {
 # What docs/how-to/client.md shows, as a program of a user.
 PROGRAM: Final = """
 import json, sys
-from swapgate import (
+from swapproof import (
     CompletionRequest, EmbeddingRequest, Message, ModelClient, NobodyAnswered, StreamBroken,
     ToolDefinition,
 )
@@ -111,7 +111,7 @@ def claude(place: Installation) -> anthropic.Anthropic:
 def test_the_official_openai_client_chats_and_streams(client: openai.OpenAI) -> None:
     raw = client.chat.completions.with_raw_response.create(model="chat", messages=ASKED)
     answer = raw.parse()
-    assert raw.headers["x-swapgate-target"] == "sim/sim-base"
+    assert raw.headers["x-swapproof-target"] == "sim/sim-base"
     assert len((answer.choices[0].message.content or "").split()) == 9
     assert answer.usage is not None
     assert answer.usage.completion_tokens > 0
@@ -225,7 +225,7 @@ def test_our_own_client_does_all_of_it_from_a_program_of_a_user(place: Installat
             json.dumps(PARAMETERS),
         ],
         cwd=place.folder,
-        env=place.variables({"SWAPGATE_KEY": place.data_key}),
+        env=place.variables({"SWAPPROOF_KEY": place.data_key}),
         capture_output=True,
         check=False,
         text=True,

@@ -1,4 +1,4 @@
-"""`swapgate demo --once`: each of its eight stories ends as the demo announces it."""
+"""`swapproof demo --once`: each of its eight stories ends as the demo announces it."""
 
 import os
 import re

@@ -220,7 +220,7 @@ def test_a_circuit_opens_lets_a_trickle_through_and_closes_and_its_alert_says_wh
     sim.fault(model(first), "status", status=503)
 
     def state() -> float:
-        return metric(place, "swapgate_breaker_state", target=first)
+        return metric(place, "swapproof_breaker_state", target=first)
 
     def opened() -> bool:
         assert served(place.chat("breaker")) == second
@@ -341,29 +341,29 @@ def test_requests_latency_errors_and_failovers_are_in_the_metrics(
     place: Installation, sim: Simulator
 ) -> None:
     first, second, _ = models("headers")
-    before = metric(place, "swapgate_requests_total", route="headers")
+    before = metric(place, "swapproof_requests_total", route="headers")
     assert served(place.chat("headers")) == first
     sim.fault(model(first), "status", status=503)
     assert served(place.chat("headers")) == second
 
-    eventually(lambda: metric(place, "swapgate_requests_total", route="headers") == before + 2)
+    eventually(lambda: metric(place, "swapproof_requests_total", route="headers") == before + 2)
     assert (
         metric(
             place,
-            "swapgate_failovers_total",
+            "swapproof_failovers_total",
             route="headers",
             target=first,
         )
         >= 1
     )
-    assert metric(place, "swapgate_attempts_total", target=second) >= 1
-    assert metric(place, "swapgate_request_duration_seconds_count", route="headers") >= 2
+    assert metric(place, "swapproof_attempts_total", target=second) >= 1
+    assert metric(place, "swapproof_request_duration_seconds_count", route="headers") >= 2
     control = place.client.get(
         place.url("control") + "/metrics",
         headers={"authorization": f"Bearer {place.admin_key}"},
     )
     assert control.status_code == httpx.codes.OK
-    assert "swapgate_" in control.text
+    assert "swapproof_" in control.text
     assert place.router("GET", "/metrics", key="sk-sg-wrong").status_code == 401
 
 
@@ -371,9 +371,9 @@ def test_requests_latency_errors_and_failovers_are_in_the_metrics(
 def test_an_answer_says_who_served_it(place: Installation) -> None:
     answer = place.chat("headers", user="carol")
     found = {
-        name.removeprefix("x-swapgate-"): value
+        name.removeprefix("x-swapproof-"): value
         for name, value in answer.headers.items()
-        if name.startswith("x-swapgate-")
+        if name.startswith("x-swapproof-")
     }
 
     assert (found["route"], found["arm"]) == ("headers", "incumbent")
@@ -393,8 +393,8 @@ def test_a_tier_is_a_route_and_each_provider_has_its_own_model_for_it(
     assert served(place.chat("fast")) == "main/main-small"
     assert served(place.chat("frontier")) == "main/main-large"
     assert served(place.chat("cheap")) == "backup/backup-tiny"
-    by_task = place.chat("frontier", headers={"x-swapgate-task": "triage"})
-    assert (served(by_task), by_task.headers["x-swapgate-route"]) == (
+    by_task = place.chat("frontier", headers={"x-swapproof-task": "triage"})
+    assert (served(by_task), by_task.headers["x-swapproof-route"]) == (
         "main/main-small",
         "fast",
     )

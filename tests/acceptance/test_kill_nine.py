@@ -1,4 +1,4 @@
-"""Every process of `swapgate serve all` is killed, one after the other, under a swap."""
+"""Every process of `swapproof serve all` is killed, one after the other, under a swap."""
 
 import random
 from collections.abc import Callable

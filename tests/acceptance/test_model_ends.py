@@ -68,12 +68,12 @@ def test_a_model_that_ends_is_counted_down_wherever_people_and_clients_look(
 
     opened = eventually(alert)
     assert re.search(rf"^sim/sim-base ends on .*, {IN_30_DAYS}", opened["title"])
-    assert opened["title"].endswith("according to swapgate.yaml")
+    assert opened["title"].endswith("according to swapproof.yaml")
 
     # The command line has the alert's words, and a command that runs.
     ending = countdown(place)
     assert re.search(IN_30_DAYS, ending["text"])
-    assert ending["source"] == "swapgate.yaml"
+    assert ending["source"] == "swapproof.yaml"
     assert f"`{ending['next']}`" in opened["text"]
     shown = place.cli("status").out
     assert ending["text"] in shown
@@ -81,7 +81,7 @@ def test_a_model_that_ends_is_counted_down_wherever_people_and_clients_look(
     place.cli(*shlex.split(ending["next"])[1:])
 
     (listed,) = place.api("GET", "/models/ending").json()["items"]
-    assert (listed["end_date"], listed["source"]) == (ending["day"], "swapgate.yaml")
+    assert (listed["end_date"], listed["source"]) == (ending["day"], "swapproof.yaml")
     assert listed["uses"] == ["incumbent of support"]
 
     # A client of the official SDK reads the same day.
@@ -96,11 +96,11 @@ def test_a_model_that_ends_is_counted_down_wherever_people_and_clients_look(
     def earlier() -> Document:
         assert place.chat("support").status_code == 200
         found = countdown(place)
-        return found if found["source"] != "swapgate.yaml" else {}
+        return found if found["source"] != "swapproof.yaml" else {}
 
     ending = eventually(earlier)
     assert ending["source"] == "headers of answers of provider sim"
-    assert f"swapgate.yaml states {listed['end_date']}" in ending["text"]
+    assert f"swapproof.yaml states {listed['end_date']}" in ending["text"]
     assert "the earliest day governs" in ending["text"]
     assert eventually(lambda: ask(place)["sunset"] == stated)
 
@@ -186,7 +186,7 @@ def test_a_proven_spare_takes_over_before_the_end_and_no_caller_gets_an_error(
     for gone in ({"kind": "not_found"}, {"kind": "status", "status": 410}):
         sim.fault("sim-base", **gone)
         for number in range(20):
-            answer = place.chat("support", headers={"x-swapgate-sticky": f"caller-{number}"})
+            answer = place.chat("support", headers={"x-swapproof-sticky": f"caller-{number}"})
             assert answer.status_code == 200, answer.text
-            assert answer.headers["x-swapgate-target"] == "sim/sim-better"
-            assert "x-swapgate-fallback" not in answer.headers
+            assert answer.headers["x-swapproof-target"] == "sim/sim-better"
+            assert "x-swapproof-fallback" not in answer.headers

@@ -89,9 +89,9 @@ class World:
                 (answer,) = self.ask(route)
                 if served(answer) != target:
                     return False
-                if switch not in answer.headers.get("x-swapgate-switch", ""):
+                if switch not in answer.headers.get("x-swapproof-switch", ""):
                     return False
-                seen.add(answer.headers["x-swapgate-request-id"].rpartition("-")[0])
+                seen.add(answer.headers["x-swapproof-request-id"].rpartition("-")[0])
                 if len(seen) == WORKERS:
                     return True
             return False
@@ -216,7 +216,7 @@ def test_an_environment_variable_or_the_file_forces_a_provider_from_the_start(
     world: World, place: Installation
 ) -> None:
     first, second, third = models("forced")
-    world.restart_router(env={"SWAPGATE_FORCE": "provider:backup"})
+    world.restart_router(env={"SWAPPROOF_FORCE": "provider:backup"})
     world.everywhere("forced", second, "in_effect")
     place.configure({**world.settings, "switches": ["forced=provider:spare"]})
     world.restart_router()
@@ -492,12 +492,12 @@ def test_a_request_of_another_kind_goes_to_the_route_that_the_override_names(
     place: Installation,
 ) -> None:
     plain = place.chat("lasting")
-    subagent = place.chat("lasting", headers={"x-swapgate-kind": "subagent"})
+    subagent = place.chat("lasting", headers={"x-swapproof-kind": "subagent"})
 
-    assert plain.headers["x-swapgate-route"] == "lasting"
-    assert subagent.headers["x-swapgate-route"] == "other"
-    assert subagent.headers["x-swapgate-kind"] == "subagent"
-    wrong = place.chat("lasting", headers={"x-swapgate-kind": "nonsense"})
+    assert plain.headers["x-swapproof-route"] == "lasting"
+    assert subagent.headers["x-swapproof-route"] == "other"
+    assert subagent.headers["x-swapproof-kind"] == "subagent"
+    wrong = place.chat("lasting", headers={"x-swapproof-kind": "nonsense"})
     assert wrong.status_code == httpx.codes.BAD_REQUEST
 
 
@@ -508,7 +508,7 @@ def test_a_health_check_sees_that_a_target_fails_and_that_it_is_back_without_a_u
     *_, third = models("checked")
 
     def up() -> float:
-        return metric(place, "swapgate_health_check_up", target=third)
+        return metric(place, "swapproof_health_check_up", target=third)
 
     eventually(lambda: up() == WORKERS)
     world.sims["spare"].fault(model(third), "status", status=503)
@@ -526,7 +526,7 @@ def test_without_control_plane_and_database_the_router_serves_the_last_good_revi
 ) -> None:
     first, *_ = models("lasting")
     world.everywhere("lasting", first)
-    revision = world.ask("lasting")[0].headers["x-swapgate-revision"]
+    revision = world.ask("lasting")[0].headers["x-swapproof-revision"]
     world.running("serve-control").stop()
     world.everywhere("lasting", first)
 
@@ -540,7 +540,7 @@ def test_without_control_plane_and_database_the_router_serves_the_last_good_revi
             eventually(ended(child))
         place.serve("router")
         world.everywhere("lasting", first)
-        assert world.ask("lasting")[0].headers["x-swapgate-revision"] == revision
+        assert world.ask("lasting")[0].headers["x-swapproof-revision"] == revision
         assert place.chat("lasting", key="sk-sg-wrong").status_code == 401
     place.serve("control")
     eventually(lambda: readyz(place) == "ok")

@@ -68,7 +68,7 @@ def split_route(place: Installation) -> Document:
 def target_of(place: Installation, headers: dict[str, str] | None = None) -> str:
     answer = place.chat("support", headers=headers)
     assert answer.status_code == httpx.codes.OK, answer.text
-    return str(answer.headers["x-swapgate-target"])
+    return str(answer.headers["x-swapproof-target"])
 
 
 @pytest.mark.req("A1", "D6", "F2")

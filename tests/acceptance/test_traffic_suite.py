@@ -45,7 +45,7 @@ STEP: Final = re.compile(r"^STEP (\d+\.\d+) (.+)$", re.MULTILINE)
 EXPORT: Final = re.compile(r"^psql .+$", re.MULTILINE)
 AFTER: Final = """\
 echo "STEP $EPOCHREALTIME end"
-swapgate proposal list
+swapproof proposal list
 """
 
 
@@ -71,22 +71,22 @@ def play(
     """
     (psql,) = EXPORT.findall((DOCS / PAGE).read_text(encoding="utf-8"))
     until_answered = (
-        "until swapgate proposal list --json | grep -q 'waits for people'; do sleep 1; done\n"
+        "until swapproof proposal list --json | grep -q 'waits for people'; do sleep 1; done\n"
         f"curl -s {sim.url}/sim/stats > stats.json\n"
     )
-    scripted = f"{sys.executable} {labeller.__file__} swapgate label"
+    scripted = f"{sys.executable} {labeller.__file__} swapproof label"
     changes = {
         psql: f"{begin('export the log')}{export or psql}",
-        "swapgate attach": f"{begin('attach')}swapgate attach",
-        "swapgate init": f"{begin('set up')}swapgate init",
+        "swapproof attach": f"{begin('attach')}swapproof attach",
+        "swapproof init": f"{begin('set up')}swapproof init",
         "kind: openai,": f"kind: openai, api_base: {sim.url}/v1,",
         "kind: anthropic,": f"kind: anthropic, api_base: {sim.url},",
         "margin: 0.1}": f"margin: 0.1}}{settings}",
         "serve all &": f"serve all &\n{UNTIL_UP}",
-        "swapgate suite draw": f"{begin('draw')}swapgate suite draw",
-        "swapgate proposal create": f"{begin('compare')}swapgate proposal create",
-        "swapgate label": f"{until_answered}{begin('label')}{scripted}",
-        "export SWAPGATE_KEY": f"{begin('canary')}export SWAPGATE_KEY",
+        "swapproof suite draw": f"{begin('draw')}swapproof suite draw",
+        "swapproof proposal create": f"{begin('compare')}swapproof proposal create",
+        "swapproof label": f"{until_answered}{begin('label')}{scripted}",
+        "export SWAPPROOF_KEY": f"{begin('canary')}export SWAPPROOF_KEY",
     }
     commands = DocumentedCommands(PAGE, folder, changes=changes, after=AFTER)
     return commands.run(
@@ -107,8 +107,8 @@ def measure_steps(said: str) -> dict[str, float]:
 
 
 @pytest.fixture
-def sim(swapgate: Path, tmp_path: Path) -> Iterator[Simulator]:
-    place = Installation(swapgate, tmp_path / "providers", {})
+def sim(swapproof: Path, tmp_path: Path) -> Iterator[Simulator]:
+    place = Installation(swapproof, tmp_path / "providers", {})
     yield Simulator(place, profiles=PROFILES)
     place.close()
 
@@ -122,7 +122,7 @@ def check(folder: Path, said: str, callers: int) -> None:
     assert "support: openai/gpt-4.1-mini is promoted" in said
     assert "requests, 0 failed" in said
 
-    database = Database(f"sqlite:///{folder}/.swapgate/swapgate.db")
+    database = Database(f"sqlite:///{folder}/.swapproof/swapproof.db")
     (verdict,) = database.rows("SELECT * FROM verdict")
     assert verdict["outcome"] == "passed"
     assert "By local's preference" in verdict["reason"]
@@ -148,11 +148,13 @@ FASTER: Final = ", canary: {window_s: 1, steps: [{weight_bps: 5000, min_exposure
 
 @pytest.mark.req("F2", "F9", "F13", "D8")
 def test_a_spend_log_and_labels_prove_a_swap_and_a_logged_write_is_never_sent_again(
-    sim: Simulator, swapgate: Path, tmp_path: Path
+    sim: Simulator, swapproof: Path, tmp_path: Path
 ) -> None:
     written_log(tmp_path / "written.jsonl", f"{sim.url}/v1", 60)
     sim.reset_stats()
 
-    said = play(tmp_path, sim, swapgate, export="mv written.jsonl spend.jsonl", settings=FASTER)
+    said = play(
+        tmp_path, sim, swapproof, export="mv written.jsonl spend.jsonl", settings=FASTER
+    )
 
     check(tmp_path, said, 60)

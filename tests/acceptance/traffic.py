@@ -112,7 +112,7 @@ class Asking:
             self._connection = self._connect()
             return Answer(user, 0, body=repr(error))
         arm, target = (
-            answer.headers.get(f"x-swapgate-{name}", "") for name in ("arm", "target")
+            answer.headers.get(f"x-swapproof-{name}", "") for name in ("arm", "target")
         )
         kept = "" if answer.status == http.client.OK else body
         return Answer(user, answer.status, arm, target, kept)

@@ -13,7 +13,7 @@ from typing import Final
 from tests.acceptance.installation import Document
 
 SECRET: Final = "a-secret-of-the-webhook"  # noqa: S105 - made up
-VARIABLE: Final = "SWAPGATE_WEBHOOK_SECRET"
+VARIABLE: Final = "SWAPPROOF_WEBHOOK_SECRET"
 
 
 @dataclass
@@ -52,7 +52,7 @@ def receiving() -> Iterator[Webhook]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            webhook.receive(body, self.headers["x-swapgate-signature"])
+            webhook.receive(body, self.headers["x-swapproof-signature"])
             self.send_response(204)
             self.end_headers()
 

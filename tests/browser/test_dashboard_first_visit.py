@@ -98,7 +98,7 @@ def test_single_sign_on_gives_the_role_of_the_group_until_the_sign_out(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("SWAPGATE_OIDC_SECRET", "a-client-secret")
+    monkeypatch.setenv("SWAPPROOF_OIDC_SECRET", "a-client-secret")
     config = configured(tmp_path)
     port = free_port()
     with config.open("a", encoding="utf-8") as file:
@@ -107,7 +107,7 @@ def test_single_sign_on_gives_the_role_of_the_group_until_the_sign_out(
     page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
     with dashboard(config, port) as address:
         page.goto(f"{address}/routes")
-        expect(page.locator("h1")).to_have_text("Sign in to Swapgate")
+        expect(page.locator("h1")).to_have_text("Sign in to Swapproof")
         expect(page.get_by_text("Copy as CLI")).to_have_count(0)
         assert_accessible(page)
 
@@ -126,7 +126,7 @@ def test_single_sign_on_gives_the_role_of_the_group_until_the_sign_out(
         expect(page.get_by_text("has the role approver; this needs admin.")).to_be_visible()
         page.get_by_role("button", name="Sign out").click()
         page.get_by_role("button", name="End session").click()
-        expect(page.locator("h1")).to_have_text("Sign in to Swapgate")
+        expect(page.locator("h1")).to_have_text("Sign in to Swapproof")
 
     assert [(e.actor, e.action) for e in audited(config, "dashboard.")] == [
         ("dora@example.com", "dashboard.sign_in"),
@@ -138,8 +138,8 @@ SECTION = """
 ui:
   oidc:
     issuer: {issuer}
-    client_id: swapgate
-    client_secret_env: SWAPGATE_OIDC_SECRET
+    client_id: swapproof
+    client_secret_env: SWAPPROOF_OIDC_SECRET
     public_url: http://127.0.0.1:{port}
     roles: {{leads: approver, staff: viewer}}
 """

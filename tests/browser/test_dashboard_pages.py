@@ -26,7 +26,7 @@ from tests.support.site.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 # Set it to write the pictures of README and docs anew.
-PICTURES = "SWAPGATE_WRITE_PICTURES"
+PICTURES = "SWAPPROOF_WRITE_PICTURES"
 
 GROUND = {"light": (255, 255, 255), "dark": (16, 21, 28)}
 
@@ -267,7 +267,7 @@ def test_a_lost_database_and_a_lost_server_are_said_and_come_back(
 ) -> None:
     shutil.copytree(house.config.parent, tmp_path / "home")
     config = tmp_path / "home" / house.config.name
-    database = config.parent / "state" / "swapgate.db"
+    database = config.parent / "state" / "swapproof.db"
     database.rename(database.with_suffix(".away"))
     database.mkdir()
     port = free_port()

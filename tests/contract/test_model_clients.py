@@ -10,7 +10,7 @@ from evals.sim import server as sim
 from harness.frame.people.access import SYSTEM
 from harness.frame.people.limits import KeyLimits
 from harness.operations import keys
-from swapgate import (
+from swapproof import (
     Caller,
     CallLimited,
     CallRefused,
@@ -416,7 +416,7 @@ def test_a_route_that_is_not_there_is_refused_by_name(client: Variant) -> None:
 def test_a_wrong_key_opens_nothing(scene: Scene, name: str) -> None:
     with (
         variant(name, scene.world, key="sk-sg-wrong") as client,
-        pytest.raises(KeyRefused, match="swapgate key list"),
+        pytest.raises(KeyRefused, match="swapproof key list"),
     ):
         client.complete(ASK)
 
@@ -460,7 +460,7 @@ def test_what_cannot_be_meant_is_refused_before_it_is_sent(client: Variant) -> N
         client.complete(replace(ASK, temperature=1.0, extra={"temperature": 2}))
     with pytest.raises(InputError, match="JSON"):
         client.complete(replace(ASK, temperature=float("nan")))
-    with pytest.raises(InputError, match="x-swapgate-sticky"):
+    with pytest.raises(InputError, match="x-swapproof-sticky"):
         client.complete(replace(ASK, caller=Caller(sticky="a\r\nb")))
     with pytest.raises(InputError, match="no function for weather"):
         client.with_tools(AGENT, tools={})
@@ -469,7 +469,7 @@ def test_what_cannot_be_meant_is_refused_before_it_is_sent(client: Variant) -> N
 
 
 def test_a_request_s_own_limit_of_time_reaches_the_router(client: Variant) -> None:
-    with pytest.raises(CallRefused, match="x-swapgate-timeout"):
+    with pytest.raises(CallRefused, match="x-swapproof-timeout"):
         client.complete(replace(ASK, caller=Caller(timeout_s=-1)))
 
 

@@ -87,7 +87,7 @@ def draw(cli: CommandLine, *words: str) -> Any:
 
 @pytest.fixture
 def cli(cli: CommandLine) -> CommandLine:
-    file = cli.folder / "swapgate.yaml"
+    file = cli.folder / "swapproof.yaml"
     classes = "data_classes:\n  personal: [sim]\n"
     file.write_text(file.read_text(encoding="utf-8").replace(classes, ""), encoding="utf-8")
     return cli
@@ -107,7 +107,7 @@ def world(cli: CommandLine) -> SmallInstallation:
     draw(cli)
     world = cli.world
     world.policy = replace(POLICY, proof=TrafficProof.JUDGE)
-    world.suites["traffic"] = load_settings(cli.folder / "swapgate.yaml").suites["traffic"]
+    world.suites["traffic"] = load_settings(cli.folder / "swapproof.yaml").suites["traffic"]
     world.script = wins_long_runs
     routes.change_settings(
         world.context(),
@@ -141,7 +141,7 @@ def test_the_command_draws_one_run_of_each_caller_with_all_turns_and_says_what_i
     assert f"{RUNS} runs of agents" in drawn["summary"]
     assert RECORDED_HISTORY in said.stderr
     assert "runs in the log: 89 complete, 1 incomplete" in said.stderr
-    settings = (cli.folder / "swapgate.yaml").read_text(encoding="utf-8")
+    settings = (cli.folder / "swapproof.yaml").read_text(encoding="utf-8")
     assert 'cluster: "run"' in settings
     manifest = (cli.folder / "suites/manifest.toml").read_text(encoding="utf-8")
     for line in ('runs_by = "conversation"', "runs_incomplete = 1", "without_run = 0"):

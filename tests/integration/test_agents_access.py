@@ -36,8 +36,8 @@ pytestmark = pytest.mark.req("E1", "E2")
 
 LOOPBACK = "127.0.0.1"
 OUTSIDE = "203.0.113.9"
-PEER = "x-swapgate-peer"
-AGENT = "x-swapgate-agent"
+PEER = "x-swapproof-peer"
+AGENT = "x-swapproof-agent"
 BODY = {"name": "support", "model": "chat"}
 
 
@@ -135,14 +135,14 @@ def test_the_agents_process_has_no_signing_key_and_asks_the_control_plane(
 ) -> None:
     with routed(tmp_path, "http://127.0.0.1:9") as world:
         config = world.place.config
-        monkeypatch.setenv("SWAPGATE_SIGNING_KEY", "not for the agents process")
-        monkeypatch.setenv("SWAPGATE_SIGNING_KEY_FILE", str(config))
+        monkeypatch.setenv("SWAPPROOF_SIGNING_KEY", "not for the agents process")
+        monkeypatch.setenv("SWAPPROOF_SIGNING_KEY_FILE", str(config))
         with (
             closing(open_agents(config)) as opened,
             pytest.raises(ConfigError),
         ):
             opened.signatures.sign(b"a grant")
-    assert not {"SWAPGATE_SIGNING_KEY", "SWAPGATE_SIGNING_KEY_FILE"} & os.environ.keys()
+    assert not {"SWAPPROOF_SIGNING_KEY", "SWAPPROOF_SIGNING_KEY_FILE"} & os.environ.keys()
 
 
 def test_while_the_control_plane_is_away_literal_models_wait_and_routes_do_not(
@@ -203,7 +203,7 @@ def test_without_a_key_nobody_is_served_unless_the_settings_say_so(
     answer = closed_door.send()
 
     assert error_of(answer, 401)["code"] == "invalid_api_key"
-    assert answer.headers["www-authenticate"] == 'Bearer realm="swapgate agents"'
+    assert answer.headers["www-authenticate"] == 'Bearer realm="swapproof agents"'
     signed = {PEER: closed_door.peer(LOOPBACK).decode()}
     assert closed_door.send(headers=signed).status_code == 401
     for path in (

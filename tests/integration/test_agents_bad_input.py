@@ -157,7 +157,7 @@ def place(site: AgentsSite, headers: Mapping[str, str] | None = None) -> Place:
 
 def stored(site: AgentsSite) -> dict[str, list[tuple[object, ...]]]:
     """All rows of agents, and what goes with them."""
-    file = site.world.place.folder / "swapgate.db"
+    file = site.world.place.folder / "swapproof.db"
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
         named = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         tables = [

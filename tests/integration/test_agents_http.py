@@ -85,7 +85,7 @@ def test_the_documented_examples_are_taken(site: AgentsSite) -> None:
     said = "sim never listed its models, so sim-better was not checked: "
     assert (made["notes"], loose["notes"]) == (
         [],
-        [f"{said}`swapgate model discover sim` reads its list"],
+        [f"{said}`swapproof model discover sim` reads its list"],
     )
     for body in examples["AgentPatchBody"]:
         good(site.client.patch(agent, json=body))
@@ -308,7 +308,7 @@ def test_the_fallback_answers_a_retryable_failure_and_the_answer_says_so(
 
     assert good(answer)["content"] == "better"
     assert answer.json()["fallback"]["from"] == "chat"
-    assert answer.headers["x-swapgate-agent-fallback"] == "chat"
+    assert answer.headers["x-swapproof-agent-fallback"] == "chat"
     assert answer.json()["model"] == "sim:sim-better"
     assert site.messages(session)[-1]["fallback"]["from"] == "chat"
 

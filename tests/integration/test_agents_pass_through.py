@@ -167,7 +167,7 @@ def ask(
 
 
 def peer(request: PassedRequest) -> str | HeaderFault:
-    (header,) = request.all("x-swapgate-peer")
+    (header,) = request.all("x-swapproof-peer")
     return read_peer_header(header.encode(), SECRET, time.time())  # noqa: TID251 - the real clock's
 
 
@@ -250,7 +250,7 @@ def test_the_clients_own_headers_go_along_and_those_of_one_hop_do_not(
     assert request.all("host") == ["agents.example:8080"]
     assert request.all("accept") == ["text/event-stream"]
     assert request.all("content-length") == ["2"]
-    assert len(request.all("x-swapgate-request-id")) == 1
+    assert len(request.all("x-swapproof-request-id")) == 1
     hop = {
         "connection",
         "x-hop",
@@ -272,11 +272,11 @@ def test_the_true_peer_is_signed_and_a_clients_word_on_it_is_dropped(
     ask(
         world,
         "/agents",
-        headers={"x-swapgate-peer": own, "x-swapgate-agent": own},
+        headers={"x-swapproof-peer": own, "x-swapproof-agent": own},
     )
 
     assert peer(agents.requests[-1]) == "127.0.0.1"
-    assert not agents.requests[-1].all("x-swapgate-agent")
+    assert not agents.requests[-1].all("x-swapproof-agent")
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ async def test_a_trusted_proxy_says_who_its_client_is_and_never_that_it_is_local
             headers=(header,),
             peer="127.0.0.1",
         )
-        (signed,) = agents.requests[-1].all("x-swapgate-peer")
+        (signed,) = agents.requests[-1].all("x-swapproof-peer")
         at = door.clock.now().timestamp()
         assert read_peer_header(signed.encode(), SECRET, at) == address
     door.app._agents.close()  # type: ignore[union-attr]  # no lifespan ends it
@@ -336,7 +336,7 @@ def test_answers_of_every_kind_come_back_as_they_are_with_one_date_and_the_route
     names = [name.lower() for name, _ in got.getheaders()]
     client.close()
     assert len(names) == len(set(names))
-    assert "x-swapgate-request-id" in names
+    assert "x-swapproof-request-id" in names
     assert got.getheader("server") != "theirs"
 
 
@@ -375,8 +375,8 @@ def test_requests_are_counted(world: World) -> None:
     ask(world, "/agents")
     headers = {"authorization": f"Bearer {KEY}"}
     text = ask(world, "/metrics", headers=headers)[2].decode()
-    assert "swapgate_router_agents_requests_total" in text
-    assert "swapgate_router_agents_under_way 0.0" in text
+    assert "swapproof_router_agents_requests_total" in text
+    assert "swapproof_router_agents_under_way 0.0" in text
 
 
 async def test_where_nothing_is_configured_there_is_nothing(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ async def test_within_another_program_it_works_as_well(
     )
     door.app._agents.close()  # type: ignore[union-attr]  # no lifespan ends it
     assert (status, body) == (200, b'{"id":"ag_1"}')
-    (signed,) = agents.requests[-1].all("x-swapgate-peer")
+    (signed,) = agents.requests[-1].all("x-swapproof-peer")
     assert read_peer_header(signed.encode(), SECRET, door.clock.now().timestamp()) == ""
     assert agents.requests[-1].all("host") == [f"127.0.0.1:{agents.port}"]
 
@@ -407,7 +407,7 @@ async def test_within_another_program_it_works_as_well(
 @pytest.mark.parametrize(
     ("path", "header"),
     [
-        ("/agents", (b"x-note", b"a\r\nx-swapgate-peer: v1.x.y")),
+        ("/agents", (b"x-note", b"a\r\nx-swapproof-peer: v1.x.y")),
         ("/agents", (b"x-note\r\nx-more", b"a")),
         ("/agents", (b"x note", b"a")),
         ("/agents", (b"host", b"a\nb")),

@@ -50,7 +50,7 @@ def admin(site: AgentsSite) -> dict[str, str]:
 
 def tables_with(site: AgentsSite, text: str) -> set[str]:
     """The tables of the database that have it in a row."""
-    file = site.world.place.folder / "swapgate.db"
+    file = site.world.place.folder / "swapproof.db"
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
         query = "SELECT name FROM sqlite_master WHERE type = 'table'"
         named = [name for (name,) in db.execute(query)]
@@ -87,7 +87,7 @@ def test_a_session_that_nobody_used_for_so_long_is_deleted_by_control(tmp_path: 
 def leaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentsSite]:
     """A provider that tells in its errors whatever it was sent."""
     monkeypatch.setenv(OPENAI_KEY, SEED)
-    monkeypatch.setenv("SWAPGATE_SECRET", "SEEDsecret-0123456789abcdef")
+    monkeypatch.setenv("SWAPPROOF_SECRET", "SEEDsecret-0123456789abcdef")
 
     def echo_headers(request: ReceivedRequest) -> ScriptedTurn:
         return error(

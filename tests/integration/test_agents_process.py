@@ -196,7 +196,7 @@ Outage = tuple[AgentsSite, Callable[[], object], Callable[[], object]]
 
 @contextmanager
 def sqlite_outage(folder: Path) -> Iterator[Outage]:
-    file = folder / "swapgate.db"
+    file = folder / "swapproof.db"
     away = folder / "elsewhere.db"
     with agents_site(folder) as site:
         yield site, lambda: file.rename(away), lambda: away.rename(file)

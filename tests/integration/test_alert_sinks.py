@@ -91,7 +91,7 @@ def test_a_webhook_is_signed_as_the_documentation_verifies_it(receiver: Receiver
     sinks(webhook(receiver)).send("hook", MESSAGE)
 
     (got,) = receiver.got
-    signature = got.headers["x-swapgate-signature"]
+    signature = got.headers["x-swapproof-signature"]
     secret = ENVIRON["HOOK_SECRET"].encode()
     verify = documented()
     assert verify(got.body, signature, secret)
@@ -99,7 +99,7 @@ def test_a_webhook_is_signed_as_the_documentation_verifies_it(receiver: Receiver
     assert not verify(got.body, signature, b"another secret")
     old = re.sub(r"t=\d+", f"t={int(time.time()) - 1000}", signature)  # noqa: TID251 - as there
     assert not verify(got.body, old, secret)
-    assert got.headers["x-swapgate-delivery"] == "al_1.1"
+    assert got.headers["x-swapproof-delivery"] == "al_1.1"
     told = json.loads(got.body)
     assert (
         told["kind"],
@@ -124,7 +124,7 @@ def test_a_user_in_a_webhooks_url_goes_into_a_header(receiver: Receiver) -> None
 
     without, with_user = (got.headers for got in receiver.got)
     assert (without["user-agent"], without.get("authorization")) == (
-        "swapgate",
+        "swapproof",
         None,
     )
     assert with_user["authorization"] == "Basic YW5uOnBAc3M="
@@ -135,7 +135,7 @@ def test_apprise_delivers_title_text_and_next_step(receiver: Receiver) -> None:
 
     (got,) = receiver.got
     told = json.loads(got.body)
-    assert told["title"] == f"Swapgate: {MESSAGE.title}"
+    assert told["title"] == f"Swapproof: {MESSAGE.title}"
     assert MESSAGE.text in told["message"]
     assert "Next: look" in told["message"]
     assert told["message"].endswith(MESSAGE.page)

@@ -387,7 +387,7 @@ def test_nothing_opens_without_a_key(door: Door, names: dict[str, str]) -> None:
             address=own_address(path),
         )
         assert error_of(answer, 401)["type"] == "Unauthenticated", path
-        assert answer.headers["www-authenticate"] == 'Bearer realm="swapgate"'
+        assert answer.headers["www-authenticate"] == 'Bearer realm="swapproof"'
 
 
 @pytest.mark.parametrize(
@@ -511,8 +511,8 @@ def test_metrics_open_for_a_viewer_and_for_the_metrics_token_alone(tmp_path: Pat
 
     text = door.send("GET", "//metrics", headers=token).text
     assert door.send("GET", "//metrics", role="viewer").text == text
-    assert 'swapgate_proposals{phase="canary"} 0.0' in text
-    assert "swapgate_reconcile_age_seconds 1.5" in text
+    assert 'swapproof_proposals{phase="canary"} 0.0' in text
+    assert "swapproof_reconcile_age_seconds 1.5" in text
     assert door.send("GET", "/routes", headers=token).status_code == 401
     (elsewhere := tmp_path / "elsewhere").mkdir()
     without = Door(world_of(elsewhere))
@@ -525,6 +525,6 @@ def test_metrics_show_a_live_canary(tmp_path: Path) -> None:
     door = Door(world)
     world.decided("sim/better")
     text = door.send("GET", "//metrics").text
-    assert 'swapgate_canary_weight_bps{route="chat",state="waiting"} 100.0' in text
-    assert 'swapgate_canary_log_e{route="chat"} 0.0' in text
-    assert 'swapgate_proposals{phase="canary"} 1.0' in text
+    assert 'swapproof_canary_weight_bps{route="chat",state="waiting"} 100.0' in text
+    assert 'swapproof_canary_log_e{route="chat"} 0.0' in text
+    assert 'swapproof_proposals{phase="canary"} 1.0' in text

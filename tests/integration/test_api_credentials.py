@@ -139,17 +139,17 @@ def test_removing_a_key_says_where_the_keys_are_that_are_not_stored(door: Door) 
     assert "unset OPENAI_API_KEY" in message
     assert VALUE not in refused.text
 
-    environ |= record_dotenv({"OPENAI_API_KEY"}, "/srv/swapgate/.env")
+    environ |= record_dotenv({"OPENAI_API_KEY"}, "/srv/swapproof/.env")
     message = error_of(door.send("DELETE", path), 404)["message"]
-    assert "Its key comes from OPENAI_API_KEY in /srv/swapgate/.env" in message
-    assert "delete OPENAI_API_KEY from /srv/swapgate/.env" in message
+    assert "Its key comes from OPENAI_API_KEY in /srv/swapproof/.env" in message
+    assert "delete OPENAI_API_KEY from /srv/swapproof/.env" in message
     door.send("PUT", path, json={"value": "sk-stored-1"})
     message = error_of(door.send("DELETE", f"{path}?key=spare"), 404)["message"]
     assert "no stored key 'spare': it has default. Another key comes from" in message
 
     left = door.send("DELETE", path).json()
     assert (left["hasValue"], left["source"]) == (True, "environment")
-    place = {"variable": "OPENAI_API_KEY", "file": "/srv/swapgate/.env"}
+    place = {"variable": "OPENAI_API_KEY", "file": "/srv/swapproof/.env"}
     assert left["variables"] == [place]
     assert door.get("/credentials/providers")["items"][0]["variables"] == [place]
 
@@ -175,7 +175,7 @@ def test_a_kind_that_people_sign_in_for_takes_no_key(door: Door) -> None:
         ("PUT", "/mine", {"kind": "openai_codex", **body}),
     ):
         answer = door.send(method, f"/credentials/providers{path}", json=sent)
-        assert "swapgate provider key login" in error_of(answer, 422)["message"]
+        assert "swapproof provider key login" in error_of(answer, 422)["message"]
         assert VALUE not in answer.text
     assert [provider["name"] for provider in door.get("/providers")["items"]] == ["sim"]
 

@@ -1,5 +1,5 @@
 """The logs of a real LiteLLM proxy lead to a promoted model, by docs/how-to/no-evals.md.
-`swapgate attach` reads the same facts from the proxy's API and from an export of its table.
+`swapproof attach` reads the same facts from the proxy's API and from an export of its table.
 Only Prisma is a stand-in.
 """
 
@@ -51,7 +51,7 @@ def test_the_log_of_a_real_litellm_proxy_leads_to_a_promoted_model(
     tmp_path: Path, empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = empty_postgres_url.replace("+psycopg", "")
-    program = Path(sys.executable).with_name("swapgate")
+    program = Path(sys.executable).with_name("swapproof")
     place = Installation(program, tmp_path / "providers", {})
     try:
         sim = Simulator(place, profiles=PROFILES)

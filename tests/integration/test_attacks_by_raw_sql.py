@@ -464,11 +464,11 @@ def test_the_check_names_a_trigger_that_says_something_else(
     assert migrate.list_differences(database_url) == [
         "the trigger evidence_guard is missing",
         "the trigger verdict_no_update is not this version's",
-        "the trigger a_new_one of sample is not Swapgate's",
+        "the trigger a_new_one of sample is not Swapproof's",
     ]
     migrate.upgrade(database_url)
     assert migrate.list_differences(database_url) == [
-        "the trigger a_new_one of sample is not Swapgate's"
+        "the trigger a_new_one of sample is not Swapproof's"
     ]
 
 

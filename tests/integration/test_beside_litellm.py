@@ -47,7 +47,7 @@ from tests.support.site.processes import free_port
 PAGE = (DOCS / "how-to" / "beside-litellm.md").read_text("utf-8")
 MASTER_KEY = "sk-0123456789abcdef0123456789abcdef"
 MANY = 50
-ARM = "llm_provider-x-swapgate-arm"
+ARM = "llm_provider-x-swapproof-arm"
 # LiteLLM answers some ten requests a second beside other tests: a first step of 1 % would take
 # minutes.
 FIRST, LAST = SHORT["canary"]["steps"]
@@ -90,7 +90,7 @@ def running_litellm(
     port = free_port()
     environment = {
         **os.environ,
-        "SWAPGATE_KEY": KEY,
+        "SWAPPROOF_KEY": KEY,
         "LITELLM_MASTER_KEY": MASTER_KEY,
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         **more,
@@ -168,7 +168,7 @@ def test_callers_of_a_litellm_proxy_keep_their_arm_of_the_route_behind_it(
 def test_litellm_splits_as_a_route_says_until_a_rollback_and_until_a_promotion(
     tmp_path: Path,
 ) -> None:
-    place = Installation(Path(sys.executable).with_name("swapgate"), tmp_path / "place", {})
+    place = Installation(Path(sys.executable).with_name("swapproof"), tmp_path / "place", {})
     sim = Simulator(place)
     document = before_simulator(sim, support={"policy": "wide"})
     place.configure({**document, "policies": {"wide": WIDE}})
@@ -176,10 +176,10 @@ def test_litellm_splits_as_a_route_says_until_a_rollback_and_until_a_promotion(
         place.init()
         await_up(place, "router", "control")
         own = {
-            "SWAPGATE_URL": place.url("router"),
+            "SWAPPROOF_URL": place.url("router"),
             "PROVIDER_URL": f"{sim.url}/v1",
         }
-        own["SWAPGATE_KEY"] = place.data_key
+        own["SWAPPROOF_KEY"] = place.data_key
         with running_litellm(
             "beside.yaml", place.url("router"), tmp_path, None, **own
         ) as proxy:

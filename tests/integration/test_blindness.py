@@ -49,7 +49,7 @@ pytestmark = pytest.mark.req("F2", "F13")
 ANSWER = "0.7391"
 LOGGED = "It is on its way."
 SECRETS = re.compile(rf"{re.escape(LOGGED)}|\b0?\.739|\b73\.9|\+23\.9")
-WHY = "hidden until people have labelled: `swapgate label chat`"
+WHY = "hidden until people have labelled: `swapproof label chat`"
 
 
 def win(_target: Target, _item: Item, _epoch: int) -> str:
@@ -201,7 +201,7 @@ def cli(
         made.world.script = win
         suite = draw_of(made.world)
         use(made.world, suite)
-        config = made.folder / "swapgate.yaml"
+        config = made.folder / "swapproof.yaml"
         entry = {
             "path": str(suite.path),
             "scorer": "preference",
@@ -337,7 +337,7 @@ def test_no_surface_shows_an_answer_or_a_score_before_the_labels_end_and_all_do_
     shadowed(world)
     proposal = answered(world)
     world.run_once()
-    config = cli.folder / "swapgate.yaml"
+    config = cli.folder / "swapproof.yaml"
     with monkeypatch.context() as signed_in:
         lena = start_by_page(config, proposal, signed_in)
     (started,) = label_pairs.list_labellings(world.context())

@@ -22,7 +22,7 @@ from harness.frame.errors import (
     NotAllowed,
     ProofRefused,
     RouteBusy,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.pagination import PageRequest
 from harness.frame.people.access import OPERATOR, SYSTEM, Actor, Role
@@ -151,7 +151,7 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert re.search(r"confirmed by Bo\)\. The key key_\w+ is newer than 7 days\.", text)
     snapshot = world.store.snapshot()
     headers = compile_snapshot(snapshot).routes["chat"].headers
-    named = (b"x-swapgate-break-glass", made.id.encode())
+    named = (b"x-swapproof-break-glass", made.id.encode())
     assert all(named in of_arm for of_arm in headers.values())
 
     status = route_queries.load_status(world.context(), "chat")
@@ -162,7 +162,7 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert made.id in status.reason
     headline = describe_needs([status], 1, world.clock.now())
     assert headline == "chat: served without proof"
-    assert next_command(status) == "swapgate route break-glass list"
+    assert next_command(status) == "swapproof route break-glass list"
 
     with pytest.raises(RouteBusy, match="so it cannot be compared"):
         world.propose("sim/better")
@@ -358,7 +358,7 @@ def test_a_canary_comes_first_and_a_proposal_under_way_loses_its_base(
     world: SmallInstallation,
 ) -> None:
     world.in_canary()
-    with pytest.raises(RouteBusy, match="swapgate canary abort chat"):
+    with pytest.raises(RouteBusy, match="swapproof canary abort chat"):
         ask(world, world.person("Ada"))
 
 
@@ -433,7 +433,7 @@ def test_of_two_confirmations_at_once_one_counts_and_the_expiry_needs_no_running
     asked = ask(world, world.person("Ada", Role.APPROVER))
     ctx = world.context()
     break_glass.confirm_break_glass(ctx, world.person("Bo"), asked.id)
-    with pytest.raises(SwapgateError):
+    with pytest.raises(SwapproofError):
         break_glass.confirm_break_glass(ctx, world.person("Cy"), asked.id)
     version = world.route().version
     # Control was down for a day; then the clock was set back before the next turn.

@@ -114,7 +114,7 @@ def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
             assert sum(tally.units - tally.canary for tally in healthy) > 0
             assert all(tally.failures == tally.no_verdict.failures for tally in healthy)
             assert sum(tally.cost_usd for tally in healthy) > 0
-            assert world.counter("swapgate_router_judge_good_total") > 0
+            assert world.counter("swapproof_router_judge_good_total") > 0
             control_jobs.reconcile(ctx)
             assert rollout_of(world).live
 
@@ -124,7 +124,7 @@ def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
                 json={"kind": "status", "status": 503},
             )
             eventually(
-                lambda: world.counter("swapgate_router_judge_resting_total") > 0,
+                lambda: world.counter("swapproof_router_judge_resting_total") > 0,
                 timeout_s=180,
             )
             load.more(60)

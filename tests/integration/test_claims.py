@@ -154,7 +154,7 @@ def test_a_model_without_a_price_is_refused_before_anything_is_asked(
 
     with pytest.raises(
         InputError,
-        match="price of sim/better is unknown: `swapgate model price sim/better",
+        match="price of sim/better is unknown: `swapproof model price sim/better",
     ):
         plain.propose("sim/better", claim=CHEAPER)
     with pytest.raises(InputError, match="needs the claim cheaper_and_not_worse"):

@@ -26,22 +26,22 @@ ROUTES = {
     "own": "a/n",
     "two": "b/m",
 }
-SWAPGATE = str(Path(sys.executable).with_name("swapgate"))
+SWAPPROOF = str(Path(sys.executable).with_name("swapproof"))
 
 
 @pytest.fixture
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in [variable for variable in os.environ if variable.startswith("SWAPGATE")]:
-        if not name.startswith("SWAPGATE_TEST"):
+    for name in [variable for variable in os.environ if variable.startswith("SWAPPROOF")]:
+        if not name.startswith("SWAPPROOF_TEST"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     for part in ("ROUTER", "CONTROL", "AGENTS", "UI"):
-        monkeypatch.setenv(f"SWAPGATE__{part}__PORT", str(free_port()))
+        monkeypatch.setenv(f"SWAPPROOF__{part}__PORT", str(free_port()))
     return tmp_path
 
 
 def run(*words: str, exits: int = 0) -> Result:
-    done = CliRunner().invoke(program, list(words), prog_name="swapgate")
+    done = CliRunner().invoke(program, list(words), prog_name="swapproof")
     assert done.exit_code == exits, f"{words}: {done.exit_code}\n{done.output}"
     return done
 
@@ -57,7 +57,7 @@ def test_init_asks_to_keep_a_fallback_at_another_provider_warm(
 ) -> None:
     provider = "{kind: sim, api_base: 'http://127.0.0.1:9/v1'}"
     routes = (f"{n}: {{incumbent: a/m, fallbacks: [{f}]}}" for n, f in ROUTES.items())
-    (empty_folder / "swapgate.yaml").write_text(
+    (empty_folder / "swapproof.yaml").write_text(
         f"providers: {{a: {provider}, b: {provider}}}\nroutes: {{{', '.join(routes)}}}\n"
     )
     said = run("init").stderr
@@ -92,7 +92,7 @@ def test_every_command_that_the_report_on_litellm_s_file_prints_runs_as_written(
 ) -> None:
     (empty_folder / "config.yaml").write_text(LITELLM)
     done = run("init", "--from", "litellm", "config.yaml")
-    commands = re.findall(r"`swapgate ([^`]+)`", done.output)
+    commands = re.findall(r"`swapproof ([^`]+)`", done.output)
 
     printed = [words for words in commands if not words.startswith(("serve", "doctor"))]
     for words in printed:
@@ -113,17 +113,17 @@ def test_every_command_that_the_report_on_litellm_s_file_prints_runs_as_written(
 def test_init_makes_an_installation_that_the_doctor_likes(empty_folder: Path) -> None:
     done = run("init")
 
-    secret = empty_folder / ".swapgate/secret.key"
+    secret = empty_folder / ".swapproof/secret.key"
     assert secret.stat().st_mode & 0o777 == 0o600
     created = {Path(line.split(" ", 1)[1]) for line in done.stdout.splitlines()[:9]}
-    assert created >= set((empty_folder / ".swapgate").iterdir())
+    assert created >= set((empty_folder / ".swapproof").iterdir())
     assert "sg-mgmt-" in done.stdout
     assert "sk-sg-" in done.stdout
     assert "not shown again" in done.stderr
-    first = (empty_folder / "swapgate.yaml").read_text().splitlines()[0]
-    assert first == "# yaml-language-server: $schema=swapgate.schema.json"
+    first = (empty_folder / "swapproof.yaml").read_text().splitlines()[0]
+    assert first == "# yaml-language-server: $schema=swapproof.schema.json"
     Draft202012Validator.check_schema(
-        json.loads((empty_folder / "swapgate.schema.json").read_text())
+        json.loads((empty_folder / "swapproof.schema.json").read_text())
     )
     found = statuses()
     assert found["database"] == found["audit log"] == found["suite tickets"] == "ok"
@@ -147,7 +147,7 @@ def test_init_writes_the_providers_of_keys_that_it_finds_once_somebody_agrees(
     for taken_from_file in ("OPENAI_API_KEY", DOTENV_VARIABLE):
         monkeypatch.setenv(taken_from_file, "")  # it goes with the test
         monkeypatch.delenv(taken_from_file)
-    file = empty_folder / "swapgate.yaml"
+    file = empty_folder / "swapproof.yaml"
 
     assert "found OPENAI_API_KEY in .env, but no provider uses it" in run("init").stderr
     assert "\nproviders:" not in file.read_text()
@@ -205,21 +205,21 @@ def test_a_key_in_dotenv_is_listed_with_its_place_and_its_removal_names_the_file
 
 def test_init_again_changes_nothing(empty_folder: Path) -> None:
     run("init")
-    (empty_folder / "swapgate.yaml").write_text("home: .swapgate\n# mine\n")
-    before = (empty_folder / ".swapgate/secret.key").read_text()
+    (empty_folder / "swapproof.yaml").write_text("home: .swapproof\n# mine\n")
+    before = (empty_folder / ".swapproof/secret.key").read_text()
 
     done = run("init")
 
     assert "kept" in done.stdout
     assert "keys exist already" in done.stderr
     assert "sg-mgmt-" not in done.output
-    assert (empty_folder / "swapgate.yaml").read_text() == "home: .swapgate\n# mine\n"
-    assert (empty_folder / ".swapgate/secret.key").read_text() == before
+    assert (empty_folder / "swapproof.yaml").read_text() == "home: .swapproof\n# mine\n"
+    assert (empty_folder / ".swapproof/secret.key").read_text() == before
     assert len(json.loads(run("key", "list", "--json").stdout)) == 2
 
 
 def test_init_brings_in_what_the_file_names(empty_folder: Path) -> None:
-    (empty_folder / "swapgate.yaml").write_text(
+    (empty_folder / "swapproof.yaml").write_text(
         "providers: {sim: {api_base: 'http://127.0.0.1:9/v1'}}\n"
         "routes: {triage: {incumbent: sim/a, suites: [tickets]}}\n"
     )
@@ -243,11 +243,11 @@ def test_a_guided_init_makes_a_first_route_and_proposes_a_candidate(empty_folder
     assert "'sims' is your own name" in done.stderr
     assert "did you mean 'sim'?" in done.stderr
     assert "'sup port'" in done.stderr
-    assert "next: run `swapgate serve all`" in done.stderr
+    assert "next: run `swapproof serve all`" in done.stderr
     shown = run("route", "show", "support", "--json").stdout
     assert '"policy": "quick"' in shown
     assert '"total_timeout_s": 10.0' in shown
-    file = (empty_folder / "swapgate.yaml").read_text()
+    file = (empty_folder / "swapproof.yaml").read_text()
     assert 'incumbent: "sim/sim-base"' in file
     assert run("config", "apply").stdout == "nothing to change\n"
     # The list of the simulator's models came first, so both prices are known.
@@ -286,8 +286,8 @@ def test_init_takes_over_another_gateways_configuration(empty_folder: Path) -> N
 
     assert "config.yaml:3  model_list.0.litellm_params.rpm" in done.stdout
     assert "added route fast" in done.stdout
-    assert "before `swapgate serve all`, set SWAPGATE_OPENAI_API_KEY" in done.stderr
-    assert "sk-in-clear" not in done.output + (empty_folder / "swapgate.yaml").read_text()
+    assert "before `swapproof serve all`, set SWAPPROOF_OPENAI_API_KEY" in done.stderr
+    assert "sk-in-clear" not in done.output + (empty_folder / "swapproof.yaml").read_text()
     shown = json.loads(run("route", "show", "fast", "--json").stdout)
     assert "openai/gpt-5-mini" in json.dumps(shown)
     again = run("init", "--from", "litellm", "config.yaml", exits=2)
@@ -300,7 +300,7 @@ def test_init_writes_where_the_config_option_says(empty_folder: Path) -> None:
     run("init", "--config", "elsewhere/mine.yaml")
 
     assert (empty_folder / "elsewhere/mine.yaml").exists()
-    assert (empty_folder / "elsewhere/.swapgate/swapgate.db").exists()
+    assert (empty_folder / "elsewhere/.swapproof/swapproof.db").exists()
     assert "whole" in run("--config", "elsewhere/mine.yaml", "audit", "verify").stdout
     assert "whole" in run("audit", "verify", "--config", "elsewhere/mine.yaml").stdout
 
@@ -308,11 +308,11 @@ def test_init_writes_where_the_config_option_says(empty_folder: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_one_sentence(empty_folder: Path) -> None:
     (empty_folder / "file").touch()
 
-    done = run("init", "--config", "file/swapgate.yaml", exits=2)
+    done = run("init", "--config", "file/swapproof.yaml", exits=2)
 
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("swapgate: cannot write file/swapgate.yaml")
+    assert done.stderr.startswith("swapproof: cannot write file/swapproof.yaml")
 
 
 def test_the_doctor_sends_an_empty_folder_to_init(empty_folder: Path) -> None:
@@ -320,16 +320,16 @@ def test_the_doctor_sends_an_empty_folder_to_init(empty_folder: Path) -> None:
 
     assert found["configuration"] == "warn"
     assert found["home"] == found["database"] == "fail"
-    assert "run `swapgate init`" in run("doctor", exits=1).stdout
-    assert not (empty_folder / ".swapgate").exists()
+    assert "run `swapproof init`" in run("doctor", exits=1).stdout
+    assert not (empty_folder / ".swapproof").exists()
 
 
 def test_the_doctor_names_the_line_of_a_wrong_file(empty_folder: Path) -> None:
-    (empty_folder / "swapgate.yaml").write_text("home: .swapgate\nruoter: {}\n")
+    (empty_folder / "swapproof.yaml").write_text("home: .swapproof\nruoter: {}\n")
 
     done = run("doctor", exits=1)
 
-    assert "swapgate.yaml:2" in done.stdout
+    assert "swapproof.yaml:2" in done.stdout
     assert "router" in done.stdout
 
 
@@ -337,24 +337,24 @@ def test_a_database_that_is_behind_or_away_is_said_in_one_sentence_and_by_the_do
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("init")
-    file = empty_folder / ".swapgate/swapgate.db"
+    file = empty_folder / ".swapproof/swapproof.db"
     file.unlink()
     sqlite3.connect(file).close()
 
     assert statuses(exits=1)["database"] == "fail"
     behind = run("route", "list", exits=1).stderr
-    assert behind.startswith("swapgate: ")
-    assert "run `swapgate db upgrade`" in behind
+    assert behind.startswith("swapproof: ")
+    assert "run `swapproof db upgrade`" in behind
     assert run("db", "check", exits=1).stdout
     run("db", "upgrade")
     assert statuses()["database"] == "ok"
     assert "the database fits this version" in run("db", "check").stdout
-    secret = empty_folder / ".swapgate/secret.key"
+    secret = empty_folder / ".swapproof/secret.key"
     elsewhere = secret.rename(empty_folder / "elsewhere.key")
     assert statuses(exits=1)["secret"] == "fail"  # noqa: S105 - a status
     elsewhere.rename(secret)
 
-    monkeypatch.setenv("SWAPGATE__DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
+    monkeypatch.setenv("SWAPPROOF__DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
     assert statuses(exits=1)["database"] == "fail"
     away = run("route", "list", exits=1).stderr
     assert "does not answer" in away
@@ -363,7 +363,7 @@ def test_a_database_that_is_behind_or_away_is_said_in_one_sentence_and_by_the_do
 
 @pytest.mark.parametrize("text", [None, "{\n"])
 def test_the_doctor_reads_every_suite(empty_folder: Path, text: str | None) -> None:
-    (empty_folder / "swapgate.yaml").write_text("suites: {mine: {path: mine.jsonl}}\n")
+    (empty_folder / "swapproof.yaml").write_text("suites: {mine: {path: mine.jsonl}}\n")
     if text is not None:
         (empty_folder / "mine.jsonl").write_text(text)
     run("init")
@@ -381,7 +381,7 @@ def test_the_doctor_asks_every_provider_and_looks_for_the_models_of_routes(
         serving(lambda _: Response()) as served,
         serve_in_thread(simulator(time_scale=0)) as url,
     ):
-        (empty_folder / "swapgate.yaml").write_text(
+        (empty_folder / "swapproof.yaml").write_text(
             "providers:\n"
             f"  lists_nothing: {{api_base: '{served.url}'}}\n"
             "  gone: {api_base: 'http://127.0.0.1:9/v1'}\n"
@@ -404,7 +404,7 @@ def test_the_doctor_says_who_holds_a_port() -> None:
     run("init")
     for part in ("router", "agents"):
         assert statuses()[f"port of {part}"] == "ok"
-        port = int(os.environ[f"SWAPGATE__{part.upper()}__PORT"])
+        port = int(os.environ[f"SWAPPROOF__{part.upper()}__PORT"])
         with socket.create_server(("127.0.0.1", port)):
             assert statuses(exits=1)[f"port of {part}"] == "fail"
 
@@ -413,8 +413,8 @@ def test_the_doctor_says_who_holds_a_port() -> None:
 def test_without_init_a_command_says_what_to_run() -> None:
     done = run("route", "list", exits=1)
 
-    assert "run `swapgate init`" in done.stderr
-    assert "swapgate init" in run().stdout
+    assert "run `swapproof init`" in done.stderr
+    assert "swapproof init" in run().stdout
     assert json.loads(run("--json").stdout)["installation"] is False
 
 
@@ -460,7 +460,7 @@ def test_a_reader_that_leaves_is_no_error(empty_folder: Path) -> None:
     os.close(read)
     with os.fdopen(write, "wb") as gone:
         done = subprocess.run(  # noqa: S603 - our own command
-            [SWAPGATE, "config", "schema"],
+            [SWAPPROOF, "config", "schema"],
             cwd=empty_folder,
             stdout=gone,
             stderr=subprocess.PIPE,
@@ -480,9 +480,9 @@ def test_who_acts_is_the_machines_operator_or_a_keys_principal_and_no_name(
     file = empty_folder / "ops.key"
     file.write_text(made["text"])
     run("key", "create", "one", "--key-file", str(file))
-    monkeypatch.setenv("SWAPGATE_MANAGEMENT_KEY", made["text"])
+    monkeypatch.setenv("SWAPPROOF_MANAGEMENT_KEY", made["text"])
     run("key", "create", "two")
-    monkeypatch.delenv("SWAPGATE_MANAGEMENT_KEY")
+    monkeypatch.delenv("SWAPPROOF_MANAGEMENT_KEY")
 
     events = json.loads(run("audit", "tail", "-n", "3", "--json").stdout)
     who = [
@@ -503,7 +503,7 @@ def test_who_acts_is_the_machines_operator_or_a_keys_principal_and_no_name(
 
 @pytest.mark.req("F7")
 def test_the_doctor_looks_at_judges_and_at_what_code_runs_behind(empty_folder: Path) -> None:
-    (empty_folder / "swapgate.yaml").write_text(
+    (empty_folder / "swapproof.yaml").write_text(
         """
 providers:
   jury: {kind: sim, api_base: "http://127.0.0.1:9/v1"}

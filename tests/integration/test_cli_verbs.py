@@ -361,8 +361,8 @@ def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     ]
     file.write_text("\n".join(json.dumps(line) for line in done))
     ask("suite", "import", file.name, "--suite", "live", "--scorer", "exact")
-    assert "suites/live.jsonl" in (cli.folder / "swapgate.yaml").read_text()
-    assert "# yaml-language-server" in (cli.folder / "swapgate.yaml").read_text()
+    assert "suites/live.jsonl" in (cli.folder / "swapproof.yaml").read_text()
+    assert "# yaml-language-server" in (cli.folder / "swapproof.yaml").read_text()
     ask("capture", "export", file.name, exits=2)  # its labels would be lost
     suites = {row["name"]: row["routes"] for row in ask("suite", "list")}  # type: ignore[attr-defined]
     assert (suites["colours"], suites["live"]) == (
@@ -597,7 +597,7 @@ def test_a_probe_says_how_it_failed_or_that_embeddings_alone_are_made(cli: Comma
 
 
 def configure(cli: CommandLine, provider: str) -> None:
-    file = cli.folder / "swapgate.yaml"
+    file = cli.folder / "swapproof.yaml"
     text = file.read_text().replace("suites:\n  colours", f"{provider}suites:\n  colours")
     file.write_text(text)
 
@@ -763,7 +763,7 @@ def test_settings_that_are_not_given_stay_as_they_are(cli: CommandLine) -> None:
 
 
 def test_the_file_differs_from_the_database_and_the_diff_says_so(cli: CommandLine) -> None:
-    file = cli.folder / "swapgate.yaml"
+    file = cli.folder / "swapproof.yaml"
     file.write_text(file.read_text().replace("incumbent: sim/base", "incumbent: sim/other"))
 
     found = cli.json("route", "diff", "chat")
@@ -860,7 +860,7 @@ def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -
 def test_passwords_and_header_values_are_not_shown(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SWAPGATE__DATABASE_URL", "postgresql://me:tops3cret@localhost/db")
+    monkeypatch.setenv("SWAPPROOF__DATABASE_URL", "postgresql://me:tops3cret@localhost/db")
     configure(
         cli,
         "  other: {api_base: 'http://x', extra_headers: {x-key: hush}}\n",
@@ -873,7 +873,7 @@ def test_passwords_and_header_values_are_not_shown(
     assert "hush" not in shown
     assert "tops3cret" not in json.dumps(cli.json("config", "show"))
     origins = {row["name"]: row for row in cli.json("config", "show", "--origin")}
-    assert origins["database_url"]["place"] == "SWAPGATE__DATABASE_URL"
+    assert origins["database_url"]["place"] == "SWAPPROOF__DATABASE_URL"
     assert origins["providers.other.api_base"]["source"] == "file"
     assert origins["router.port"]["source"] == "default"
     assert not {"tops3cret", "hush"} & set(re.findall(r"\w+", json.dumps(origins)))
@@ -913,7 +913,7 @@ def test_a_run_by_hand_has_a_budget_if_it_is_given_one(cli: CommandLine) -> None
         "--suite",
         "colours",
     )
-    assert "there is a route 'chat' already: `swapgate proposal create" in cli.error(
+    assert "there is a route 'chat' already: `swapproof proposal create" in cli.error(
         *again, exits=6
     )
     # Neither below nor above any bound.

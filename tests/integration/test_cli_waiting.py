@@ -101,7 +101,7 @@ def test_several_candidates_are_waited_for_and_the_best_sets_the_exit_code(
     assert "PASSED" in done.stdout
     assert "NOT ENOUGH EVIDENCE" in done.stdout
     newest = cli.json("proposal", "list")[0]["id"]
-    assert "`swapgate route candidates chat`" in cli.run("proposal", "show", newest).stderr
+    assert "`swapproof route candidates chat`" in cli.run("proposal", "show", newest).stderr
     table = cli.text("route", "candidates", "chat")
     assert "sim/equal" in table
     assert "sim/better" in table
@@ -414,7 +414,7 @@ def test_a_terminal_gets_a_drawn_table_and_one_line_of_progress(cli: CommandLine
 def on_a_terminal(folder: Path, *words: str) -> str:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(  # noqa: S603 - our own command
-        [Path(sys.executable).with_name("swapgate"), *words],
+        [Path(sys.executable).with_name("swapproof"), *words],
         cwd=folder,
         stdin=theirs,
         stdout=theirs,

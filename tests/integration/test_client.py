@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-import swapgate
+import swapproof
 from evals.sim import server as sim
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.operations import keys
 from harness.routing.control import routes
 from harness.routing.records.observations import Observations
-from swapgate import (
+from swapproof import (
     AsyncModelClient,
     CompletionRequest,
     InputError,
@@ -182,7 +182,7 @@ def test_who_waits_for_an_answer_of_a_client_that_is_closed_is_told(
 
 @pytest.mark.req("B1", "G5")
 def test_a_client_without_a_server_serves_on_while_its_database_is_away(world: Routed) -> None:
-    file = world.place.folder / "swapgate.db"
+    file = world.place.folder / "swapproof.db"
     with ModelClient.in_process(world.place.config, world.key) as client:
         client.complete(ASK)
         file.rename(file.with_suffix(".away"))
@@ -258,7 +258,7 @@ def test_what_is_no_address_is_refused_at_once(url: str) -> None:
     with pytest.raises(InputError, match="base_url"):
         ModelClient.over_http(url, "sk-sg-any")
     with pytest.raises(InputError, match="not a client key"):
-        ModelClient.over_http("http://127.0.0.1:8080", "sk-sg-any\r\nx-swapgate-kind: eval")
+        ModelClient.over_http("http://127.0.0.1:8080", "sk-sg-any\r\nx-swapproof-kind: eval")
 
 
 @pytest.mark.req("B1")
@@ -281,14 +281,14 @@ def test_an_answer_that_nobody_can_read_is_refused_in_words(
     upstream.turns["chat"] = ScriptedTurn(status, {}, (body,))
     with (
         ModelClient.over_http(upstream.url, "sk-sg-any") as client,
-        pytest.raises(swapgate.CallFailed, match=why),
+        pytest.raises(swapproof.CallFailed, match=why),
     ):
         client.complete(ASK)
 
 
 def test_a_client_without_a_key_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SWAPGATE_KEY", raising=False)
-    with pytest.raises(InputError, match="swapgate key create"):
+    monkeypatch.delenv("SWAPPROOF_KEY", raising=False)
+    with pytest.raises(InputError, match="swapproof key create"):
         ModelClient.over_http("http://127.0.0.1:8080")
 
 
@@ -355,7 +355,7 @@ def test_a_redirect_is_not_followed_with_the_key(upstream: Upstream) -> None:
     upstream.asked.clear()
     with (
         ModelClient.over_http(upstream.url, "sk-sg-any") as client,
-        pytest.raises(swapgate.AnswerUnreadable, match="307"),
+        pytest.raises(swapproof.AnswerUnreadable, match="307"),
     ):
         client.complete(ASK)
 
@@ -377,14 +377,14 @@ def test_events_may_arrive_in_any_pieces(upstream: Upstream) -> None:
         assert chunks.response().finish_reason == "stop"
 
 
-OURS = ("harness.client.", "harness.frame.errors", "swapgate")
+OURS = ("harness.client.", "harness.frame.errors", "swapproof")
 PLAIN = ("builtins", "collections.abc", "pathlib", "types", "typing")
 
 
 def public() -> Iterator[tuple[str, object]]:
     """Every annotation that a user of the client meets, with where it stands."""
-    for name in swapgate.__all__:
-        found = getattr(swapgate, name)
+    for name in swapproof.__all__:
+        found = getattr(swapproof, name)
         assert inspect.isclass(found), name
         if dataclasses.is_dataclass(found):
             yield from ((name, hint) for hint in typing.get_type_hints(found).values())
@@ -432,9 +432,9 @@ def test_no_type_of_a_vendor_leaks_from_the_client() -> None:
 @pytest.mark.parametrize(
     ("code", "also"),
     [
-        ("from swapgate import ModelClient", "{'aiohttp'}"),
+        ("from swapproof import ModelClient", "{'aiohttp'}"),
         (
-            "import swapgate as s; s.ModelClient.over_http('http://x', 'k').close()",
+            "import swapproof as s; s.ModelClient.over_http('http://x', 'k').close()",
             "set()",
         ),
     ],
@@ -479,7 +479,7 @@ def test_every_example_of_the_docs_works(
     )
     with made as world:
         world.start()
-        monkeypatch.setenv("SWAPGATE_KEY", world.key)
+        monkeypatch.setenv("SWAPPROOF_KEY", world.key)
         monkeypatch.chdir(world.place.folder)
         before = threading.active_count()
         for number, text in enumerate(examples):
@@ -503,8 +503,8 @@ def test_every_example_of_the_docs_works(
 def test_the_docs_name_every_error_of_a_call() -> None:
     kinds = [
         name
-        for name in swapgate.__all__
-        if issubclass(getattr(swapgate, name), swapgate.CallFailed)
+        for name in swapproof.__all__
+        if issubclass(getattr(swapproof, name), swapproof.CallFailed)
     ]
 
     assert [name for name in kinds if f"`{name}`" not in DOCS] == []

@@ -249,7 +249,7 @@ def environment(
     return {
         "PATH": path,
         "HOME": str(folder),
-        "SWAPGATE_KEY": key,
+        "SWAPPROOF_KEY": key,
     }
 
 

@@ -171,7 +171,7 @@ def test_published_pairs_of_models_mix_or_not(
 def test_the_file_creates_no_route_that_mixes_models(
     world: BareInstallation, tmp_path: Path
 ) -> None:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(
         "providers:\n  fast: {kind: sim, api_base: 'http://127.0.0.1:9/v1'}\n"
         "routes:\n  find:\n    incumbent: fast/text-embedding-3-small\n"

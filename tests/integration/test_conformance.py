@@ -356,8 +356,8 @@ def test_a_client_is_told_what_the_translation_left_behind(
             },
         )
 
-    assert chat.headers["x-swapgate-degraded"] == "logit_bias"
-    assert message.headers["x-swapgate-degraded"] == "house_style"
+    assert chat.headers["x-swapproof-degraded"] == "logit_bias"
+    assert message.headers["x-swapproof-degraded"] == "house_style"
 
 
 MARK: Final[Json] = {"cache_control": {"type": "ephemeral"}}
@@ -407,7 +407,7 @@ def test_a_messages_cache_marks_arrive_or_their_loss_is_told(scene: Scene, kind:
     kept = kind in MARKED_KINDS
     assert server.readings[-1].system == "A long text of rules."
     assert server.readings[-1].marks == (2 if kept else 0)
-    assert told.headers.get("x-swapgate-degraded") == (None if kept else "caching")
+    assert told.headers.get("x-swapproof-degraded") == (None if kept else "caching")
 
 
 # Clients that people use, unchanged, run a tool loop with streaming before another protocol.

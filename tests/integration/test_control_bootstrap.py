@@ -57,7 +57,7 @@ def test_an_empty_secret_is_never_used(settings: Settings) -> None:
 
 
 def test_a_missing_secret_is_not_made_by_the_way(settings: Settings) -> None:
-    with pytest.raises(ConfigError, match="swapgate init"):
+    with pytest.raises(ConfigError, match="swapproof init"):
         secret_files.installation_secret(settings)
 
 
@@ -66,7 +66,7 @@ def test_a_worker_of_a_provider_that_is_gone_is_refused_by_name(
 ) -> None:
     monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "swapgate.yaml").write_text("home: here\n", encoding="utf-8")
+    (tmp_path / "swapproof.yaml").write_text("home: here\n", encoding="utf-8")
     installation = open_with_workers(create_secret=True)
     upgrade_database(installation.settings)
     target = Target("gone", "model")

@@ -77,7 +77,7 @@ def process(world: SmallInstallation, url: str) -> Store:
 def points(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
     """Statements to die at, by number: those of a kind that none before them has come first."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    url = f"sqlite:///{shutil.copyfile(sqlite_template, folder / 'swapgate.db')}"
+    url = f"sqlite:///{shutil.copyfile(sqlite_template, folder / 'swapproof.db')}"
     world = opened(url, folder)
     first = process(world, url)
     every = list[str]()

@@ -35,8 +35,8 @@ def start(
 ) -> None:
     place.ports[name] = free_port()
     place.environment[name] = {
-        "SWAPGATE__CONTROL__PORT": str(place.ports[name]),
-        "SWAPGATE__DATABASE_URL": database,
+        "SWAPPROOF__CONTROL__PORT": str(place.ports[name]),
+        "SWAPPROOF__DATABASE_URL": database,
     }
     place.start(name, "serve", "control", wait_for="/healthz")
 

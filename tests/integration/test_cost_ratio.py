@@ -125,7 +125,7 @@ def test_an_approver_accepts_the_cost_of_one_proposal_of_another_person(
     assert made.accepted_cost.text == "ben accepts up to 3.5 times the cost: it answers more"
 
     decisions.cancel_proposal(world.context(), ANN, made.id)
-    with pytest.raises(InputError, match="before yours: `swapgate proposal accept-cost"):
+    with pytest.raises(InputError, match="before yours: `swapproof proposal accept-cost"):
         world.propose()
     accept(BEN)
     world.clock.advance(31 * 86_400)
@@ -175,7 +175,7 @@ def test_without_a_price_tokens_are_guarded_in_the_place_of_money(
     assert world.rollout().policy.guardrails.output_tokens == 1.5
     text = load_comparison(world.context(), made.id).cost.text
     assert text.startswith(
-        "The price of sim/better is unknown: `swapgate model price sim/better INPUT OUTPUT` "
+        "The price of sim/better is unknown: `swapproof model price sim/better INPUT OUTPUT` "
         "sets it. Instead of the cost, its canary"
     )
     assert "above 1.5 times as many" in text
@@ -204,7 +204,7 @@ def test_a_scheduled_candidate_beyond_the_guardrail_waits_for_an_approver(
     assert [one.name for one in plan.measured] == ["sim/good"]
     (waits,) = plan.waiting
     assert waits.name == "sim/better"
-    assert "`swapgate proposal accept-cost chat sim/better --up-to 4" in waits.remark
+    assert "`swapproof proposal accept-cost chat sim/better --up-to 4" in waits.remark
 
 
 def test_no_agent_accepts_a_cost_over_mcp() -> None:

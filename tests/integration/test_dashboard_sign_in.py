@@ -312,7 +312,7 @@ def test_nobody_signs_in_by_sql(world: SmallInstallation, forged: bool) -> None:
             db.execute(sa.update(dashboard_session).values(expires_at=late))
 
     with pytest.raises(
-        NotAllowed, match="Swapgate refuses every sign-in: the row dashboard_session"
+        NotAllowed, match="Swapproof refuses every sign-in: the row dashboard_session"
     ):
         acting(world, mine if forged else cookie)
 

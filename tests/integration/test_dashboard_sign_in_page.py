@@ -26,9 +26,9 @@ BEHIND_A_PROXY = """
 ui:
   oidc:
     issuer: https://login.example.com
-    client_id: swapgate
-    client_secret_env: SWAPGATE_OIDC_SECRET
-    public_url: https://swapgate.example.com
+    client_id: swapproof
+    client_secret_env: SWAPPROOF_OIDC_SECRET
+    public_url: https://swapproof.example.com
     roles: {leads: approver}
 """
 
@@ -95,7 +95,7 @@ async def test_a_key_signs_in_by_a_new_cookie_that_no_script_reads(house: Instal
     cookie = answer.headers["set-cookie"]
     for part in ("HttpOnly", "SameSite=strict", "Path=/", "Max-Age=43200"):
         assert part in cookie
-    value = re.match(r"swapgate-session-8501=([^;]+)", cookie)
+    value = re.match(r"swapproof-session-8501=([^;]+)", cookie)
     assert value is not None
     assert value[1] != "planted"
     assert sign_in_page.resume(value[1]).actor.name == "ben"
@@ -108,7 +108,7 @@ def proxied(house: Installation, monkeypatch: pytest.MonkeyPatch) -> Installatio
     house.close()
     page_frame.installation.cache_clear()
     names = {
-        "server.allowedHosts": ["swapgate.example.com", "127.0.0.1"],
+        "server.allowedHosts": ["swapproof.example.com", "127.0.0.1"],
         "server.port": 8501,
     }
     monkeypatch.setattr(streamlit, "get_option", names.__getitem__)
@@ -121,7 +121,7 @@ async def test_the_cookie_goes_by_tls_alone_where_a_proxy_ends_it(
     _, text = key_of(proxied)
     cookies = []
     for origin, host in (
-        ("https://swapgate.example.com", "swapgate.example.com"),
+        ("https://swapproof.example.com", "swapproof.example.com"),
         (ORIGIN, "127.0.0.1:8501"),
     ):
         async with browser() as client:
@@ -197,7 +197,7 @@ def server_returns(place: str) -> Starlette:
         back.set_cookie("_streamlit_user", "signed", httponly=True)
         return back
 
-    oidc = OidcSettings("https://l.example", "swapgate", "S", "https://s.example", {})
+    oidc = OidcSettings("https://l.example", "swapproof", "S", "https://s.example", {})
     routes = [Route("/oauth2callback", answer), serve.SIGN_ON_ROUTE]
     return Starlette(routes=routes, middleware=serve.sign_on_middleware(oidc))
 

@@ -14,7 +14,7 @@ from harness.frame.errors import (
     InputError,
     NotAllowed,
     ProofRefused,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.online.guardrails import CanaryJudge, Guardrails
@@ -172,7 +172,9 @@ def test_nothing_is_proposed_whose_canary_a_stranger_would_judge(
     personal.policy = replace(POLICY, canary=replace(CANARY, guardrails=heard, judge=judge))
     with pytest.raises(NotAllowed, match="'judge' of judge/m may not see it"):
         personal.propose(AWAY, ADA, ctx=as_of(personal, "sim", "away"))
-    with pytest.raises(InputError, match="`swapgate model price judge/m INPUT OUTPUT` sets it"):
+    with pytest.raises(
+        InputError, match="`swapproof model price judge/m INPUT OUTPUT` sets it"
+    ):
         personal.propose(AWAY, ADA, ctx=as_of(personal, "sim", "away", "judge"))
 
 
@@ -292,7 +294,7 @@ def test_nobody_takes_a_cleared_name_for_another_place(personal: SmallInstallati
 def test_the_file_moves_a_provider_and_clears_it_in_one(
     personal: SmallInstallation, tmp_path: Path
 ) -> None:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(
         "providers:\n  sim: {kind: sim, api_base: 'http://127.0.0.1:11/v1'}\n"
         "data_classes: {personal: [sim]}\n",
@@ -306,7 +308,7 @@ def test_the_file_moves_a_provider_and_clears_it_in_one(
 def test_a_route_of_the_file_begins_with_clearance_alone(
     personal: SmallInstallation, tmp_path: Path
 ) -> None:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(
         "providers:\n  fast: {kind: sim, api_base: 'http://127.0.0.1:9/v1', "
         "tiers: {quick: small}}\n"
@@ -317,7 +319,7 @@ def test_a_route_of_the_file_begins_with_clearance_alone(
     )
     settings = installation.load_settings(file)
 
-    with pytest.raises(SwapgateError, match="'fast' of fast/small may not see it"):
+    with pytest.raises(SwapproofError, match="'fast' of fast/small may not see it"):
         seed.apply_seed(as_of(personal), settings)
 
 

@@ -60,7 +60,7 @@ class Operation:
         place = self.fleet.world.place
         for name in CONTROLS:
             place.ports[name] = free_port()
-            place.environment[name] = {"SWAPGATE__CONTROL__PORT": str(place.ports[name])}
+            place.environment[name] = {"SWAPPROOF__CONTROL__PORT": str(place.ports[name])}
             place.start(name, "serve", "control")
         for name in CONTROLS:
             place.answers(name, "/readyz")
@@ -243,11 +243,11 @@ def alert_names(installation: Installation) -> set[str]:
 def database_on_a_small_disk(kind: str) -> Iterator[tuple[str, Path]]:
     """Its address, and the disk."""
     # pytest's own folder is closed to the account that PostgreSQL runs as.
-    with tempfile.TemporaryDirectory(prefix="swapgate-disk-") as name:
+    with tempfile.TemporaryDirectory(prefix="swapproof-disk-") as name:
         Path(name).chmod(0o755)
         if kind == "sqlite":
             with small_disk(Path(name)) as disk:
-                yield f"sqlite:///{disk / 'swapgate.db'}", disk
+                yield f"sqlite:///{disk / 'swapproof.db'}", disk
             return
         with (
             small_disk(Path(name), size="160m") as disk,
@@ -261,7 +261,7 @@ def database_on_a_small_disk(kind: str) -> Iterator[tuple[str, Path]]:
 
 
 def failed_flushes(fleet: RouterFleet) -> list[float]:
-    name = "swapgate_router_flushes_failed_total"
+    name = "swapproof_router_flushes_failed_total"
     return [sum(fleet.metric(router, name)) for router in fleet.names]
 
 
@@ -308,7 +308,7 @@ def test_with_the_databases_disk_full_requests_are_served_and_recorded_later(
         assert load.errors == []
         eventually(lambda: recorded(fleet) >= load.answered)
         for name in fleet.names:
-            assert fleet.metric(name, "swapgate_observations_dropped_total") == [0.0]
+            assert fleet.metric(name, "swapproof_observations_dropped_total") == [0.0]
         # A control plane that was refused goes on by itself.
         world.place.answers("control", "/readyz")
         keys.create_key(

@@ -208,7 +208,7 @@ def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
     tmp_path: Path,
 ) -> None:
     def run(url: str, *words: str) -> str:
-        file = tmp_path / "swapgate.yaml"
+        file = tmp_path / "swapproof.yaml"
         file.write_text(f"home: {tmp_path / 'home'}\ndatabase_url: {url}\n")
         return CliRunner().invoke(program, ["--config", str(file), *words]).stdout
 
@@ -220,7 +220,7 @@ def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
     secret = tmp_path / "home" / "secret.key"
     secret.parent.mkdir()
     secret.write_text("a secret of the installation")
-    step = "run Swapgate with a second role: `swapgate db grant ROLE`"
+    step = "run Swapproof with a second role: `swapproof db grant ROLE`"
     assert role_check(postgres_url) == f"warn: {step}"
     printed = run(postgres_url, "db", "grant", role, "--print")
     assert f'GRANT SELECT, INSERT ON public."verdict" TO "{role}";' in printed

@@ -1,4 +1,4 @@
-"""`swapgate db`: what is signed, what is not, and the ways out."""
+"""`swapproof db`: what is signed, what is not, and the ways out."""
 
 import sqlite3
 from contextlib import closing
@@ -20,7 +20,7 @@ def run_sql(
     *statements: str,
     triggers: bool = True,
 ) -> None:
-    with closing(sqlite3.connect(cli.folder / ".swapgate/swapgate.db")) as db:
+    with closing(sqlite3.connect(cli.folder / ".swapproof/swapproof.db")) as db:
         query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
         kept = [] if triggers else db.execute(query).fetchall()
         for name, _ in kept:
@@ -62,8 +62,8 @@ def test_keys_are_rotated_and_retired(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In files: a key of the environment is not ours to change.
-    assert "SWAPGATE_SIGNING" in cli.error("db", "rotate-key", exits=2)
-    home = cli.folder / ".swapgate"
+    assert "SWAPPROOF_SIGNING" in cli.error("db", "rotate-key", exits=2)
+    home = cli.folder / ".swapproof"
     files = ("signing.key", "worker-signing.key", "signing.pub")
     for file, (name, value) in zip(files, ENVIRONMENT.items(), strict=True):
         (home / file).write_text(value)
@@ -80,7 +80,7 @@ def test_keys_are_rotated_and_retired(
     cli.run("route", "settings", "chat", "--description", "Talks")
     assert "retired " in cli.text("audit", "tail")
     cli.text("audit", "verify")
-    with closing(open_installation(cli.folder / "swapgate.yaml")) as installation:
+    with closing(open_installation(cli.folder / "swapproof.yaml")) as installation:
         assert control_jobs.reconcile(installation.context).failed == ()
 
 
@@ -93,7 +93,7 @@ def test_control_starts_beside_a_forged_row_and_tells(cli: CommandLine) -> None:
         " VALUES ('evil', 'custom', 'http://127.0.0.1:1/v1', '{}', '{}', 0,"
         " '[]', '{}', '{}', '{}')",
     )
-    with closing(open_installation(cli.folder / "swapgate.yaml")) as installation:
+    with closing(open_installation(cli.folder / "swapproof.yaml")) as installation:
         app._apply_seed(installation)
         integrity.check_snapshot(installation.context)
         with installation.store.read() as tx:

@@ -48,7 +48,7 @@ mount -t proc proc "$ROOT/proc"
 """
 _READ_ONLY: Final = """
 for volume in $VOLUMES; do mount --bind "$STATE$volume" "$ROOT$volume"; done
-mount --bind -o ro "$CONFIG" "$ROOT/etc/swapgate"
+mount --bind -o ro "$CONFIG" "$ROOT/etc/swapproof"
 for place in / /usr /usr/local; do mount -o remount,bind,ro "$ROOT$place"; done
 ip link set lo up
 """
@@ -179,7 +179,7 @@ def _places(image: Image) -> dict[str, str]:
 @dataclass
 class Container:
     """A running image. state: the folder of its volumes, which outlive it. config: what is
-    mounted at /etc/swapgate. variables: those that are given to it.
+    mounted at /etc/swapproof. variables: those that are given to it.
     """
 
     image: Image
@@ -286,7 +286,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A volume with a database, the folder `config`, and beside them `keys`, the secret."""
     folder = tmp_path_factory.mktemp("state")
-    config = folder / "config" / "swapgate.yaml"
+    config = folder / "config" / "swapproof.yaml"
     home = folder / HOME[1:]
     keys = folder / "keys"
     for place in (config.parent, home, keys):
@@ -297,7 +297,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.write_text("router: {workers: 1}\n")
     for file in home.iterdir():
         os.chown(file, UID, UID)
-        if not file.name.startswith("swapgate.db"):
+        if not file.name.startswith("swapproof.db"):
             file.rename(keys / file.name)
     os.chown(home, UID, UID)
     return folder
@@ -330,9 +330,9 @@ def serve(
         written = box.run(
             process.pid,
             "touch",
-            "/opt/swapgate/x",
+            "/opt/swapproof/x",
             "/usr/x",
-            "/etc/swapgate/x",
+            "/etc/swapproof/x",
         )
         assert written.stderr.count("Read-only file system") == 3
         rights = box.run(

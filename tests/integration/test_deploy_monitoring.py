@@ -80,7 +80,7 @@ def test_the_dashboards_file_is_what_its_table_writes() -> None:
 def test_every_query_names_only_metrics_and_labels_that_exist(queries: dict[str, str]) -> None:
     assert queries
     for title, query in queries.items():
-        named = set(re.findall(r"\bswapgate_\w+", query))
+        named = set(re.findall(r"\bswapproof_\w+", query))
         assert named or query.startswith("up{"), title
         assert named <= SERIES.keys(), title
         labels = {
@@ -90,7 +90,7 @@ def test_every_query_names_only_metrics_and_labels_that_exist(queries: dict[str,
 
 
 def test_the_first_time_fires_a_rule_that_asks_for_an_increase() -> None:
-    reported = {f"swapgate_{name}_total" for name in counter_names({})}
+    reported = {f"swapproof_{name}_total" for name in counter_names({})}
     rising = {name for query in rules().values() for name in INCREASE.findall(query)}
 
     assert len(rising) > 3
@@ -275,7 +275,7 @@ def test_a_real_prometheus_answers_every_panel_and_every_rule(tmp_path: Path) ->
             eventually(answered)
         except AssertionError:
             raise AssertionError(f"no data: {missing}") from None
-        assert prometheus.values('up{job=~"swapgate-.*"}') == [1.0, 1.0]
+        assert prometheus.values('up{job=~"swapproof-.*"}') == [1.0, 1.0]
         [group] = prometheus.ask("rules")["groups"]
         assert {rule["name"]: rule["health"] for rule in group["rules"]} == dict.fromkeys(
             rules(), "ok"

@@ -33,7 +33,7 @@ STAGE = re.compile(r"^FROM (\S+) AS (\w+)\n(.*?)(?=^FROM|\Z)", re.MULTILINE | re
 STAGES = {name: (base, text) for base, name, text in STAGE.findall(DOCKERFILE)}
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 UNITS = sorted(
-    file.stem.removeprefix("swapgate-") for file in (DEPLOY / "systemd").glob("*.service")
+    file.stem.removeprefix("swapproof-") for file in (DEPLOY / "systemd").glob("*.service")
 )
 each_unit = pytest.mark.parametrize("name", UNITS)
 verified = pytest.mark.verify
@@ -63,7 +63,7 @@ def deployment(role: Role) -> Any:
             *manifests.build_worker_manifests(),
         )
         if manifest["kind"] == "Deployment"
-        and manifest["metadata"]["name"] == f"swapgate-{role.name}"
+        and manifest["metadata"]["name"] == f"swapproof-{role.name}"
     ]
     return found["spec"]["template"]["spec"]
 
@@ -90,7 +90,7 @@ def test_image_service_and_unit_start_the_role_on_its_port(role: Role) -> None:
     assert yaml.safe_load(stage.rsplit("CMD", 1)[1]) == role.command
     assert service["build"]["target"] == role.name
     assert service["ports"] == [f"127.0.0.1:{role.port}:{role.port}"]
-    assert service["image"] == f"swapgate-{role.name}:{manifests.VERSION}"
+    assert service["image"] == f"swapproof-{role.name}:{manifests.VERSION}"
     assert service["stop_grace_period"] == f"{END_S}s"
 
 
@@ -125,7 +125,7 @@ def test_secrets_are_named_and_a_router_holds_no_private_key(role: Role) -> None
         if "valueFrom" in entry
     }
 
-    assert by_reference == {"SWAPGATE__DATABASE_URL": "url", **role.keys}
+    assert by_reference == {"SWAPPROOF__DATABASE_URL": "url", **role.keys}
     assert ("signing.key" in by_reference.values()) == (role.name not in {"router", "worker"})
     assert "kind: Secret" not in manifests.FILE.read_text("utf-8")
 
@@ -155,15 +155,15 @@ def test_policies_let_in_who_calls_a_role_and_nobody_else() -> None:
 
     monitoring = "kubernetes.io/metadata.name"
     assert labels == {
-        "swapgate-deny": [],
-        "swapgate-router": [monitoring, "swapgate-client", ""],  # the namespace itself
-        "swapgate-control": [monitoring, "swapgate-operator"],
-        "swapgate-ui": [],
+        "swapproof-deny": [],
+        "swapproof-router": [monitoring, "swapproof-client", ""],  # the namespace itself
+        "swapproof-control": [monitoring, "swapproof-operator"],
+        "swapproof-ui": [],
     }
     for role in ROLES:
         out = {
             port["port"]
-            for rule in policies[f"swapgate-{role.name}"]["egress"]
+            for rule in policies[f"swapproof-{role.name}"]["egress"]
             for port in rule["ports"]
         }
         assert out == {53, 443, 5432}
@@ -174,7 +174,7 @@ def test_a_worker_runs_in_controls_image_and_is_asked_for_nothing() -> None:
     service = read_yaml("compose/compose.yaml")["services"]["worker"]
 
     assert container["args"] == service["command"] == WORKER.command
-    assert container["image"] == service["image"] == f"swapgate-control:{manifests.VERSION}"
+    assert container["image"] == service["image"] == f"swapproof-control:{manifests.VERSION}"
     assert not [name for name in container if name.endswith("Probe") or name == "ports"]
     assert service["healthcheck"] == {"disable": True}
     assert [m["kind"] for m in manifests.build_worker_manifests()] == [
@@ -187,10 +187,10 @@ def test_a_worker_runs_in_controls_image_and_is_asked_for_nothing() -> None:
 def test_only_the_autoscaler_sets_the_number_of_routers() -> None:
     made = {(m["kind"], m["metadata"]["name"]): m for m in manifests.build_manifests()}
 
-    assert "replicas" not in made["Deployment", "swapgate-router"]["spec"]
-    scaler = made["HorizontalPodAutoscaler", "swapgate-router"]["spec"]
+    assert "replicas" not in made["Deployment", "swapproof-router"]["spec"]
+    scaler = made["HorizontalPodAutoscaler", "swapproof-router"]["spec"]
     assert scaler["minReplicas"] > 1
-    assert made["PodDisruptionBudget", "swapgate-router"]["spec"]["maxUnavailable"] == 1
+    assert made["PodDisruptionBudget", "swapproof-router"]["spec"]["maxUnavailable"] == 1
 
 
 def test_every_file_that_a_service_mounts_is_shipped_or_the_users_own() -> None:
@@ -211,7 +211,7 @@ def test_every_file_that_a_service_mounts_is_shipped_or_the_users_own() -> None:
 def read_unit(name: str) -> dict[str, list[str]]:
     """By setting its values, in their order."""
     settings: dict[str, list[str]] = {}
-    for line in (DEPLOY / "systemd" / f"swapgate-{name}.service").read_text().splitlines():
+    for line in (DEPLOY / "systemd" / f"swapproof-{name}.service").read_text().splitlines():
         setting, is_set, value = line.partition("=")
         if is_set:
             settings.setdefault(setting, []).append(value)
@@ -235,18 +235,18 @@ def test_a_unit_starts_a_command_that_exists_as_a_user_and_in_a_home_of_its_own(
 ) -> None:
     unit = read_unit(name)
     program_file, *words = exec_start(name)
-    done = CliRunner().invoke(program, [*words, "--help"], prog_name="swapgate")
+    done = CliRunner().invoke(program, [*words, "--help"], prog_name="swapproof")
 
-    assert program_file == "/opt/swapgate/bin/swapgate"
+    assert program_file == "/opt/swapproof/bin/swapproof"
     assert words[:2] == ["--config", CONFIG]
-    assert f"Usage: swapgate {' '.join(words[2:4]).partition(' --')[0]}" in done.output
+    assert f"Usage: swapproof {' '.join(words[2:4]).partition(' --')[0]}" in done.output
     assert done.exit_code == 0
     # Control's key is control's and the dashboard's alone (SECURITY.md).
     own = "" if name in ("control", "ui") else f"-{name}"
     [user] = unit["User"]
     [folder] = unit["StateDirectory"]
-    assert user == folder == f"swapgate{own}"
-    assert f"SWAPGATE__HOME=/var/lib/{folder} HOME=/var/lib/{folder}" in unit["Environment"]
+    assert user == folder == f"swapproof{own}"
+    assert f"SWAPPROOF__HOME=/var/lib/{folder} HOME=/var/lib/{folder}" in unit["Environment"]
 
 
 @each_unit
@@ -275,7 +275,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
         pytest.skip("systemd-analyze is not here; the units were only read")
     for unit in (DEPLOY / "systemd").glob("*.service"):
         # It also looks whether the program is there.
-        text = unit.read_text("utf-8").replace("/opt/swapgate/bin/swapgate", sys.executable)
+        text = unit.read_text("utf-8").replace("/opt/swapproof/bin/swapproof", sys.executable)
         (tmp_path / unit.name).write_text(text)
 
     said = run(analyze, "verify", *sorted(tmp_path.glob("*.service")))

@@ -150,7 +150,7 @@ def test_a_stored_key_reads_its_providers_list(ctx: Context, sim: ListServer) ->
     assert [model.model for model in named_models.list_discovered(ctx, "attic")] == ["new-one"]
     answers(sim, status=500)
     kept = put(ctx, SYSTEM, "attic", CredentialChange(value="sk-another-of-a-test"))
-    assert kept.listing.startswith("Swapgate could not read its models: provider 'attic'")
+    assert kept.listing.startswith("Swapproof could not read its models: provider 'attic'")
     assert named_models.list_discovered(ctx, "attic")
 
 
@@ -219,7 +219,7 @@ def test_a_model_that_its_provider_does_not_list_is_said_when_it_is_added(
     assert describe("north-2") == ""
     assert describe("nort-2") == ("attic does not list nort-2 among 2; did you mean 'north-2'?")
     answers(sim, status=503)
-    assert describe("north-2").startswith("Swapgate could not read its models: ")
+    assert describe("north-2").startswith("Swapproof could not read its models: ")
     # A vendor's list counts where somebody asked for it; it is not asked by the way.
     registered_providers.change_provider(ctx, SYSTEM, "openai", ProviderChange())
     assert describe("gpt-4o", "openai") == ""
@@ -343,7 +343,7 @@ def test_a_list_that_was_requested_earlier_replaces_no_newer_list(
 
 def test_a_provider_without_its_key_is_not_asked(ctx: Context) -> None:
     registered_providers.change_provider(ctx, SYSTEM, "groq", ProviderChange())
-    with pytest.raises(Conflict, match="swapgate provider key set groq"):
+    with pytest.raises(Conflict, match="swapproof provider key set groq"):
         named_models.discover_models(ctx, ANN, "groq")
 
 

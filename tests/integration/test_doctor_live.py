@@ -1,4 +1,4 @@
-"""`swapgate doctor --live`: a conformance run with one's own key, below a cap; `--tools`: one
+"""`swapproof doctor --live`: a conformance run with one's own key, below a cap; `--tools`: one
 tool loop on any target, beside what is declared of it.
 """
 
@@ -89,7 +89,7 @@ def provider(
     strict: Strict = wire.strict()
     strict.answers = answers
     with serving(strict) as served:
-        Path("swapgate.yaml").write_text(
+        Path("swapproof.yaml").write_text(
             f"providers: {{own: {{kind: {kind}, api_base: '{served.api_base}', "
             f"api_key_env: WIRE_KEY, {given.replace('MODEL', wire.MODEL)}}}}}\n"
         )
@@ -275,7 +275,7 @@ def test_a_refused_key_ends_the_run_after_one_request(monkeypatch: pytest.Monkey
         )
 
     assert "FAIL: fails" in result.stdout
-    assert "swapgate provider key set" in result.stdout
+    assert "swapproof provider key set" in result.stdout
     assert wrong not in result.output
     assert len(served.asked) == 1
 
@@ -327,7 +327,7 @@ def test_a_target_that_calls_one_at_a_time_is_told_from_what_is_declared() -> No
 def test_the_built_in_simulator_passes(kind: str, base: str) -> None:
     with serve_in_thread(simulator(time_scale=0)) as url:
         own = f"{{kind: {kind}, api_base: '{url}{base}', api_key_env: WIRE_KEY}}"
-        Path("swapgate.yaml").write_text(f"providers: {{own: {own}}}\n")
+        Path("swapproof.yaml").write_text(f"providers: {{own: {own}}}\n")
         run("init")
 
         found = outcomes("own/sim-base")
@@ -373,4 +373,4 @@ def test_the_doctor_of_tools_ends_in_time_and_leaves_no_traffic() -> None:
     assert found["results"] == "does not"
     assert next(ends) <= 9
     assert "allow more time with --timeout" in " ".join(short.split())
-    assert not list(Path(".swapgate").glob("observations*"))
+    assert not list(Path(".swapproof").glob("observations*"))

@@ -225,7 +225,7 @@ def test_another_name_in_a_users_answer_is_told_before_the_next_run(
     record = open_alerts(world)[AlertKind.SERVED_MODEL]
     assert record.title == "the provider of sim/base serves another model: base-2"
     assert "the runs so far used base-1" in record.text
-    assert "`swapgate drift run chat`" in record.text
+    assert "`swapproof drift run chat`" in record.text
     assert record.count == 1
     assert len(checks(world)) == 1
 
@@ -460,7 +460,7 @@ def cli(
     with installed(tmp_path, sqlite_url, monkeypatch) as made:
         watching = FILE.replace("scorer: exact}", SECTION)
         assert SECTION in watching
-        (tmp_path / "swapgate.yaml").write_text(watching, encoding="utf-8")
+        (tmp_path / "swapproof.yaml").write_text(watching, encoding="utf-8")
         made.world.drift["colours"] = DriftPolicy(items=60)
         yield made
 
@@ -476,7 +476,7 @@ def test_a_person_sees_what_changed_and_accepts_it(
 ) -> None:
     started = cli.run("drift", "run", "chat")
     assert started.stdout.startswith("run_")
-    assert "`swapgate drift status chat` shows the result" in started.stderr
+    assert "`swapproof drift status chat` shows the result" in started.stderr
     measured(cli)
     assert "watching  not yet" in cli.text("drift", "status")
     cli.run("drift", "run", "chat")
@@ -496,7 +496,7 @@ def test_a_person_sees_what_changed_and_accepts_it(
     assert "compared       2 times" in shown.stdout
     assert "−41.7 points" in shown.stdout
     assert "served         base-2027\nserved before  base\n" in shown.stdout
-    assert "`swapgate drift accept chat --reason …`" in shown.stderr
+    assert "`swapproof drift accept chat --reason …`" in shown.stderr
     refused = cli.run("drift", "run", "chat", exits=6).stderr
     assert "suite colours has found drift on route chat" in refused
     told = cli.text("alert", "list")

@@ -1,4 +1,4 @@
-"""`swapgate serve drive flagd` with the official OpenFeature SDK and flagd's provider."""
+"""`swapproof serve drive flagd` with the official OpenFeature SDK and flagd's provider."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ pytestmark = [
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Installation]:
-    place = Installation(Path(sys.executable).with_name("swapgate"), tmp_path / "place", {})
+    place = Installation(Path(sys.executable).with_name("swapproof"), tmp_path / "place", {})
     try:
         yield place
     finally:

@@ -1,5 +1,5 @@
-"""`swapgate serve drive litellm` with the real LiteLLM proxy: its admin API, its router and its
-spend logs. Only Prisma is a stand-in (`tests/support/litellm`), on a real PostgreSQL.
+"""`swapproof serve drive litellm` with the real LiteLLM proxy: its admin API, its router and
+its spend logs. Only Prisma is a stand-in (`tests/support/litellm`), on a real PostgreSQL.
 """
 
 import os
@@ -137,7 +137,7 @@ ONLY_BETTER = {BASE: (0, False), BETTER: (10_000, True)}
 
 @pytest.fixture
 def beside(tmp_path: Path, empty_postgres_url: str) -> Iterator[Beside]:
-    place = Installation(Path(sys.executable).with_name("swapgate"), tmp_path / "place", {})
+    place = Installation(Path(sys.executable).with_name("swapproof"), tmp_path / "place", {})
     sim = Simulator(place)
     place.configure(before_simulator(sim, support={}))
     database = empty_postgres_url.replace("+psycopg", "").replace("@/", "@localhost/")
@@ -156,7 +156,7 @@ def beside(tmp_path: Path, empty_postgres_url: str) -> Iterator[Beside]:
         await_up(place, "control")
         with running_litellm("drive.yaml", "", tmp_path, programs, **own) as proxy:
             (commands,) = re.findall(
-                r"```sh\n(.*?)swapgate serve drive",
+                r"```sh\n(.*?)swapproof serve drive",
                 PAGE,
                 re.DOTALL,
             )

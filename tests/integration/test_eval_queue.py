@@ -212,7 +212,7 @@ def test_money_is_not_spent_where_its_sum_could_not_be_known(world: SmallInstall
     run, samples = candidate_run(world, after)
 
     assert (run.state, samples) == (RunState.OVER_BUDGET, [])
-    assert "`swapgate model price sim/equal INPUT OUTPUT` sets it" in run.message
+    assert "`swapproof model price sim/equal INPUT OUTPUT` sets it" in run.message
 
 
 CAP_USD = 0.01

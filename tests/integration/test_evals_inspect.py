@@ -196,7 +196,7 @@ def test_arguments_of_a_tool_that_are_no_object_become_a_parse_error(
 
 
 def test_a_model_that_the_run_does_not_ask_is_refused(inspect: SimpleNamespace) -> None:
-    with pytest.raises(InputError, match="swapgate/judge is not the target of this run"):
+    with pytest.raises(InputError, match="swapproof/judge is not the target of this run"):
         inspect.model.TargetAPI("judge")
 
 
@@ -280,7 +280,7 @@ def test_an_answer_that_was_cut_while_the_model_thought_is_not_a_wrong_one(
         target="42",
         output=inspect.model.output_of(reply, 0.1),
         model_usage=usage,
-        scores={"swapgate": Score(value=0.0, metadata=noted)},
+        scores={"swapproof": Score(value=0.0, metadata=noted)},
     )
     taken: list[Sample] = []
 

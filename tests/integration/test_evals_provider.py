@@ -212,7 +212,7 @@ def test_words_of_the_provider_that_repeat_prompt_or_key_are_withheld(message: s
 
     assert (
         str(raised.value)
-        == "HTTP 400 (its message repeats the request, so Swapgate does not show it)"
+        == "HTTP 400 (its message repeats the request, so Swapproof does not show it)"
     )
 
 

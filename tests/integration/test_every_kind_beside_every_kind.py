@@ -261,11 +261,11 @@ def headers_of(cell: Cell) -> tuple[tuple[bytes, bytes], ...]:
     match cell.role:
         case Role.KEEP_WARM:
             return AUTH, (
-                b"x-swapgate-sticky",
+                b"x-swapproof-sticky",
                 warm_key(cell.route, target.id),
             )
         case Role.OVERRIDE:
-            return AUTH, (b"x-swapgate-kind", b"subagent")
+            return AUTH, (b"x-swapproof-kind", b"subagent")
         case _:
             return (AUTH,)
 
@@ -332,10 +332,10 @@ async def fault(
     wanted = 200 if answers else 502 if expected else 422
     if status != wanted:
         return f"{status} instead of {wanted}: {raw[:300]!r}"
-    if headers[b"x-swapgate-arm"].decode() != cell.arm:
-        return f"arm {headers[b'x-swapgate-arm']!r} instead of {cell.arm}"
+    if headers[b"x-swapproof-arm"].decode() != cell.arm:
+        return f"arm {headers[b'x-swapproof-arm']!r} instead of {cell.arm}"
     if answers:
-        served = headers[b"x-swapgate-target"].decode().partition("/")[0]
+        served = headers[b"x-swapproof-target"].decode().partition("/")[0]
         if served != expected[-1]:
             return f"{served} answered instead of {expected[-1]}"
         why = unlike(cell, raw, expected[-1])
@@ -409,5 +409,5 @@ async def test_a_chat_that_no_translation_can_say_goes_to_who_needs_none(
         headers=headers_of(cell),
     )
 
-    assert (status, headers[b"x-swapgate-arm"]) == (200, b"canary")
+    assert (status, headers[b"x-swapproof-arm"]) == (200, b"canary")
     assert [name for name, _ in wire.asked] == [first_name("openrouter")]

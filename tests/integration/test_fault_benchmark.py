@@ -10,7 +10,7 @@ from benchmarks.faults import soak
 from benchmarks.faults.catalogue import RETRIES, Expect, rows
 from benchmarks.faults.client import Ending, Figures, figures
 from benchmarks.faults.load import Gateway, played
-from benchmarks.faults.stage import Limits, Swapgate, running
+from benchmarks.faults.stage import Limits, Swapproof, running
 from benchmarks.gameday.__main__ import CANNOT
 
 # A busy machine must not look like a provider that hangs.
@@ -19,12 +19,12 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swapgate]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swapproof]:
     with running(tmp_path_factory.mktemp("faults"), PATIENT) as site:
         yield site
 
 
-async def all_at_once(site: Swapgate, gateway: Gateway) -> list[Figures]:
+async def all_at_once(site: Swapproof, gateway: Gateway) -> list[Figures]:
     """Every row with either client; rows share nothing but the router."""
     plays = [(row, retries) for row in rows() for retries in RETRIES]
     asked = await asyncio.gather(
@@ -51,7 +51,7 @@ async def all_at_once(site: Swapgate, gateway: Gateway) -> list[Figures]:
 @pytest.mark.verify
 @pytest.mark.req("A4", "A5", "B3", "B8")
 def test_whatever_the_first_provider_does_clients_get_what_they_may_expect(
-    site: Swapgate,
+    site: Swapproof,
 ) -> None:
     found = asyncio.run(all_at_once(site, site.gateway))
 

@@ -50,7 +50,7 @@ def cli(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[CommandLine]:
     for part in PARTS:
-        monkeypatch.setenv(f"SWAPGATE__{part}__PORT", str(free_port()))
+        monkeypatch.setenv(f"SWAPPROOF__{part}__PORT", str(free_port()))
     with installed(tmp_path, sqlite_url, monkeypatch) as made:
         yield made
 
@@ -64,7 +64,7 @@ class Healthy(BaseHTTPRequestHandler):
 
 
 def test_everything_at_once_starts_nothing_while_a_port_is_taken(cli: CommandLine) -> None:
-    ports = [int(os.environ[f"SWAPGATE__{part}__PORT"]) for part in PARTS]
+    ports = [int(os.environ[f"SWAPPROOF__{part}__PORT"]) for part in PARTS]
     with socket.create_server(("127.0.0.1", ports[3])):
         one = cli.run("serve", "all", exits=2).stderr
         with socket.create_server(("127.0.0.1", ports[0])):
@@ -76,8 +76,8 @@ def test_everything_at_once_starts_nothing_while_a_port_is_taken(cli: CommandLin
     assert f"the dashboard cannot listen on 127.0.0.1:{ports[3]}: pid {os.getpid()} (" in one
     assert "pytest" in one or "python" in one  # the command that holds it
     assert f"127.0.0.1:{ports[0]} for the router by pid {os.getpid()}" in two
-    assert two.endswith("set router.port, ui.port in swapgate.yaml\n")
-    assert one.endswith("set ui.port in swapgate.yaml\n")
+    assert two.endswith("set router.port, ui.port in swapproof.yaml\n")
+    assert one.endswith("set ui.port in swapproof.yaml\n")
 
 
 def test_the_addresses_are_told_once_all_parts_answer(cli: CommandLine) -> None:
@@ -86,7 +86,7 @@ def test_the_addresses_are_told_once_all_parts_answer(cli: CommandLine) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         port = server.server_port
         settings = replace(
-            load_settings(cli.folder / "swapgate.yaml"),
+            load_settings(cli.folder / "swapproof.yaml"),
             router=RouterSettings(port=port),
             control=ControlSettings(port=port),
             agents=AgentSettings(port=port),
@@ -111,14 +111,14 @@ def test_the_addresses_are_told_once_all_parts_answer(cli: CommandLine) -> None:
 def test_a_part_that_is_started_alone_on_a_terminal_says_where_it_is(cli: CommandLine) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(  # noqa: S603 - our own command
-        [Path(sys.executable).with_name("swapgate"), "serve", "control"],
+        [Path(sys.executable).with_name("swapproof"), "serve", "control"],
         cwd=cli.folder,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
     )
     os.close(theirs)
-    port = os.environ["SWAPGATE__CONTROL__PORT"]
+    port = os.environ["SWAPPROOF__CONTROL__PORT"]
     said = ""
     while "the management API" not in said and (piece := read_piece(ours)):
         said += piece.decode(errors="replace")
@@ -218,7 +218,7 @@ def test_a_part_that_ran_for_a_while_starts_again_at_once(
 
 
 def test_apply_takes_new_routes_and_says_what_it_does_not_take(cli: CommandLine) -> None:
-    file = cli.folder / "swapgate.yaml"
+    file = cli.folder / "swapproof.yaml"
     text = file.read_text().replace(
         "{incumbent: sim/base,", "{incumbent: sim/other, stakes: high,"
     )
@@ -252,9 +252,9 @@ def test_apply_takes_new_routes_and_says_what_it_does_not_take(cli: CommandLine)
     assert model == (
         "not taken: route chat: the file has sim/other, the database sim/base; the database "
         "applies: write sim/base into the file, or propose the swap with "
-        "`swapgate proposal create chat sim/other`"
+        "`swapproof proposal create chat sim/other`"
     )
-    assert "differ in stakes; `swapgate route settings`" in settings
+    assert "differ in stakes; `swapproof route settings`" in settings
     assert (again["changed"], again["created"]) == ([], [])
     # The doctor says the same next steps.
     assert [f"not taken: {finding}; {step}" for finding, step in checks.items()] == [
@@ -275,11 +275,11 @@ def test_apply_takes_new_routes_and_says_what_it_does_not_take(cli: CommandLine)
 def test_users_are_simulated_until_their_time_is_over(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "swapgate key create" in cli.run("sim", "traffic", exits=2).stderr
-    monkeypatch.setenv("SWAPGATE_KEY", "sk-sg-mine")
+    assert "swapproof key create" in cli.run("sim", "traffic", exits=2).stderr
+    monkeypatch.setenv("SWAPPROOF_KEY", "sk-sg-mine")
     assert "did you mean 'chat'?" in cli.run("sim", "traffic", "chatt", exits=1).stderr
     waits = cli.run("sim", "traffic", "chat", "--until-settled", exits=2).stderr
-    assert "`swapgate proposal create chat MODEL" in waits
+    assert "`swapproof proposal create chat MODEL" in waits
     # A simulated model of the route's name answers as a router would.
     cli.run(
         "route",
@@ -355,7 +355,7 @@ def test_traffic_ends_where_only_a_persons_approval_is_missing_and_says_whose(
     assert watch.open
     (line,) = watch.list_approvals()
     assert line.startswith("chat: waits for an approver other than its proposer: ")
-    assert f"`swapgate proposal approve {made}`" in line
+    assert f"`swapproof proposal approve {made}`" in line
     with cli.world.store.read() as tx:
         stored = Proposals(tx).get(made)
     alone = replace(stored, policy=replace(stored.policy, self_approval=True), widened={})
@@ -374,5 +374,5 @@ def test_a_router_whose_database_has_no_route_says_so_in_its_log(tmp_path: Path)
 
     (line,) = logged
     assert (line["event"], line["log_level"]) == ("no_routes", "warning")
-    assert "swapgate config apply" in line["next_step"]
+    assert "swapproof config apply" in line["next_step"]
     assert "First steps" in line["next_step"]

@@ -170,7 +170,7 @@ def test_the_commands_of_a_remedy_ask_the_same_question_in_options_that_there_ar
     for proposal, mend in ((one, mend) for one, loss in lost for mend in loss.mends):
         words = shlex.split(mend.commands[1])
         given = create_proposal.make_context("create", words[3:]).params
-        assert words[:3] == ["swapgate", "proposal", "create"]
+        assert words[:3] == ["swapproof", "proposal", "create"]
         assert (given["route"], given["candidates"]) == (
             "route",
             (mend.target,),

@@ -243,7 +243,7 @@ def test_one_person_who_made_both_keys_within_30_days_is_named_and_the_approval_
     text = str(refused.value)
     assert text.startswith("mal took part in creating both keys within the last 30 days")
     assert f"({ann.key}) and yours ({ben.key})" in text
-    assert "`swapgate key create NAME --role approver --principal ben`" in text
+    assert "`swapproof key create NAME --role approver --principal ben`" in text
     assert "Or wait until " in text
     with world.store.read() as tx:
         assert not Approvals(tx).for_proposal(made.id)

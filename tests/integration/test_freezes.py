@@ -72,7 +72,7 @@ def test_a_proposal_on_a_frozen_route_names_the_freeze_and_the_next_step(
     cli.run(*thrown, "--reason", "a drill")
     said = cli.run("proposal", "create", "chat", "sim/better", "--dry-run").stderr
     assert "the evals run, but route chat is frozen" in said
-    assert "`swapgate switch list` lists the freezes" in said
+    assert "`swapproof switch list` lists the freezes" in said
 
 
 @pytest.mark.spine
@@ -114,7 +114,7 @@ def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after
     assert re.fullmatch(
         r"Route chat is frozen until .* \(the release week; by ben, sw_\w+\)\. The canary "
         r"opens when the freeze ends\. An approver other than \w+ can end it earlier: "
-        r"`swapgate switch lift sw_\w+ --reason WHY`\.",
+        r"`swapproof switch lift sw_\w+ --reason WHY`\.",
         status.reason,
     )
     (notice,) = freezes.list_freeze_notices(world.context(), "chat")
@@ -233,7 +233,7 @@ def test_the_list_of_freezes_names_the_setting_that_freezes_all_routes(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "observe_only" not in cli.run("switch", "list").stderr
-    monkeypatch.setenv("SWAPGATE__CONTROL__OBSERVE_ONLY", "true")
+    monkeypatch.setenv("SWAPPROOF__CONTROL__OBSERVE_ONLY", "true")
     said = cli.run("switch", "list").stderr
     assert "control.observe_only: freeze for all routes (this installation only" in said
 
@@ -336,7 +336,7 @@ def test_a_freeze_that_another_process_lifted_holds_nothing(world: SmallInstalla
 
 
 def test_the_configuration_freezes_routes_every_week_and_observes(tmp_path: Path) -> None:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text("control: {observe_only: true}\n")
     assert load_settings(file).control.observe_only
     entry = (

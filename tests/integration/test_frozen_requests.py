@@ -19,7 +19,7 @@ from harness.app.store.store import Store
 from harness.canary import operations
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
-from harness.frame.errors import StaleWrite, SwapgateError
+from harness.frame.errors import StaleWrite, SwapproofError
 from harness.frame.people.access import Actor
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import RolloutSignal
@@ -155,10 +155,10 @@ def refusal(
     ctx: Context,
     actor: Actor,
     subject: str,
-) -> SwapgateError | None:
+) -> SwapproofError | None:
     try:
         ask(ctx, actor, subject)
-    except SwapgateError as error:
+    except SwapproofError as error:
         return error
     return None
 
@@ -174,7 +174,7 @@ def test_a_request_that_freezes_over_a_change_of_the_leader_has_one_effect_with_
     here = world.store
     assert isinstance(here, Store)
     assert here.try_lead("the first")
-    others: list[SwapgateError | None] = []
+    others: list[SwapproofError | None] = []
 
     def meanwhile() -> None:
         here._leadership.resign()
@@ -239,7 +239,7 @@ def test_an_alert_is_sent_once_to_each_sink(
         act=lambda: alert_delivery.run_once(world.context(elsewhere)),
     )
 
-    with suppress(SwapgateError):
+    with suppress(SwapproofError):
         alert_delivery.run_once(world.context(cast("Store", frozen)))
     alert_delivery.run_once(world.context())
 

@@ -1,4 +1,6 @@
-"""`swapgate gate run` and the GitHub Action around it: real processes, a simulated provider."""
+"""`swapproof gate run` and the GitHub Action around it: real processes, a simulated
+provider.
+"""
 
 import json
 import os
@@ -32,13 +34,13 @@ def folder(sim_url: str, tmp_path: Path) -> Path:
         "providers": {"sim": {"kind": "sim", "api_base": f"{sim_url}/v1"}},
         "policies": {"quick": {"gate": {"n_max": 120, "infra_patience_s": 0.1}}},
     }
-    (tmp_path / "swapgate.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (tmp_path / "swapproof.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return tmp_path
 
 
 def environment(**more: str) -> dict[str, str]:
     ours = {
-        name: value for name, value in os.environ.items() if not name.startswith("SWAPGATE")
+        name: value for name, value in os.environ.items() if not name.startswith("SWAPPROOF")
     }
     return {
         **ours,
@@ -55,7 +57,7 @@ def gate_run(
     command = [
         sys.executable,
         "-m",
-        "swapgate",
+        "swapproof",
         "gate",
         "run",
         "--policy",
@@ -79,9 +81,9 @@ def gate_run(
 
 @pytest.fixture
 def provider_is_away(folder: Path) -> None:
-    config = yaml.safe_load((folder / "swapgate.yaml").read_text())
+    config = yaml.safe_load((folder / "swapproof.yaml").read_text())
     config["providers"]["sim"]["api_base"] = "http://127.0.0.1:9/v1"
-    (folder / "swapgate.yaml").write_text(yaml.safe_dump(config))
+    (folder / "swapproof.yaml").write_text(yaml.safe_dump(config))
 
 
 @pytest.mark.req("F10")
@@ -102,7 +104,7 @@ def test_a_provider_that_stays_away_is_given_up(folder: Path) -> None:
     assert given_up.returncode == 1, given_up.stderr
     assert given_up.stdout.startswith("NOT MEASURED: waited for sim since")
     assert "connection refused" in given_up.stdout
-    assert "next: run `swapgate doctor`" in given_up.stdout
+    assert "next: run `swapproof doctor`" in given_up.stdout
 
 
 @pytest.mark.req("F10")
@@ -190,7 +192,7 @@ def trying(
     ours = {name: value for name, value in os.environ.items() if "_API_KEY" not in name}
     words = ["try", "--suite", "items.jsonl", "--incumbent", "sim/sim-base"]
     return subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-m", "swapgate", *words, "--candidate", candidate],
+        [sys.executable, "-m", "swapproof", *words, "--candidate", candidate],
         cwd=folder,
         env={**ours, "SIM_BASE_URL": f"{sim_address}/v1"},
         stdout=subprocess.PIPE,
@@ -222,8 +224,8 @@ def test_what_was_paid_for_is_kept_and_the_next_call_goes_on(
     assert second.returncode in {0, 3, 4}
     assert "next: " in shown
     last_line = shown.splitlines()[-1].strip()
-    assert last_line.startswith(("swapgate try --suite items.jsonl", "swapgate init --yes"))
-    page = (tmp_path / "swapgate-try.html").read_text()
+    assert last_line.startswith(("swapproof try --suite items.jsonl", "swapproof init --yes"))
+    page = (tmp_path / "swapproof-try.html").read_text()
     assert "<h2>Cost and time of an answer</h2>" in page
 
 
@@ -239,9 +241,9 @@ def test_a_model_without_a_price_needs_one_and_no_higher_limit(
     _, said = asked.communicate(timeout=60)
 
     assert asked.returncode == 1
-    assert "Write it under `providers.openai.prices` in ./swapgate.yaml" in said
+    assert "Write it under `providers.openai.prices` in ./swapproof.yaml" in said
     assert "--max-usd" not in said
-    assert (tmp_path / ".swapgate-try/.gitignore").read_text() == "*\n"
+    assert (tmp_path / ".swapproof-try/.gitignore").read_text() == "*\n"
 
 
 @pytest.mark.req("F2", "F10")
@@ -256,7 +258,7 @@ def test_a_model_without_a_price_needs_one_and_no_higher_limit(
         ("unheard-of", "is not a target: write provider/model"),
         (
             "own/model",
-            "/swapgate.yaml:3: unknown key 'providers.own.colour'",
+            "/swapproof.yaml:3: unknown key 'providers.own.colour'",
         ),
     ],
 )
@@ -267,10 +269,10 @@ def test_a_model_that_cannot_be_asked_is_bad_input(
     message: str,
 ) -> None:
     if candidate == "own/model":
-        (tmp_path / "swapgate.yaml").write_text("providers:\n  own:\n    colour: red\n")
+        (tmp_path / "swapproof.yaml").write_text("providers:\n  own:\n    colour: red\n")
     asked = trying(tmp_path, sim_address, candidate)
     _, said = asked.communicate(timeout=60)
 
     assert asked.returncode == 2
     assert message in said
-    assert not (tmp_path / ".swapgate-try").exists()
+    assert not (tmp_path / ".swapproof-try").exists()

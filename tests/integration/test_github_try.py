@@ -38,13 +38,13 @@ def github() -> Iterator[GitHubStub]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A checkout with two results files, and the place of an installed Swapgate."""
+    """A checkout with two results files, and the place of an installed Swapproof."""
     write_results(tmp_path / "incumbent.csv", right_every=2)
     write_results(tmp_path / "candidate.csv", right_every=1)
     write_results(tmp_path / HOSTILE.replace("/", "_"), right_every=1)
     runner = tmp_path / "runner"
     runner.mkdir()
-    (runner / "swapgate").symlink_to(sys.prefix)
+    (runner / "swapproof").symlink_to(sys.prefix)
     event = {"pull_request": {"number": NUMBER, "title": HOSTILE}}
     (tmp_path / "event.json").write_text(json.dumps(event), encoding="utf-8")
     return tmp_path
@@ -124,7 +124,7 @@ def test_the_action_comments_and_ends_with_the_verdict_s_exit_code(
     assert done.returncode == 0, done.stdout + done.stderr
     ((number, (author, body)),) = github.comments.items()
     assert author == BOT
-    assert "### swapgate: PASSED\n\n    " in body
+    assert "### swapproof: PASSED\n\n    " in body
     assert "actions/runs/42" in body
     assert outputs_of(folder) == {
         "exit-code": "0",
@@ -137,14 +137,14 @@ def test_the_action_comments_and_ends_with_the_verdict_s_exit_code(
 def test_a_repeat_edits_the_comment_and_a_loss_fails_the_job(
     folder: Path, github: GitHubStub
 ) -> None:
-    github.add(BOT, "<!-- swapgate-try: swapgate -->\nof an earlier run")
+    github.add(BOT, "<!-- swapproof-try: swapproof -->\nof an earlier run")
     done = run_step(
         "Compare", folder, github, incumbent="candidate.csv", candidate="incumbent.csv"
     )
 
     assert done.returncode == 3, done.stdout + done.stderr
     ((_, body),) = github.comments.values()
-    assert "### swapgate: FAILED" in body
+    assert "### swapproof: FAILED" in body
 
 
 def test_names_of_files_become_neither_markup_nor_commands_nor_options(
@@ -160,7 +160,7 @@ def test_names_of_files_become_neither_markup_nor_commands_nor_options(
 
     assert done.returncode == 2, done.stdout + done.stderr
     ((_, body),) = github.comments.values()
-    assert "### swapgate: REFUSED" in body
+    assert "### swapproof: REFUSED" in body
     lines = [line for line in body.splitlines() if "evil" in line or "--help" in line]
     assert lines
     assert all(line.startswith("    ") for line in lines)
@@ -183,7 +183,7 @@ def test_a_fork_s_read_only_token_leaves_the_report_on_the_job_s_page(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "::warning::GitHub refused the comment (403: Resource not" in done.stdout
     assert READ_ONLY_TOKEN not in done.stdout + done.stderr
-    assert "### swapgate: PASSED" in (folder / "summary.md").read_text(encoding="utf-8")
+    assert "### swapproof: PASSED" in (folder / "summary.md").read_text(encoding="utf-8")
     assert outputs_of(folder) == {"exit-code": "0"}
 
 

@@ -32,10 +32,10 @@ def answer(request: UpstreamRequest) -> ScriptedTurn:
 async def take_turn(door: Door, caller: int, text: str) -> str:
     """Sends a caller's request, which succeeds; returns its arm."""
     body = json.dumps({"model": "support", "messages": [{"role": "user", "content": text}]})
-    sticky = (b"x-swapgate-sticky", b"%d" % caller)
+    sticky = (b"x-swapproof-sticky", b"%d" % caller)
     status, headers, _ = await door.call(CHAT, body.encode(), headers=(AUTH, sticky))
     assert status == 200
-    return headers[b"x-swapgate-arm"].decode()
+    return headers[b"x-swapproof-arm"].decode()
 
 
 @pytest.mark.spine

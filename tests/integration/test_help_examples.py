@@ -63,7 +63,7 @@ FILES = {
     "openai.key": "sk-one\n",
     "flags.json": "{}",
     "spans.jsonl": "",
-    ".swapgate/signing.pub": "{}",
+    ".swapproof/signing.pub": "{}",
     "incumbent.json": "[]",
     "candidate.json": "[]",
 }
@@ -83,7 +83,7 @@ def _walk(
                 yield from _walk(command, ctx, (*words, name))
 
 
-COMMANDS = dict(_walk(program, click.Context(program, info_name="swapgate")))
+COMMANDS = dict(_walk(program, click.Context(program, info_name="swapproof")))
 EXAMPLES = {path: read_example(command) for path, command in COMMANDS.items()}
 
 
@@ -113,7 +113,7 @@ def test_the_help_of_a_command_ends_with_a_call_that_the_command_parses(
 
 
 def _write_files(folder: Path) -> None:
-    (folder / ".swapgate").mkdir(exist_ok=True)
+    (folder / ".swapproof").mkdir(exist_ok=True)
     for name, text in FILES.items():
         if not (folder / name).exists():
             (folder / name).write_text(text)
@@ -135,7 +135,7 @@ class Examples:
         for path in paths:
             self.ran.add(path)
             words = [self._translate(word, id_) for word in _split(EXAMPLES[path])]
-            done = CliRunner().invoke(program, words, prog_name="swapgate", input=stdin)
+            done = CliRunner().invoke(program, words, prog_name="swapproof", input=stdin)
             assert done.exit_code == exits, f"{words}: {done.exit_code}\n{done.output}"
 
     def _translate(self, word: str, id_: str) -> str:
@@ -152,7 +152,7 @@ class Examples:
 def test_the_examples_run(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_PRODUCTION_KEY", "sk-production")
     _write_files(cli.folder)
-    file = cli.folder / "swapgate.yaml"
+    file = cli.folder / "swapproof.yaml"
     file.write_text(file.read_text().replace(PRICES, PRICES + PRICES.replace("base", "better")))
     examples = Examples(cli)
     _try_settings(examples)

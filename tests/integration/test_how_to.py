@@ -38,16 +38,16 @@ routes:
 YAML = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 # An installation with a route and a simulated provider, which answers.
 INSTALLED = f"""\
-swapgate sim --port 9000 --time-scale 0 &
-cat > swapgate.yaml <<'EOT'
-home: .swapgate
+swapproof sim --port 9000 --time-scale 0 &
+cat > swapproof.yaml <<'EOT'
+home: .swapproof
 {SIMULATED}EOT
-swapgate init
+swapproof init
 until curl -sf http://127.0.0.1:9000/healthz >/dev/null; do sleep 0.2; done
 """
 SERVED = f"""\
 {INSTALLED}
-swapgate serve all &
+swapproof serve all &
 until curl -sf http://127.0.0.1:8080/readyz && curl -sf http://127.0.0.1:8081/readyz; do
   sleep 0.2
 done
@@ -63,17 +63,17 @@ done
 COMPARED = f"{INSTALLED}\n{RESULTS}"
 # The variables that the page writes hold every key: a `home` without any verifies every row.
 KEYS_OF_THE_ENVIRONMENT = """\
-unset SWAPGATE__ROUTER__HOST
-env $(cat secrets/control.env) SWAPGATE_SIGNING_KEYRING_FILE=$PWD/secrets/signing.pub \\
-  SWAPGATE__HOME=$PWD/elsewhere swapgate db check
+unset SWAPPROOF__ROUTER__HOST
+env $(cat secrets/control.env) SWAPPROOF_SIGNING_KEYRING_FILE=$PWD/secrets/signing.pub \\
+  SWAPPROOF__HOME=$PWD/elsewhere swapproof db check
 test ! -e elsewhere/secret.key
 """
 # An installation with the file that the page on fallbacks shows.
 CHAINED = f"""\
-cat > swapgate.yaml <<'EOT'
-home: .swapgate
+cat > swapproof.yaml <<'EOT'
+home: .swapproof
 {YAML.findall((DOCS / "how-to" / "fallbacks.md").read_text(encoding="utf-8"))[0]}EOT
-swapgate init
+swapproof init
 """
 LITELLM = re.compile(r"```yaml\n(model_list.*?)```", re.DOTALL)
 
@@ -186,7 +186,7 @@ def test_every_command_of_a_page_works_in_its_order(name: str, tmp_path: Path) -
 def assert_metrics_are_there(said: str) -> None:
     """Every metric that the page's queries name, of a family that router or control has."""
     families = set(re.findall(r"^# TYPE (\w+)", said, flags=re.MULTILINE))
-    named = set(re.findall(r"\bswapgate_\w+", text_of("how-to/grafana.md")))
+    named = set(re.findall(r"\bswapproof_\w+", text_of("how-to/grafana.md")))
     known = {family.removesuffix("_total") for family in families}
     assert {
         name for name in named if re.sub(r"_(total|bucket)$", "", name) not in known
@@ -219,7 +219,7 @@ def test_a_sink_is_set_up_and_tried(tmp_path: Path) -> None:
         said = page.run()
 
     assert "on-call" in said
-    assert b"a test of Swapgate" in chat.got[0].body
+    assert b"a test of Swapproof" in chat.got[0].body
 
 
 @verified
@@ -239,7 +239,7 @@ def test_a_file_of_litellm_is_taken_over(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_a_backup_of_sqlite_is_restored_and_accepted(tmp_path: Path) -> None:
     pg = "\n".join(shell_blocks("how-to/backup.md")[2:4])
-    restore = "rm -f .swapgate/swapgate.db-wal"
+    restore = "rm -f .swapproof/swapproof.db-wal"
     page = DocumentedCommands(
         "how-to/backup.md",
         tmp_path,
@@ -247,9 +247,9 @@ def test_a_backup_of_sqlite_is_restored_and_accepted(tmp_path: Path) -> None:
         changes={
             pg: "",
             # Something that the backup does not have.
-            restore: f"swapgate key create later\n{restore}",
+            restore: f"swapproof key create later\n{restore}",
         },
-        after="swapgate db check\nswapgate key list > keys.txt",
+        after="swapproof db check\nswapproof key list > keys.txt",
     )
 
     said = page.run()
@@ -267,7 +267,7 @@ def test_keys_are_stored_exchanged_and_taken_away_and_no_value_is_shown(tmp_path
         "how-to/credentials.md",
         tmp_path,
         before=f"printf 'OPENAI_API_KEY={imported}\\nOTHER=1\\n' > keys.env",
-        after="swapgate provider key list --json",
+        after="swapproof provider key list --json",
     )
 
     said = page.run(
@@ -280,9 +280,9 @@ def test_keys_are_stored_exchanged_and_taken_away_and_no_value_is_shown(tmp_path
 
     assert "openai    OPENAI_API_KEY  stored" in said
     assert not any(secret in said for secret in (first, second, spare, imported))
-    file = tmp_path / ".swapgate/encryption.keys"
+    file = tmp_path / ".swapproof/encryption.keys"
     assert (file.stat().st_mode & 0o777, len(file.read_text().split())) == (0o600, 2)
-    with sqlite3.connect(tmp_path / ".swapgate/swapgate.db") as db:
+    with sqlite3.connect(tmp_path / ".swapproof/swapproof.db") as db:
         rows = dict(db.execute("SELECT provider || '/' || name, ciphertext FROM credential"))
     assert {name: bool(text) for name, text in rows.items()} == {
         "groq/default": False,
@@ -318,37 +318,37 @@ def address(
 @verified
 @pytest.mark.postgres
 @pytest.mark.timeout(600)
-def test_two_roles_run_swapgate_and_a_dump_is_restored(
+def test_two_roles_run_swapproof_and_a_dump_is_restored(
     server: PostgresNode, tmp_path: Path
 ) -> None:
-    at = f"@{server.address}/swapgate"
+    at = f"@{server.address}/swapproof"
     first = tmp_path / "first"
     second = tmp_path / "second"
     first.mkdir()
     second.mkdir()
     several = "target_session_attrs=read-write&load_balance_hosts=random"
-    both = "@a.example:5432,b.example:5432/swapgate?"
+    both = "@a.example:5432,b.example:5432/swapproof?"
     DocumentedCommands(
         "how-to/postgresql.md",
         first,
         changes={
-            "@db.example/swapgate": at,
+            "@db.example/swapproof": at,
             f"{both}{several}": f"{at}?{several}",
         },
     ).run()
 
-    restored = address(server, "restored", "swapgate_owner")
+    restored = address(server, "restored", "swapproof_owner")
     sqlite = "\n".join(shell_blocks("how-to/backup.md")[:2])
     page = DocumentedCommands(
         "how-to/backup.md",
         second,
-        before=f"cp -a {first}/.swapgate {first}/*.yaml .\nexport RESTORED_URL={restored}",
+        before=f"cp -a {first}/.swapproof {first}/*.yaml .\nexport RESTORED_URL={restored}",
         changes={sqlite: ""},
-        after="swapgate db check",
+        after="swapproof db check",
     )
-    owner = address(server, "swapgate", "swapgate_owner")
+    owner = address(server, "swapproof", "swapproof_owner")
 
-    said = page.run(SWAPGATE__DATABASE_URL=owner)
+    said = page.run(SWAPPROOF__DATABASE_URL=owner)
 
     assert "the database is at the newest revision" in said
 
@@ -360,7 +360,7 @@ SMALLER = """\
 policies:
   quick: {canary: {steps: [{weight_bps: 5000, min_exposures: 50}]}}
 EOF
-swapgate sim --port"""
+swapproof sim --port"""
 
 
 @pytest.mark.verify
@@ -372,7 +372,7 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
         README,
         flags=re.MULTILINE | re.DOTALL,
     )
-    propose = "swapgate proposal create"
+    propose = "swapproof proposal create"
     page = DocumentedCommands(
         "../README.md",
         tmp_path,
@@ -383,8 +383,8 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
             "make demo\n": "",
             "make test\n": "",
             ". .venv/bin": f". {sys.prefix}/bin",
-            "EOF\nswapgate sim --port": SMALLER,
-            "swapgate doctor": f"{UNTIL_UP}\nswapgate doctor",
+            "EOF\nswapproof sim --port": SMALLER,
+            "swapproof doctor": f"{UNTIL_UP}\nswapproof doctor",
             propose: f"python - <<'PY'\n{python}PY\n{propose}",
         },
     )
@@ -405,7 +405,7 @@ def test_the_readme_s_commands_of_make_are_its_targets() -> None:
 
 
 # Return at each question, but the simulator is on another port here.
-ANSWERS = r"printf '\nhttp://127.0.0.1:9000/v1\n\n\n\n\n\n' | swapgate init --guided"
+ANSWERS = r"printf '\nhttp://127.0.0.1:9000/v1\n\n\n\n\n\n' | swapproof init --guided"
 
 
 @pytest.mark.verify
@@ -418,8 +418,8 @@ def test_the_tutorial_ends_with_a_promoted_and_a_rolled_back_swap(tmp_path: Path
         changes={
             "make setup\n": "",
             ". .venv/bin/activate": f". {sys.prefix}/bin/activate",
-            "swapgate init --guided": ANSWERS,
-            "swapgate doctor": f"{UNTIL_UP}\nswapgate doctor",
+            "swapproof init --guided": ANSWERS,
+            "swapproof doctor": f"{UNTIL_UP}\nswapproof doctor",
         },
     )
 
@@ -470,8 +470,8 @@ def test_every_command_on_choosing_models_works(gateway: AgentsSite) -> None:
     ):
         assert address in commands
         commands = commands.replace(address, here)
-    swapgate = " ".join(place.command())
-    said = run_in_bash(f'swapgate() {{ {swapgate} "$@"; }}\n{commands}', **os.environ)
+    swapproof = " ".join(place.command())
+    said = run_in_bash(f'swapproof() {{ {swapproof} "$@"; }}\n{commands}', **os.environ)
 
     shown = re.findall(r'"content": ?"(.*?)"', said)
     assert "About Is a whale a fish?" in shown

@@ -89,7 +89,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rename(world: BareInstallation, names: dict[str, str]) -> dict[str, str]:
-    """Writes around Swapgate; the names before."""
+    """Writes around Swapproof; the names before."""
     with owned(world.store) as db:
         before = {
             id_: db.execute(sa.select(KEYS.c.name).where(KEYS.c.id == id_)).scalar_one()
@@ -164,7 +164,7 @@ def test_a_person_at_a_terminal_reads_sentences_and_no_heads(world: BareInstalla
 
     write(world.context())
 
-    assert [line[10:] for line in lines] == ["swapgate changed the settings of route chat"]
+    assert [line[10:] for line in lines] == ["swapproof changed the settings of route chat"]
 
 
 def record(world: BareInstallation, action: str = "route.describe") -> int:

@@ -67,7 +67,7 @@ def test_once_the_judge_is_back_the_proposal_is_measured_again(
         epoch: int,
     ) -> str:
         if away:
-            raise JudgeUnfit("suite colours: Swapgate could not check its judge: HTTP 503")
+            raise JudgeUnfit("suite colours: Swapproof could not check its judge: HTTP 503")
         return answer(target, item, epoch)
 
     world.script = sometimes

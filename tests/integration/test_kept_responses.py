@@ -441,10 +441,10 @@ def test_another_key_or_user_finds_no_answer(world: World) -> None:
 
 def test_a_thread_goes_on_under_another_sticky_name(world: World) -> None:
     """The header chooses the arm, and says nothing of who owns a thread."""
-    first = world.ask(input="QUESTION", extra_headers={"x-swapgate-sticky": "1"})
+    first = world.ask(input="QUESTION", extra_headers={"x-swapproof-sticky": "1"})
     later: dict[str, Any] = {"input": results_of(first), "previous_response_id": first.id}
 
-    assert world.ask(extra_headers={"x-swapgate-sticky": "2"}, **later).output
+    assert world.ask(extra_headers={"x-swapproof-sticky": "2"}, **later).output
 
 
 def test_another_person_whom_a_header_names_finds_no_answer(world: World) -> None:
@@ -483,7 +483,7 @@ def test_a_key_reads_kept_answers_no_more_often_than_it_may_ask(world: World) ->
     [
         (KEY, {"store": False}),
         (OPTED_OUT_KEY, {}),
-        (KEY, {"extra_headers": {"x-swapgate-capture": "off"}}),
+        (KEY, {"extra_headers": {"x-swapproof-capture": "off"}}),
     ],
 )
 def test_what_a_client_does_not_want_stored_is_not_stored(

@@ -86,7 +86,7 @@ def test_people_label_a_proposal_that_was_measured_again(
 
     with world.store.read() as tx:
         waits = proposal_waits.describe_proposal_waits(tx, world.get(proposal.id))
-    assert waits == "waits for people's labels: `swapgate label chat`"
+    assert waits == "waits for people's labels: `swapproof label chat`"
     assert label(world, ada, world.get(proposal.id), candidate).passed
     world.run_once(turns=2)
     assert world.get(proposal.id).phase is ProposalPhase.CANARY

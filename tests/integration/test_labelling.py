@@ -395,8 +395,8 @@ def cli(
 
 
 def press(keys: str, *words: str, exits: int = 0) -> str:
-    """Runs `swapgate label` in a terminal in which a person presses these keys."""
-    done = CliRunner().invoke(program, ["label", *words], input=keys, prog_name="swapgate")
+    """Runs `swapproof label` in a terminal in which a person presses these keys."""
+    done = CliRunner().invoke(program, ["label", *words], input=keys, prog_name="swapproof")
     assert done.exit_code == exits, done.output
     return done.output
 
@@ -447,7 +447,7 @@ def test_without_a_terminal_the_command_says_where_to_label(
 
     refused = press("", "mail", exits=2)
 
-    assert "`swapgate label ROUTE` continues it in a terminal" in refused
+    assert "`swapproof label ROUTE` continues it in a terminal" in refused
     assert "use the dashboard's page Labels, or the API" in refused
     assert label_pairs.list_labellings(cli.world.context()) == []
 

@@ -1,4 +1,4 @@
-"""`swapgate mcp` as the official MCP client sees it, by pipes and HTTP, in real processes."""
+"""`swapproof mcp` as the official MCP client sees it, by pipes and HTTP, in real processes."""
 
 import asyncio
 import json
@@ -54,9 +54,9 @@ class McpSite:
 
     def pipes(self, key: str = "", *words: str) -> Client:
         command = self.site.world.place.command("mcp", *words)
-        environ = {name: value for name, value in os.environ.items() if "SWAPGATE" not in name}
+        environ = {name: value for name, value in os.environ.items() if "SWAPPROOF" not in name}
         if key:
-            environ["SWAPGATE_MANAGEMENT_KEY"] = self.keys[key]
+            environ["SWAPPROOF_MANAGEMENT_KEY"] = self.keys[key]
         return Client(StdioServerParameters(command=command[0], args=command[1:], env=environ))
 
     @asynccontextmanager
@@ -262,7 +262,7 @@ def test_a_stranger_and_a_web_page_get_nothing(
 
 
 def test_a_server_with_a_wrong_key_says_so_and_ends(place: McpSite) -> None:
-    environ = {**os.environ, "SWAPGATE_MANAGEMENT_KEY": "sg-mgmt-wrong"}
+    environ = {**os.environ, "SWAPPROOF_MANAGEMENT_KEY": "sg-mgmt-wrong"}
     done = subprocess.run(  # noqa: S603 - our own command
         place.site.world.place.command("mcp"),
         env=environ,

@@ -103,7 +103,7 @@ def test_an_interrupted_upgrade_leaves_the_database_as_it_was(
 
 
 def test_the_folder_of_a_new_sqlite_file_is_created(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'a folder' / 'with 100 %' / 'swapgate.db'}"
+    url = f"sqlite:///{tmp_path / 'a folder' / 'with 100 %' / 'swapproof.db'}"
     migrate.upgrade(url)
 
     assert migrate.list_differences(url) == []
@@ -113,7 +113,7 @@ def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(StoreUnavailable, match="file"):
-        migrate.upgrade(f"sqlite:///{tmp_path / 'file' / 'swapgate.db'}")
+        migrate.upgrade(f"sqlite:///{tmp_path / 'file' / 'swapproof.db'}")
 
 
 def set_revision(url: str, revision: str) -> None:
@@ -145,7 +145,7 @@ def test_a_database_from_before_the_first_release_is_refused_and_stays(
         for statement in EARLIER[change].split("; "):
             db.execute(sa.text(statement))
     before = dump(database_url)
-    config = tmp_path / "swapgate.yaml"
+    config = tmp_path / "swapproof.yaml"
     config.write_text(f"home: {tmp_path / 'home'}\ndatabase_url: {database_url}\n")
 
     commands = (

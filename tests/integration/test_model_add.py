@@ -52,7 +52,7 @@ def test_a_provider_comes_with_its_first_model_and_the_model_is_a_candidate(
 
     assert added.stdout.split()[1] == LLAMA
     assert "OPENROUTER_API_KEY is not set" in added.stderr
-    assert "`swapgate provider key set openrouter`" in added.stderr
+    assert "`swapproof provider key set openrouter`" in added.stderr
     assert answered["answer"] == "hello"
     (asked,) = server.requests
     assert asked["model"] == "meta-llama/llama-3.3-70b-instruct"
@@ -93,7 +93,7 @@ def test_another_name_with_an_address_is_an_openai_compatible_server(cli: Comman
 
     said, unknown = added.stderr.splitlines()
     assert said == "added provider attic at http://127.0.0.1:9/v1"
-    unread = "Swapgate could not read its models: provider 'attic' lists no models: "
+    unread = "Swapproof could not read its models: provider 'attic' lists no models: "
     assert unknown.startswith(unread)
 
 
@@ -173,7 +173,7 @@ PAGE = (DOCS / "reference/models.md").read_text(encoding="utf-8")
 
 def commands() -> list[str]:
     blocks = "".join(re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)).splitlines()
-    in_text = re.findall(r"`(swapgate model (?:add|list|search|match|resolve)[^`]*)`", PAGE)
+    in_text = re.findall(r"`(swapproof model (?:add|list|search|match|resolve)[^`]*)`", PAGE)
     plain = [" ".join(command.split()) for command in in_text]
     return blocks + [
         command for command in plain if "WORDS" not in command and "NAME" not in command
@@ -184,7 +184,7 @@ def test_every_command_of_the_page_works(cli: CommandLine) -> None:
     ran = commands()
     for command in ran:
         words = shlex.split(command)
-        assert words[0] == "swapgate"
+        assert words[0] == "swapproof"
         # Nothing that this installation's one provider offers is a gemini.
         cli.run(*words[1:], exits=1 if words[1:3] == ["model", "match"] else 0)
 
@@ -199,7 +199,7 @@ def test_every_command_of_the_page_works(cli: CommandLine) -> None:
 
 def test_the_settings_are_understood_and_the_count_is_right(tmp_path: Path) -> None:
     (block,) = re.findall(r"```yaml\n(catalogue:.*?)```", PAGE, flags=re.DOTALL)
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(block, encoding="utf-8")
     settings = configuration.load_settings(
         file, {}, defaults=package_data.path("config/default.yaml")
@@ -270,7 +270,7 @@ def test_the_file_and_what_is_stored_are_one_with_the_catalogue_between(
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
 
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(
         "providers:\n  main:\n    kind: openai\n    api_base: http://127.0.0.1:9/v1\n"
         "    prices: {small: {input_usd_per_mtok: 7, output_usd_per_mtok: 8}}\n",

@@ -92,7 +92,7 @@ def test_of_three_sources_the_earliest_governs_and_the_others_are_named(
 
 
 def test_sources_that_agree_are_no_conflict(world: BareInstallation, ctx: Context) -> None:
-    ctx = with_catalogue(ctx, 30, end_source="swapgate.yaml")
+    ctx = with_catalogue(ctx, 30, end_source="swapproof.yaml")
     answers(ctx, world.route().incumbent, EndDates(in_days(ctx, 30)))
 
     (ending,) = endings(ctx)
@@ -192,7 +192,7 @@ def test_a_status_counts_its_own_routes_models_down_with_a_command(ctx: Context)
         f"sim/base ends on {in_days(ctx, 1)}, in 1 day, according to the model catalogue"
     )
     reason = f"sim/base ends on {in_days(ctx, 1)}"
-    assert ending.next == f"swapgate proposal create chat sim/base-2 --reason '{reason}'"
+    assert ending.next == f"swapproof proposal create chat sim/base-2 --reason '{reason}'"
 
 
 class RetiringModel:

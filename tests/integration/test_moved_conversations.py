@@ -236,15 +236,15 @@ async def test_thinking_of_an_unknown_maker_is_tried_once_and_counted_as_no_fail
         "",
         [("weather", {"city": "c10"})],
     )
-    assert (status, headers[b"x-swapgate-attempts"]) == (200, b"1")
-    assert headers[b"x-swapgate-degraded"] == b"messages.thinking, thinking"
+    assert (status, headers[b"x-swapproof-attempts"]) == (200, b"1")
+    assert headers[b"x-swapproof-degraded"] == b"messages.thinking, thinking"
     (refusal,) = wire.refused
     assert "Invalid `signature`" in refusal
     _, _, metrics = await door.call("/metrics", method="GET")
     target = f"anthropic-new/{model_of('anthropic')}"
-    refused = f'swapgate_refused_pieces_total{{piece="thinking",target="{target}"}} 1.0'
+    refused = f'swapproof_refused_pieces_total{{piece="thinking",target="{target}"}} 1.0'
     labels = f'failure_class="none",provider="anthropic-new",target="{target}"'
-    answered = f"swapgate_attempts_total{{{labels}}} 1.0"
+    answered = f"swapproof_attempts_total{{{labels}}} 1.0"
     assert all(line in metrics.decode() for line in (refused, answered))
 
 

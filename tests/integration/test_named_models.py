@@ -208,7 +208,7 @@ def test_an_agents_model_is_listed_or_registered_by_a_person(ctx: Context) -> No
         choose_model(ctx, name)
     said = f"no provider lists {name!r}; nearest: openrouter/qwen/qwen3-32b"
     assert str(unlisted.value).startswith(said)
-    assert f"`swapgate model add {name}` adds it" in str(unlisted.value)
+    assert f"`swapproof model add {name}` adds it" in str(unlisted.value)
     with ctx.store.write() as tx:
         targets.register_target(ctx, tx, SYSTEM, Target("openrouter", "qwen/qwen4"))
 

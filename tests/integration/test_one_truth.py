@@ -127,7 +127,7 @@ def reading(
     database = shutil.copyfile(sqlite_template, folder / "given.db")
     with pytest.MonkeyPatch.context() as monkeypatch:
         with installed(folder, f"sqlite:///{database}", monkeypatch) as cli:
-            monkeypatch.setenv(CONFIG_VARIABLE, str(folder / "swapgate.yaml"))
+            monkeypatch.setenv(CONFIG_VARIABLE, str(folder / "swapproof.yaml"))
             yield _read(cli, _happen(cli))
         if page_frame.installation.cache_info().currsize:
             page_frame.installation().close()
@@ -139,7 +139,7 @@ def _happen(cli: CommandLine) -> Mapping[str, str]:
     world = cli.world
     bakes = replace(POLICY.canary, bake_s=timedelta(days=1).total_seconds())
     world.policy = replace(POLICY, canary=bakes)
-    file = cli.folder / "swapgate.yaml"
+    file = cli.folder / "swapproof.yaml"
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace(SUITE, f"{SUITE}\n{SUITE.replace('colours', 'shades')}"))
     colours = (cli.folder / "colours.jsonl").read_text(encoding="utf-8")

@@ -151,10 +151,10 @@ def test_open_proposals_of_other_rules_are_listed_with_the_commands(
 
     assert (found.proposal.id, found.rules) == (proposal.id, RULES_VERSION)
     assert found.next_step == (
-        "`swapgate canary abort chat --reason …`, then "
-        "`swapgate proposal create chat sim/better --claim superior`"
+        "`swapproof canary abort chat --reason …`, then "
+        "`swapproof proposal create chat sim/better --claim superior`"
     )
     waiting = replace(proposal, phase=ProposalPhase.AWAITING_APPROVAL)
     assert replace(found, proposal=waiting).next_step.startswith(
-        f"`swapgate proposal cancel {proposal.id} --reason …`"
+        f"`swapproof proposal cancel {proposal.id} --reason …`"
     )

@@ -200,7 +200,7 @@ def test_no_verdict_is_stored_before_the_labels_end_and_the_wait_names_the_comma
         waits = proposal_waits.describe_proposal_waits(tx, world.get(proposal.id))
         alert = Alerts(tx).newest(f"{AlertKind.LABELS_WAIT.value}:{proposal.id}")
     assert world.get(proposal.id).phase is ProposalPhase.EVALUATING
-    assert waits == "waits for people's labels: `swapgate label chat`"
+    assert waits == "waits for people's labels: `swapproof label chat`"
     assert alert is not None
     assert alert.open
     assert "waits for people's labels" in alert.title
@@ -209,7 +209,7 @@ def test_no_verdict_is_stored_before_the_labels_end_and_the_wait_names_the_comma
     assert (waiting.proposal, waiting.suite) == (proposal.id, "traffic")
     status = route_queries.load_status(world.context(), "chat")
     assert status.state is RouteState.LABELS
-    assert next_command(status) == "swapgate label chat"
+    assert next_command(status) == "swapproof label chat"
     assert describe_needs([status], 1, world.clock.now()).startswith("1 route needs a decision")
     label(world, ada, proposal, tie, most=5)
     world.run_once()
@@ -254,10 +254,10 @@ def test_each_candidate_of_a_selection_is_labelled_before_the_best_continues(
     with world.store.read() as tx:
         waits = proposal_waits.describe_proposal_waits(tx, world.get(better.id))
         hidden = hide_evidence(tx, world.get(better.id))[1]
-    assert waits == f"waits for people's labels: `swapgate label {better.id}`"
-    assert hidden == f"hidden until people have labelled: `swapgate label {better.id}`"
+    assert waits == f"waits for people's labels: `swapproof label {better.id}`"
+    assert hidden == f"hidden until people have labelled: `swapproof label {better.id}`"
     status = route_queries.load_status(world.context(), "chat")
-    assert status.label_commands == [f"`swapgate label {one.id}`" for one in (good, better)]
+    assert status.label_commands == [f"`swapproof label {one.id}`" for one in (good, better)]
 
     assert label(world, ada, good, candidate).passed
     world.run_once(turns=2)

@@ -46,7 +46,7 @@ def node() -> Iterator[PostgresNode]:
 def test_a_pooler_in_transaction_mode_is_refused_by_whatever_uses_the_database(
     node: PostgresNode, tmp_path: Path
 ) -> None:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     with pgbouncer(node, "transaction") as url:
         file.write_text(f"database_url: {url}\n")
         settings = load_settings(file)
@@ -103,7 +103,7 @@ def test_a_router_serves_and_records_behind_pgbouncer_in_transaction_mode(
         pgbouncer(node, "transaction", database=url.rpartition("/")[2]) as pooled,
     ):
         world.place.start("control", "serve", "control", wait_for="/readyz")
-        world.place.environment["router"] = {"SWAPGATE__DATABASE_URL": pooled}
+        world.place.environment["router"] = {"SWAPPROOF__DATABASE_URL": pooled}
         world.start()
         installation = world.installation
         for number in range(3):
@@ -204,7 +204,7 @@ def test_a_router_waits_for_the_tables_that_the_control_plane_beside_it_makes(
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    (tmp_path / "swapgate.yaml").write_text(
+    (tmp_path / "swapproof.yaml").write_text(
         f"home: {tmp_path / 'home'}\ndatabase_url: sqlite:///{tmp_path / 'home' / 'sg.db'}\n"
     )
     return tmp_path
@@ -213,13 +213,13 @@ def place(tmp_path: Path) -> Path:
 def run(place: Path, *words: str) -> Result:
     return CliRunner().invoke(
         program,
-        ["--config", str(place / "swapgate.yaml"), *words],
+        ["--config", str(place / "swapproof.yaml"), *words],
         standalone_mode=False,
     )
 
 
 def initialised(place: Path) -> Path:
-    installation = open_installation(place / "swapgate.yaml", create_secret=True)
+    installation = open_installation(place / "swapproof.yaml", create_secret=True)
     upgrade_database(installation.settings)
     installation.close()
     return place / "home" / "sg.db"
@@ -238,7 +238,7 @@ VERBS = (
         (VERBS, ("backup",)),
         (
             (["serve", "control"], ["serve", "all"]),
-            ("there is no database at", "swapgate init"),
+            ("there is no database at", "swapproof init"),
         ),
     ],
     ids=["reading", "serving"],
@@ -261,7 +261,7 @@ def test_where_nothing_is_the_database_is_what_is_missing(place: Path) -> None:
         done = run(place, *words)
         assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
         assert "no installation here" in done.stderr or "no database at" in done.stderr
-        assert "swapgate init" in done.stderr
+        assert "swapproof init" in done.stderr
         assert not (place / "home" / "sg.db").exists()
 
 

@@ -256,7 +256,7 @@ def test_terms_that_were_registered_after_the_answers_are_named(
         (lambda _: "[]", "did not write this file"),
         (
             lambda text: text.replace("proof 1", "proof 2"),
-            "its format is 'swapgate proof 2'",
+            "its format is 'swapproof proof 2'",
         ),
     ],
     ids=["blank", "cut", "empty", "list", "newer"],
@@ -294,7 +294,7 @@ def test_export_and_verify_are_two_commands_and_the_second_needs_two_files(
 
         assert "proof.json exists" in again
         assert written == (
-            "proof.json: verify it with `swapgate proof verify proof.json --key signing.pub`\n"
+            "proof.json: verify it with `swapproof proof verify proof.json --key signing.pub`\n"
         )
         assert shown.endswith("The proof holds.\n")
         assert as_json["holds"] is True

@@ -216,7 +216,7 @@ def test_another_kind_at_the_same_address_is_a_move(world: SmallInstallation) ->
     done = registered_providers.change_provider(world.context(), EVE, "sim", change)
 
     assert (done.kind, done.answers_since) == ("custom", world.clock.now())
-    with pytest.raises(InputError, match="`swapgate provider set sim --kind openai` changes"):
+    with pytest.raises(InputError, match="`swapproof provider set sim --kind openai` changes"):
         credentials.put_credential(world.context(), EVE, "sim", CredentialChange("openai"))
 
 

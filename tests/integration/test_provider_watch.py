@@ -112,7 +112,7 @@ def test_a_refused_connection_is_down_at_the_third_check(world: SmallInstallatio
     status = route_queries.load_status(world.context(), "chat")
     assert status.state is RouteState.DOWN
     assert status.reason.endswith(
-        "no target of the route answers: sim does not answer Swapgate's checks."
+        "no target of the route answers: sim does not answer Swapproof's checks."
     )
 
 

@@ -223,7 +223,7 @@ def ask_cli(names: Mapping[str, str]) -> list[str]:
     bad = []
     for verb, words in READING.items():
         given = [*verb.split(), *words.format(**names).split()]
-        done = CliRunner().invoke(program, given, prog_name="swapgate")
+        done = CliRunner().invoke(program, given, prog_name="swapproof")
         if done.exit_code:
             bad.append(f"{verb}: {done.output}")
     return bad
@@ -282,7 +282,7 @@ def cli(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[CommandLine]:
     with installed(tmp_path, database_url, monkeypatch) as made:
-        monkeypatch.setenv(CONFIG_VARIABLE, str(made.folder / "swapgate.yaml"))
+        monkeypatch.setenv(CONFIG_VARIABLE, str(made.folder / "swapproof.yaml"))
         monkeypatch.setattr(current_user, "signed_in", lambda: ANA)
         monkeypatch.setattr(current_user, "may_read_content", lambda: True)
         forget()
@@ -445,7 +445,7 @@ def test_no_endpoint_page_command_or_control_turn_reads_a_growing_table_whole(
     assert len(statements) > 300
     kind = database_url.partition(":")[0]
     if kind == "sqlite":
-        database_url = f"sqlite:///{cli.folder / '.swapgate/swapgate.db'}"
+        database_url = f"sqlite:///{cli.folder / '.swapproof/swapproof.db'}"
     scans = whole_scans(database_url, statements)
     allowed = [pattern for pattern, (on, _) in EXCEPTIONS.items() if kind.startswith(on)]
     left = [scan for scan in scans if not any(re.search(part, scan) for part in allowed)]

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from deploy import licences
-from swapgate import client as whole_client
+from swapproof import client as whole_client
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / ".github" / "workflows" / "release.yml"
@@ -109,7 +109,7 @@ def test_a_release_has_a_bill_of_materials_of_what_it_installs(tmp_path: Path) -
     done = release(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
-    bill = json.loads((tmp_path / "swapgate.cdx.json").read_text("utf-8"))
+    bill = json.loads((tmp_path / "swapproof.cdx.json").read_text("utf-8"))
     named: dict[str, Any] = {
         canonicalize_name(part["name"]): part for part in bill["components"]
     }
@@ -117,11 +117,11 @@ def test_a_release_has_a_bill_of_materials_of_what_it_installs(tmp_path: Path) -
     assert len(installed) > 100
     assert {name: named[name]["version"] for name in installed} == installed
     assert sum(bool(part.get("licenses")) for part in named.values()) > 100
-    assert bill["metadata"]["component"]["name"] == "swapgate"
-    assert list(tmp_path.glob("swapgate-*.whl"))
-    assert list(tmp_path.glob("swapgate-*.tar.gz"))
-    assert list(tmp_path.glob("swapgate_client-*.whl"))
-    assert list(tmp_path.glob("swapgate_try-*.whl"))
+    assert bill["metadata"]["component"]["name"] == "swapproof"
+    assert list(tmp_path.glob("swapproof-*.whl"))
+    assert list(tmp_path.glob("swapproof-*.tar.gz"))
+    assert list(tmp_path.glob("swapproof_client-*.whl"))
+    assert list(tmp_path.glob("swapproof_try-*.whl"))
     lines = (tmp_path / "SHA256SUMS").read_text("utf-8").splitlines()
     sums = {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
     files = {file.name: file for file in tmp_path.iterdir() if file.name != "SHA256SUMS"}
@@ -163,7 +163,7 @@ def test_the_wheel_holds_the_client_and_needs_aiohttp_alone(hook: ModuleType) ->
     }
 
     assert len(hook.client_modules()) <= MOST_MODULES
-    assert needed - sys.stdlib_module_names == {"aiohttp", "swapgate_client"}
+    assert needed - sys.stdlib_module_names == {"aiohttp", "swapproof_client"}
     assert project(FOLDER)["dependencies"] == [
         word for word in project(ROOT)["dependencies"] if word.startswith("aiohttp")
     ]
@@ -176,8 +176,8 @@ def imported_names(node: ast.AST) -> list[str]:
 
 
 @pytest.mark.req("B1", "G1")
-def test_its_names_and_version_are_those_of_swapgate(hook: ModuleType) -> None:
-    public = ast.parse(hook.wheel_files()["swapgate_client/__init__.py"])
+def test_its_names_and_version_are_those_of_swapproof(hook: ModuleType) -> None:
+    public = ast.parse(hook.wheel_files()["swapproof_client/__init__.py"])
     names = next(
         ast.literal_eval(node.value)
         for node in public.body

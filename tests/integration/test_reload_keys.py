@@ -105,7 +105,7 @@ def answering(world: Routed) -> str:
         )
     except httpx.TransportError:
         return ""
-    return str(answer.headers.get("x-swapgate-target", "")).partition("/")[0]
+    return str(answer.headers.get("x-swapproof-target", "")).partition("/")[0]
 
 
 def has_value(world: Routed, viewer: str) -> bool | None:
@@ -190,10 +190,10 @@ FILE = "home: state\nrouter: {port: 8099, workers: 2}\n"
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("SWAPGATE_SECRET", "the secret")
+    monkeypatch.setenv("SWAPPROOF_SECRET", "the secret")
     monkeypatch.setenv("OF_THE_SHELL", "kept")
     before = dict(os.environ)
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(FILE, encoding="utf-8")
     (tmp_path / ".env").write_text("SIM_KEY=old\n", encoding="utf-8")
     yield file
@@ -237,7 +237,7 @@ def test_a_changed_class_of_data_reaches_the_workers(file: Path) -> None:
     [
         (
             "home: state\nrouter: {prot: 1}\n",
-            "swapgate.yaml:2: unknown key 'router.prot'",
+            "swapproof.yaml:2: unknown key 'router.prot'",
         ),
         (
             "home: state\nrouter: {port: 9}\n",
@@ -268,9 +268,9 @@ def test_what_is_wrong_or_takes_a_restart_is_refused_and_changes_nothing(
 
 def test_another_secret_takes_a_restart(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installation = open_installation(file)
-    monkeypatch.setenv("SWAPGATE_SECRET", "other")
+    monkeypatch.setenv("SWAPPROOF_SECRET", "other")
 
-    with pytest.raises(ConfigError, match="SWAPGATE_SECRET changed"):
+    with pytest.raises(ConfigError, match="SWAPPROOF_SECRET changed"):
         data_plane._reload_settings(file, installation, None)
 
 

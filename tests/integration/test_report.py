@@ -100,7 +100,7 @@ def test_the_first_line_says_what_to_do(
     text = render_markdown(describe_report(report))
     assert text.startswith(head)
     assert verdict.reason in text
-    assert f"swapgate gate replay {verdict.id}" in text
+    assert f"swapproof gate replay {verdict.id}" in text
     for side in report.comparison.suites:
         assert side.pin.scorer_alone in dict(list_pins(side)).values()
     cases = ET.fromstring(render_junit(report)).findall("testsuite/testcase")  # noqa: S314 - our own
@@ -312,7 +312,7 @@ def test_a_candidate_that_loses_by_form_gets_a_remedy_and_five_examples(
 
     assert text.startswith("# FORMAT MISMATCH: `sim/sim-fenced` loses by form")
     assert "puts its answer into a code fence" in text
-    assert "swapgate model add sim/sim-fenced --prompt-addendum 'Answer with the JSON" in text
+    assert "swapproof model add sim/sim-fenced --prompt-addendum 'Answer with the JSON" in text
     assert "response_format: json_object" in text
     (lost,) = find_format_failures(report.comparison)
     assert len(lost.examples) == 5
@@ -331,9 +331,9 @@ def test_a_candidate_that_loses_by_form_gets_a_remedy_and_five_examples(
 
 
 def question_of(command: str) -> ComparisonRequest:
-    """As `swapgate gate run` reads it."""
+    """As `swapproof gate run` reads it."""
     program, *group, verb = (words := shlex.split(command))[:3]
-    assert (program, *group, verb) == ("swapgate", "gate", "run")
+    assert (program, *group, verb) == ("swapproof", "gate", "run")
     given = gate_run.make_context("run", words[3:]).params
     options = TargetOptions(**{name: given[name] for name in TargetOptions.__annotations__})
     return ComparisonRequest(
@@ -350,7 +350,7 @@ def question_of(command: str) -> ComparisonRequest:
 
 
 def printed(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.startswith("swapgate gate run")]
+    return [line for line in text.splitlines() if line.startswith("swapproof gate run")]
 
 
 def registered_anew(
@@ -360,7 +360,7 @@ def registered_anew(
 ) -> Proposal:
     with world.store.read() as tx:
         providers = Providers(tx).all()
-    home = {"SWAPGATE__HOME": str(tmp_path)}
+    home = {"SWAPPROOF__HOME": str(tmp_path)}
     defaults = package_data.path("config/default.yaml")
     shipped_ones = configuration.load_settings(None, home, defaults=defaults)
     settings = replace(shipped_ones, providers=providers)
@@ -436,8 +436,8 @@ def test_the_printed_command_asks_the_same_question(
 def test_the_page_of_a_trial_speaks_of_its_file_and_of_no_route_or_canary(
     world: SmallInstallation, by_form: Example, tmp_path: Path
 ) -> None:
-    again = "swapgate try --suite questions.jsonl --incumbent a/b --candidate c/d"
-    suite = "swapgate init --yes && swapgate suite import questions.jsonl --suite questions"
+    again = "swapproof try --suite questions.jsonl --incumbent a/b --candidate c/d"
+    suite = "swapproof init --yes && swapproof suite import questions.jsonl --suite questions"
     trial = FileTrial("questions.jsonl", again, suite, tmp_path / "answers")
     form_world, mismatched = by_form
     examples = {
@@ -475,10 +475,10 @@ def test_a_gate_run_that_was_thrown_away_names_nothing_that_is_gone(
     text = render_markdown(describe_report(thrown))
     kept = render_markdown(describe_report(replace(thrown, kept=tmp_path / "a folder")))
 
-    assert f"swapgate gate replay {proposal.verdict}" not in text
+    assert f"swapproof gate replay {proposal.verdict}" not in text
     assert "--keep FOLDER" in text
-    assert f"SWAPGATE__DATABASE_URL='sqlite:///{tmp_path}/a folder/swapgate.db'" in kept
-    assert f"swapgate gate replay {proposal.verdict}" in kept
+    assert f"SWAPPROOF__DATABASE_URL='sqlite:///{tmp_path}/a folder/swapproof.db'" in kept
+    assert f"swapproof gate replay {proposal.verdict}" in kept
     assert "proposal create" not in text
     with_line, in_json_mode, _ = printed(text)
     mends = find_format_failures(thrown.comparison, standalone=True)[0].mends

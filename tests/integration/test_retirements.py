@@ -97,7 +97,7 @@ def test_under_a_policy_with_approvals_a_person_still_approves(
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     title, text = alert(world) or ("", "")
     assert title.endswith("which ends on 2026-02-09, waits for a person")
-    assert f"swapgate proposal approve {proposal.id}" in text
+    assert f"swapproof proposal approve {proposal.id}" in text
 
     decisions.approve_proposal(world.context(), BEN, proposal.id)
     turn(world)
@@ -133,7 +133,7 @@ def test_by_default_a_person_proposes_and_is_reminded_from_day_30_on(
         "spare"
     )
     assert (
-        "`swapgate proposal create chat sim/equal --claim non_inferior --reason "
+        "`swapproof proposal create chat sim/equal --claim non_inferior --reason "
         "'sim/base ends on 2026-02-09'`"
     ) in text
     assert not days_before(world, 14)
@@ -199,4 +199,4 @@ def test_nothing_is_proposed_once_the_model_has_ended(world: SmallInstallation) 
     assert not days_before(world, 0)
 
     assert newest(world, "equal").reason != "sim/base ends on 2026-02-09"
-    assert "Swapgate proposes nothing after the end." in (alert(world) or ("", ""))[1]
+    assert "Swapproof proposes nothing after the end." in (alert(world) or ("", ""))[1]

@@ -110,7 +110,7 @@ def test_neither_end_of_an_override_gets_a_class_that_the_other_does_not_bear(
 def test_routes_of_the_file_may_name_one_another(
     world: SmallInstallation, tmp_path: Path
 ) -> None:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(FILE, encoding="utf-8")
     ctx = replace(world.context(), data_classes=PERSONAL)
 
@@ -126,7 +126,7 @@ def test_routes_of_the_file_may_name_one_another(
 def test_of_a_file_with_a_route_that_cannot_be_none_begins(
     world: SmallInstallation, tmp_path: Path
 ) -> None:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(FILE.replace("  looks:", "  chat:").replace("looks", "chat"), "utf-8")
 
     # `chat` is in the database already, without a class: there it counts.
@@ -153,11 +153,11 @@ def test_the_file_and_every_command_of_the_page_work(
             PAGE,
             flags=re.DOTALL,
         )
-        (tmp_path / "swapgate.yaml").write_text(f"home: .swapgate\n{settings}", "utf-8")
+        (tmp_path / "swapproof.yaml").write_text(f"home: .swapproof\n{settings}", "utf-8")
         cli.run("init")
         for command in "".join(shell_blocks("how-to/overrides.md")).splitlines():
             name, *words = shlex.split(command)
-            assert name == "swapgate"
+            assert name == "swapproof"
             shown = cli.text(*words)
         named = cli.json("route", "show", "support")["route"]["settings"]["overrides"]
 
@@ -182,7 +182,7 @@ def test_doctor_names_what_the_file_no_longer_allows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with installed(tmp_path, sqlite_url, monkeypatch) as cli:
-        file = tmp_path / "swapgate.yaml"
+        file = tmp_path / "swapproof.yaml"
         text = file.read_text("utf-8")
         strict = text.replace("personal: [sim]", "personal: [sim]\n  health: [sim]")
         file.write_text(strict, "utf-8")

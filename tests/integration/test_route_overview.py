@@ -235,7 +235,7 @@ def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(cli: Comman
     page = proposal_rows.list_rows(cli.world.context())
     assert [row.proposal.id for row in page] == [good]
     assert f"proposal {bad}." in markup.invalid(page.invalid)
-    assert "swapgate db check" in markup.invalid(page.invalid)
+    assert "swapproof db check" in markup.invalid(page.invalid)
     # A decision reads the row in another way.
     with pytest.raises(SignatureInvalid, match=bad):
         submission.get_proposal(cli.world.context(), bad)

@@ -133,10 +133,10 @@ SWITCHES = {
     "api, one route": [
         switch_of(f"target:{AWAY.id}", source=SwitchSource.REST, route="support")
     ],
-    "SWAPGATE_FORCE provider": parse_environment_switches("provider:away", AT),
-    "SWAPGATE_FORCE target": parse_environment_switches(f"target:{AWAY.id}", AT),
-    "SWAPGATE_FORCE name": parse_environment_switches(f"target:{AWAY.name}", AT),
-    "SWAPGATE_FORCE route": parse_environment_switches("support=provider:away", AT),
+    "SWAPPROOF_FORCE provider": parse_environment_switches("provider:away", AT),
+    "SWAPPROOF_FORCE target": parse_environment_switches(f"target:{AWAY.id}", AT),
+    "SWAPPROOF_FORCE name": parse_environment_switches(f"target:{AWAY.name}", AT),
+    "SWAPPROOF_FORCE route": parse_environment_switches("support=provider:away", AT),
     "file": parse_file_switches(["provider:away", f"support=target:{AWAY.id}"], AT),
 }
 
@@ -200,8 +200,8 @@ class Served(NamedTuple):
 
 async def ask_router(door: Door) -> Served:
     _, headers, _ = await door.call(CHAT, ASK)
-    target = headers[b"x-swapgate-target"].decode()
-    return Served(target, headers.get(b"x-swapgate-switch", b"").decode())
+    target = headers[b"x-swapproof-target"].decode()
+    return Served(target, headers.get(b"x-swapproof-switch", b"").decode())
 
 
 def with_switches(*switch: KillSwitch, **more: object) -> Snapshot:
@@ -222,7 +222,7 @@ async def test_a_switch_adds_no_target_that_a_route_has_no_evidence_for(tmp_path
         b"",
         method="GET",
     )
-    assert b"swapgate_router_switch_not_in_effect_total 2.0" in metrics
+    assert b"swapproof_router_switch_not_in_effect_total 2.0" in metrics
 
 
 @pytest.mark.req("B11")

@@ -97,7 +97,7 @@ def test_a_name_without_a_route_is_refused_with_the_nearest_and_counted(
         client.chat.completions.create(model=name, messages=HELLO)
 
     metrics = httpx.get(f"{world.url}/metrics", headers=AUTH).text
-    assert f'swapgate_requests_without_route_total{{model="{name[:100]}"}} 1.0' in metrics
+    assert f'swapproof_requests_without_route_total{{model="{name[:100]}"}} 1.0' in metrics
 
 
 def test_names_without_a_route_fill_no_metric_without_bound(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_names_without_a_route_fill_no_metric_without_bound(tmp_path: Path) -> N
                 client.chat.completions.create(model=f"unknown-{number}", messages=HELLO)
         metrics = httpx.get(f"{world.url}/metrics", headers=AUTH).text
 
-    assert metrics.count("swapgate_requests_without_route_total{") == 101
+    assert metrics.count("swapproof_requests_without_route_total{") == 101
     assert 'model="(others)"' in metrics
 
 
@@ -242,11 +242,11 @@ def test_a_body_for_another_endpoint_is_refused_in_one_sentence_before_a_target_
             "/openai/deployments/x/chat/completions",
             "at /v1/chat/completions, below",
         ),
-        ("GET", "/v1/responses/resp_1", "Swapgate returns no stored answers"),
+        ("GET", "/v1/responses/resp_1", "Swapproof returns no stored answers"),
         (
             "POST",
             "/v1/responses/resp_1/cancel",
-            "Swapgate returns no stored answers",
+            "Swapproof returns no stored answers",
         ),
         ("POST", "/v1/messages/batches", "takes no batches"),
         ("POST", "/v1/moderations", "ask the provider"),
@@ -438,9 +438,9 @@ def test_a_requests_tokens_are_counted_by_its_target_or_estimated_in_so_many_wor
     assert answer.status_code == 200
     assert 0 < answer.json()["input_tokens"] <= 5 or answer.json()["input_tokens"] == counted
     degraded = None if counted else path.rpartition("/")[2]
-    assert answer.headers.get("x-swapgate-degraded") == degraded
-    assert "swapgate_requests_total{" not in metrics
-    assert "swapgate_attempts_total{" not in metrics
+    assert answer.headers.get("x-swapproof-degraded") == degraded
+    assert "swapproof_requests_total{" not in metrics
+    assert "swapproof_attempts_total{" not in metrics
 
 
 def test_the_tokens_of_a_response_at_a_target_that_answers_chats_are_estimated(
@@ -487,7 +487,7 @@ def test_an_estimate_counts_every_block_tool_and_picture(world: World) -> None:
     def estimated(**more: object) -> int:
         url = f"{world.url}/v1/messages/count_tokens"
         answer = httpx.post(url, json={**MESSAGE, **more}, headers=AUTH)
-        assert answer.headers["x-swapgate-degraded"] == "count_tokens"
+        assert answer.headers["x-swapproof-degraded"] == "count_tokens"
         return int(answer.json()["input_tokens"])
 
     plain = estimated()

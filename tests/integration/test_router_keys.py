@@ -156,7 +156,7 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
     ):
         today = ctx.clock.now().date()
         wait_until(lambda: recorder.spent(key.id, today).month_usd == 2.0)
-        assert ask(two)["x-swapgate-budget"] == "80%"
+        assert ask(two)["x-swapproof-budget"] == "80%"
         with pytest.raises(openai.RateLimitError) as caught:
             ask(two)
         assert caught.value.code == "insufficient_quota"

@@ -58,7 +58,7 @@ def kind_of(error: anthropic.APIStatusError) -> tuple[str, str]:
     body = error.body
     assert isinstance(body, dict)
     assert body["type"] == "error"
-    assert body["request_id"] == error.response.headers["x-swapgate-request-id"]
+    assert body["request_id"] == error.response.headers["x-swapproof-request-id"]
     assert error.request_id == body["request_id"]
     return str(body["error"]["type"]), str(body["error"]["message"])
 

@@ -190,7 +190,7 @@ def test_other_methods_types_and_paths_are_refused(world: World, client: openai.
     assert http.post(chat, content=b"<a/>", headers=xml).status_code == 415
     assert http.get(f"{world.url}/metrics").status_code == 401
     metrics = http.get(f"{world.url}/metrics", headers=auth)
-    assert "swapgate_routing_revision 3.0\n" in metrics.text
+    assert "swapproof_routing_revision 3.0\n" in metrics.text
     assert http.get(f"{world.url}/healthz").json() == {"status": "ok"}
     assert http.get(f"{world.url}/readyz").json() == {"status": "ok"}
 

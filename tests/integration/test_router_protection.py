@@ -153,7 +153,7 @@ def served(
     url: str,
 ) -> Iterator[Routed]:
     settings: dict[str, object] = {
-        "database_url": f"sqlite:///{folder / 'swapgate.db'}",
+        "database_url": f"sqlite:///{folder / 'swapproof.db'}",
         # Its circuit stays closed, so that it is asked first every time.
         "router": {"breaker": {"failures": 1000}},
         "providers": {

@@ -121,7 +121,7 @@ class Scene:
                 pieces = client.chat.completions.create(stream=True, **given)
                 return "".join(piece.choices[0].delta.content or "" for piece in pieces)
             raw = client.chat.completions.with_raw_response.create(**given)
-            assert raw.headers["x-swapgate-target"] == OLD.name
+            assert raw.headers["x-swapproof-target"] == OLD.name
             return raw.parse().choices[0].message.content or ""
 
     def requests_to(self, model: str = SPARE) -> int:
@@ -344,7 +344,7 @@ def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(
 ) -> None:
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
         at.start()
-        at.ask(extra_headers={"x-swapgate-shadow": "off"})
+        at.ask(extra_headers={"x-swapproof-shadow": "off"})
         keys.set_opt_outs(at.ctx, SYSTEM, "k", [OptOut.SHADOW])
         at.settled()
         at.ask()

@@ -149,7 +149,7 @@ def test_requests_with_function_tools_are_mirrored_and_stored_with_the_calls(
 
 @pytest.mark.parametrize(
     "refusal",
-    [{"extra_headers": {"x-swapgate-capture": "off"}}, {"store": False}, {}],
+    [{"extra_headers": {"x-swapproof-capture": "off"}}, {"store": False}, {}],
     ids=["header", "body", "key"],
 )
 def test_a_client_that_forbids_captures_is_mirrored_and_counted_but_not_stored(
@@ -196,7 +196,7 @@ def test_a_client_that_declines_the_shadow_is_neither_mirrored_nor_stored(
     tmp_path: Path,
 ) -> None:
     with keeping(sqlite_url, sim, sim_url, tmp_path) as at:
-        at.ask(0, extra_headers={"x-swapgate-shadow": "off"})
+        at.ask(0, extra_headers={"x-swapproof-shadow": "off"})
         assert at.status(lambda s: s.left_out).left_out == {"declined": 1}
         assert stored(at) == []
 

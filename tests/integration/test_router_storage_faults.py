@@ -180,15 +180,15 @@ def test_a_full_disk_costs_no_request_tears_nothing_and_loses_nothing(disk: Path
             load.more()
             with full(disk):
                 load.more(200)
-                eventually(lambda: world.counter("swapgate_router_flushes_failed_total") > 0)
+                eventually(lambda: world.counter("swapproof_router_flushes_failed_total") > 0)
             load.more()
         assert load.errors == []
         wait_until(lambda: world.recorded() == load.answered, timeout_s=60)
-        assert world.counter("swapgate_observations_dropped_total") == 0
+        assert world.counter("swapproof_observations_dropped_total") == 0
         assert load_snapshot(disk / "home" / "snapshot.json").table.routes
         assert world.readyz() == "ok"
         assert world.place.terminate("router") == 0
-        with closing(sqlite3.connect(disk / "swapgate.db")) as db:
+        with closing(sqlite3.connect(disk / "swapproof.db")) as db:
             assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
@@ -214,7 +214,7 @@ def test_a_locked_database_costs_no_request_and_no_observation(
 def test_a_revoked_key_stays_refused_without_the_database_also_after_a_restart(
     provider: str, tmp_path: Path
 ) -> None:
-    file = tmp_path / "swapgate.db"
+    file = tmp_path / "swapproof.db"
     away = tmp_path / "elsewhere.db"
     with routed(tmp_path, provider) as world:
         ctx = world.installation.context
@@ -305,7 +305,7 @@ def test_the_routers_processes_load_nothing_that_they_do_not_need(
 
 
 def file_of(world: Routed) -> sqlite3.Connection:
-    return sqlite3.connect(world.place.folder / "swapgate.db", isolation_level=None)
+    return sqlite3.connect(world.place.folder / "swapproof.db", isolation_level=None)
 
 
 def accepted(client: openai.OpenAI) -> bool:
@@ -325,7 +325,7 @@ def arms(client: openai.OpenAI) -> set[str]:
             messages=[{"role": "user", "content": "hi"}],
             user=f"user-{number}",
         )
-        found.add(raw.headers["x-swapgate-arm"])
+        found.add(raw.headers["x-swapproof-arm"])
     return found
 
 
@@ -346,7 +346,7 @@ def on_the_canary(world: Routed, users: int = 40) -> int:
             )
             for n in range(users)
         ]
-    return sum(answer.headers["x-swapgate-arm"] == "canary" for answer in raw)
+    return sum(answer.headers["x-swapproof-arm"] == "canary" for answer in raw)
 
 
 def kept_abort(folder: Path) -> bool:
@@ -369,7 +369,7 @@ def test_a_canary_that_breaks_is_stopped_without_a_control_plane_and_stays_so(
 
         # No control process runs.
         with world.load(callers=2) as load:
-            eventually(lambda: world.counter("swapgate_router_canaries_aborted_total") == 1)
+            eventually(lambda: world.counter("swapproof_router_canaries_aborted_total") == 1)
 
         assert load.errors == []
         # The parent counts it, and tells its workers.

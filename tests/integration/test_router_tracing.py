@@ -136,12 +136,12 @@ def test_a_request_is_a_span_and_each_attempt_one_below_it(
         "gen_ai.usage.input_tokens": 7,
         "gen_ai.usage.output_tokens": 5,
         "gen_ai.response.finish_reasons": ["stop"],
-        "swapgate.route": "support",
-        "swapgate.arm": "incumbent",
-        "swapgate.revision": 3,
-        "swapgate.target": f"up/{FALLBACK}",
-        "swapgate.attempts": 2,
-        "swapgate.outcome": "ok",
+        "swapproof.route": "support",
+        "swapproof.arm": "incumbent",
+        "swapproof.revision": 3,
+        "swapproof.target": f"up/{FALLBACK}",
+        "swapproof.attempts": 2,
+        "swapproof.outcome": "ok",
     }
     assert {name: whole.attributes.get(name) for name in expected} == expected
     assert (first.name, first.parent, first.failed) == (
@@ -152,7 +152,7 @@ def test_a_request_is_a_span_and_each_attempt_one_below_it(
     assert first.attributes["error.type"] == "our_key"
     assert (second.parent, second.failed) == (whole.span, False)
     assert second.attributes["gen_ai.request.model"] == FALLBACK
-    assert collector.service == "swapgate-router"
+    assert collector.service == "swapproof-router"
     passed = [request.headers["traceparent"] for request in upstream.asked]
     assert passed == [f"00-{TRACE}-{span.span}-01" for span in (first, second)]
     assert {request.headers["tracestate"] for request in upstream.asked} == {"vendor=1"}
@@ -195,7 +195,7 @@ def test_a_broken_stream_says_so_in_both_spans(
     assert whole.failed
     assert attempt.failed
     assert whole.attributes["error.type"] == attempt.attributes["error.type"] == "connect"
-    assert whole.attributes["swapgate.outcome"] == "failed"
+    assert whole.attributes["swapproof.outcome"] == "failed"
 
 
 @pytest.mark.req("B5", "G4")
@@ -232,11 +232,11 @@ def test_no_content_is_recorded_of_who_lets_nobody_keep_a_copy(
         content=True,
         opt_outs=opt_outs,
     ) as client:
-        headers = {"x-swapgate-capture": "off"} if by == "header" else {}
+        headers = {"x-swapproof-capture": "off"} if by == "header" else {}
         chat(client, stream=False, **headers)
 
     whole, _ = request_and_attempts(collector)
-    assert whole.attributes["swapgate.outcome"] == "ok"
+    assert whole.attributes["swapproof.outcome"] == "ok"
     assert not [b for b in collector.raw if QUESTION.encode() in b or b"the answer" in b]
 
 
@@ -279,7 +279,7 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delitem(sys.modules, OpenTelemetry.__module__)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
 
-    with pytest.raises(ConfigError, match=r"swapgate\[otel\]"):
+    with pytest.raises(ConfigError, match=r"swapproof\[otel\]"):
         router_process._build_tracing(TracingSettings("http://127.0.0.1:9"))
 
 

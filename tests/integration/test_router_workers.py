@@ -64,7 +64,7 @@ def metrics(world: Routed) -> dict[str, float]:
 
 def requests(world: Routed) -> float:
     found = metrics(world)
-    return sum(n for name, n in found.items() if name.startswith("swapgate_requests_total"))
+    return sum(n for name, n in found.items() if name.startswith("swapproof_requests_total"))
 
 
 def kinds(errors: list[str]) -> set[str]:
@@ -96,7 +96,7 @@ def test_a_killed_worker_takes_its_own_requests_alone_and_is_replaced(
         assert known <= 8
         assert kinds(load.errors) <= CUT_OFF
         after = metrics(world)
-        assert after["swapgate_router_worker_restarts_total"] == 1
+        assert after["swapproof_router_worker_restarts_total"] == 1
         assert before <= requests(world)
         assert world.place.terminate("router") == 0
 
@@ -176,7 +176,7 @@ def test_sighup_under_load_takes_the_new_configuration_and_fails_nobody(
             assert alive(idle).startswith(b"HTTP/1.1 200")
             configure(world, workers=2)
             world.place.children["router"].send_signal(signal.SIGHUP)
-            eventually(lambda: metrics(world).get("swapgate_router_reloads_total") == 1)
+            eventually(lambda: metrics(world).get("swapproof_router_reloads_total") == 1)
             time.sleep(1.5)  # an idle connection is not hung up on: it may be about to send
             assert alive(idle).startswith(b"HTTP/1.1 200")
             idle.close()
@@ -220,7 +220,9 @@ def test_a_bad_configuration_is_refused_whole_with_its_place(
 
         last_line = broken.rstrip().count("\n") + 1
         log = world.place.log("router")
-        assert f"swapgate.yaml:{last_line}: unknown key 'rooter'; did you mean 'router'?" in log
+        assert (
+            f"swapproof.yaml:{last_line}: unknown key 'rooter'; did you mean 'router'?" in log
+        )
         assert "unknown key 'router.worker_count'" in log
         assert "router.port changed, which needs a restart" in log
         assert len(before & {worker.pid for worker in world.workers()}) == 1
@@ -282,7 +284,7 @@ def test_workers_share_a_keys_limit_and_one_connection_gets_all_of_it(
 
         eventually(lambda: recorded() == alone)
         refused = (60 - alone) + counter[429]
-        eventually(lambda: world.counter("swapgate_router_rate_limited_total") == refused)
+        eventually(lambda: world.counter("swapproof_router_rate_limited_total") == refused)
 
 
 def answers_everywhere(world: Routed, target: str) -> bool:
@@ -293,9 +295,9 @@ def answers_everywhere(world: Routed, target: str) -> bool:
             raw = client.chat.completions.with_raw_response.create(
                 model="chat", messages=[{"role": "user", "content": "Colour number 3?"}]
             )
-            if raw.headers["x-swapgate-target"] != target:
+            if raw.headers["x-swapproof-target"] != target:
                 return False
-            names.add(raw.headers["x-swapgate-request-id"].rpartition("-")[0])
+            names.add(raw.headers["x-swapproof-request-id"].rpartition("-")[0])
         if len(names) == 2:
             return True
     return False
@@ -348,7 +350,7 @@ def configure(
 
 def hang_up(world: Routed, *, refused: int) -> None:
     world.place.children["router"].send_signal(signal.SIGHUP)
-    name = "swapgate_router_reloads_refused_total"
+    name = "swapproof_router_reloads_refused_total"
 
     def counted() -> bool:
         # A parent that reads its configuration may not answer its worker in time.
@@ -368,14 +370,14 @@ def replaced(world: Routed, killed: psutil.Process) -> bool:
     found = metrics(world)
     return (
         killed.pid not in {worker.pid for worker in world.workers()}
-        and found.get("swapgate_router_worker_restarts_total") == 1
-        and found["swapgate_router_workers"] == 2
+        and found.get("swapproof_router_worker_restarts_total") == 1
+        and found["swapproof_router_workers"] == 2
     )
 
 
 def in_force(world: Routed) -> bool:
     named = metrics(world).items()
-    found = [n for name, n in named if name.startswith("swapgate_routing_revision{")]
+    found = [n for name, n in named if name.startswith("swapproof_routing_revision{")]
     return found == [world.revision()] * len(world.workers())
 
 

@@ -74,7 +74,7 @@ def test_the_message_of_each_alert_links_to_its_section() -> None:
 COMMANDS = {
     " ".join(words.split())
     for text in SECTIONS.values()
-    for words in re.findall(r"`(swapgate [^`]+)`", text)
+    for words in re.findall(r"`(swapproof [^`]+)`", text)
 }
 
 
@@ -85,7 +85,7 @@ def cli(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[CommandLine]:
     with installed(tmp_path, sqlite_url, monkeypatch) as made:
-        file = tmp_path / "swapgate.yaml"
+        file = tmp_path / "swapproof.yaml"
         text = file.read_text("utf-8")
         text = text.replace(PRICES, PRICES + PRICES.replace("base", "worse"))
         text = text.replace(DRIFT, f"{DRIFT}, drift: {{items: 5}}")
@@ -125,17 +125,17 @@ def test_every_command_of_the_runbook_runs(cli: CommandLine) -> None:
     )
     cli.run("route", "settings", "chat", *words)
     run(
-        "swapgate route settings ROUTE --candidates PATTERN",
+        "swapproof route settings ROUTE --candidates PATTERN",
         PATTERN="'sim/*'",
     )
     look_around(cli, run)
     ids = propose(cli, run)
     decide(cli, run, ids)
     mend(cli, run)
-    run("swapgate switch lift ID --reason WHY", exits=1, ID="sw_none")
-    run("swapgate canary finish ROUTE --reason WHY", exits=1)
-    run("swapgate label ROUTE --close WHY", exits=1)  # no labelling has begun
-    run("swapgate label ROUTE")  # shows its plan, and asks first
+    run("swapproof switch lift ID --reason WHY", exits=1, ID="sw_none")
+    run("swapproof canary finish ROUTE --reason WHY", exits=1)
+    run("swapproof label ROUTE --close WHY", exits=1)  # no labelling has begun
+    run("swapproof label ROUTE")  # shows its plan, and asks first
 
     assert tried == COMMANDS
 
@@ -152,23 +152,23 @@ def look_around(cli: CommandLine, run: Callable[..., None]) -> None:
         "agent grants",
         "agent requests",
     ):
-        run(f"swapgate {command}")
+        run(f"swapproof {command}")
     cli.run(
         "shadow", "start", "chat", "sim/good", "--usd-per-day", "none", "--reason", "a look"
     )
-    run("swapgate shadow status ROUTE")
-    run("swapgate shadow stop ROUTE")
-    run("swapgate spending")
-    run("swapgate route fallback list ROUTE")
-    run("swapgate route fallback spares ROUTE")
-    run("swapgate route candidates ROUTE")
-    run("swapgate provider key list")
-    run("swapgate drift run ROUTE")
-    run("swapgate drift accept ROUTE --reason WHY")
+    run("swapproof shadow status ROUTE")
+    run("swapproof shadow stop ROUTE")
+    run("swapproof spending")
+    run("swapproof route fallback list ROUTE")
+    run("swapproof route fallback spares ROUTE")
+    run("swapproof route candidates ROUTE")
+    run("swapproof provider key list")
+    run("swapproof drift run ROUTE")
+    run("swapproof drift accept ROUTE --reason WHY")
     # The provider does not answer, and no sink is configured.
     for command in ("doctor", "alert test", "model probe PROVIDER/MODEL"):
-        run(f"swapgate {command}", exits=1)
-    run("swapgate model discover PROVIDER", exits=1)
+        run(f"swapproof {command}", exits=1)
+    run("swapproof model discover PROVIDER", exits=1)
 
 
 def propose(cli: CommandLine, run: Callable[..., None]) -> dict[str, str]:
@@ -191,10 +191,10 @@ def propose(cli: CommandLine, run: Callable[..., None]) -> dict[str, str]:
     catch_up(cli)
     for proposal in made.values():
         cli.world.until_decided(proposal)
-    run("swapgate proposal list --open")
+    run("swapproof proposal list --open")
     for verb in ("show", "report"):
-        run(f"swapgate proposal {verb} PROPOSAL", PROPOSAL=made["second"])
-    run("swapgate gate replay PROPOSAL", PROPOSAL=made["second"])
+        run(f"swapproof proposal {verb} PROPOSAL", PROPOSAL=made["second"])
+    run("swapproof gate replay PROPOSAL", PROPOSAL=made["second"])
     return made
 
 
@@ -210,30 +210,30 @@ def decide(
     ids: dict[str, str],
 ) -> None:
     run(
-        "swapgate proposal approve PROPOSAL --reason WHY",
+        "swapproof proposal approve PROPOSAL --reason WHY",
         PROPOSAL=ids["second"],
     )
     run(
-        "swapgate proposal reject PROPOSAL --reason WHY",
+        "swapproof proposal reject PROPOSAL --reason WHY",
         PROPOSAL=ids["third"],
     )
-    another = "swapgate proposal create ROUTE PROVIDER/MODEL --reason WHY"
+    another = "swapproof proposal create ROUTE PROVIDER/MODEL --reason WHY"
     run(another, ROUTE="third", **{"PROVIDER/MODEL": "sim/worse"})
     waiting = cli.json("proposal", "list", "--route", "third", "--open")[0]["id"]
-    run("swapgate proposal retry PROPOSAL", exits=6, PROPOSAL=waiting)
-    run("swapgate proposal cancel PROPOSAL --reason WHY", PROPOSAL=waiting)
-    run("swapgate canary status")
+    run("swapproof proposal retry PROPOSAL", exits=6, PROPOSAL=waiting)
+    run("swapproof proposal cancel PROPOSAL --reason WHY", PROPOSAL=waiting)
+    run("swapproof canary status")
     for verb in ("status", "explain", "plan"):
-        run(f"swapgate canary {verb} ROUTE")
+        run(f"swapproof canary {verb} ROUTE")
     for verb in ("pause", "resume", "abort"):
-        run(f"swapgate canary {verb} ROUTE --reason WHY")
+        run(f"swapproof canary {verb} ROUTE --reason WHY")
     catch_up(cli)
     cli.world.until_decided(ids["second"])
     cli.world.run_once()
-    run("swapgate canary advance ROUTE --reason WHY", ROUTE="second")
+    run("swapproof canary advance ROUTE --reason WHY", ROUTE="second")
     cli.run("canary", "promote", "second", "--reason", "a rehearsal")
     cli.run("canary", "finish", "second", "--reason", "a rehearsal")
-    run("swapgate route rollback ROUTE --reason WHY", ROUTE="second")
+    run("swapproof route rollback ROUTE --reason WHY", ROUTE="second")
 
 
 def mend(cli: CommandLine, run: Callable[..., None]) -> None:
@@ -241,11 +241,11 @@ def mend(cli: CommandLine, run: Callable[..., None]) -> None:
     for command in sorted(command for command in COMMANDS if "fallback add" in command):
         run(command, **worse)
         run(
-            "swapgate route fallback remove ROUTE PROVIDER/MODEL --reason WHY",
+            "swapproof route fallback remove ROUTE PROVIDER/MODEL --reason WHY",
             **worse,
         )
-    run("swapgate route settings ROUTE --comparable-vectors")
-    thrown = "swapgate switch throw target:PROVIDER/MODEL"
+    run("swapproof route settings ROUTE --comparable-vectors")
+    thrown = "swapproof switch throw target:PROVIDER/MODEL"
     for limits in ("--route ROUTE --for 2h", "--for 10s"):
         run(
             f"{thrown} {limits} --reason WHY",
@@ -253,34 +253,34 @@ def mend(cli: CommandLine, run: Callable[..., None]) -> None:
         )
     key = cli.json("key", "create", "carol")["key"]["id"]
     for limit in ("20", "40"):
-        run(f"swapgate key limits KEY --budget-day {limit}", KEY=key)
-    run("swapgate key revoke KEY", KEY=key)
+        run(f"swapproof key limits KEY --budget-day {limit}", KEY=key)
+    run("swapproof key revoke KEY", KEY=key)
     answered, refused = (waiting_switch(cli.world.context()).id for _ in range(2))
-    run("swapgate agent approve REQUEST --reason WHY", REQUEST=answered)
-    run("swapgate agent reject REQUEST --reason WHY", REQUEST=refused)
+    run("swapproof agent approve REQUEST --reason WHY", REQUEST=answered)
+    run("swapproof agent reject REQUEST --reason WHY", REQUEST=refused)
     grant = cli.json("agent", "grants")[0]["id"]
-    run("swapgate agent revoke GRANT", GRANT=grant)
+    run("swapproof agent revoke GRANT", GRANT=grant)
     # Here is no terminal; nobody registered an application, or signed in.
-    run("swapgate provider key set PROVIDER", exits=2)
+    run("swapproof provider key set PROVIDER", exits=2)
     typed = CliRunner().invoke(program, ["provider", "key", "set", "sim"], input="sk-new-key\n")
     assert typed.exit_code == 0, typed.output
     run(
-        "swapgate provider key login PROVIDER",
+        "swapproof provider key login PROVIDER",
         exits=2,
         PROVIDER="github_copilot",
     )
     run(
-        "swapgate provider key logout PROVIDER",
+        "swapproof provider key logout PROVIDER",
         exits=1,
         PROVIDER="github_copilot",
     )
     why = ("--for", "2h", "--reason", "an outage")
     glass = cli.json("route", "break-glass", "propose", "chat", "sim/worse", *why)["id"]
-    run("swapgate route break-glass list")
-    run("swapgate route break-glass end ID --reason WHY", ID=glass)
-    run("swapgate route rollback ROUTE --to-version N --reason WHY", N="1")
+    run("swapproof route break-glass list")
+    run("swapproof route break-glass end ID --reason WHY", ID=glass)
+    run("swapproof route rollback ROUTE --to-version N --reason WHY", N="1")
     run(
-        "swapgate provider set PROVIDER --api-base URL --reason WHY",
+        "swapproof provider set PROVIDER --api-base URL --reason WHY",
         URL="http://127.0.0.1:9/v1",
     )
-    run("swapgate db accept-restore --reason WHY")
+    run("swapproof db accept-restore --reason WHY")

@@ -41,7 +41,7 @@ def stored(world: BareInstallation) -> Provider:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     given = {
         "kind": HOSTED.kind,
         "api_base": HOSTED.api_base,

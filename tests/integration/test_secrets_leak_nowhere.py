@@ -100,7 +100,7 @@ def simulator(secret: str) -> Iterator[str]:
         "0.02",
     ]
     process = subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-m", "swapgate", *words],
+        [sys.executable, "-m", "swapproof", *words],
         env={**os.environ, "SIM_WANTS": secret},
         stderr=subprocess.DEVNULL,
     )
@@ -174,9 +174,9 @@ class Seeded:
 @pytest.fixture
 def seeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seeded]:
     monkeypatch.setenv("SEEDED_KEY", ENVIRONMENT)
-    monkeypatch.setenv("SWAPGATE_SECRET", "SEEDsecret-0123456789abcdef")
-    monkeypatch.setenv("SWAPGATE_METRICS_TOKEN", "SEEDmetrics-0123456789abcdef")
-    monkeypatch.setenv("SWAPGATE_ENCRYPTION_KEYS", new_key())
+    monkeypatch.setenv("SWAPPROOF_SECRET", "SEEDsecret-0123456789abcdef")
+    monkeypatch.setenv("SWAPPROOF_METRICS_TOKEN", "SEEDmetrics-0123456789abcdef")
+    monkeypatch.setenv("SWAPPROOF_ENCRYPTION_KEYS", new_key())
     monkeypatch.setenv("SEEDED_HOOK", HOOK)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization={TRACING}")
     with ExitStack() as stack:
@@ -257,8 +257,11 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
         TRACING,
         admin,
         world.key,
-        *(os.environ[f"SWAPGATE_{secret_name}"] for secret_name in ("SECRET", "METRICS_TOKEN")),
-        os.environ["SWAPGATE_ENCRYPTION_KEYS"],
+        *(
+            os.environ[f"SWAPPROOF_{secret_name}"]
+            for secret_name in ("SECRET", "METRICS_TOKEN")
+        ),
+        os.environ["SWAPPROOF_ENCRYPTION_KEYS"],
     ]
     world.place.start("control", "serve", "control", wait_for="/readyz")
     bearer = {"authorization": f"Bearer {admin}"}
@@ -306,7 +309,7 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
     files = (f for f in tmp_path.rglob("*") if f.is_file() and f != world.place.config)
     written |= {str(f): content(f) for f in files}
     assert any(name.endswith("snapshot.json") for name in written)
-    assert any(name.endswith("swapgate.db") for name in written)
+    assert any(name.endswith("swapproof.db") for name in written)
     found = [
         (name, seed[:12])
         for name, data in written.items()
@@ -323,9 +326,9 @@ def test_the_databases_password_is_in_nothing_that_a_failing_process_says(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    url = f"postgresql://swapgate:{WRONG}@127.0.0.1:{free_port()}/swapgate"
-    monkeypatch.setenv("SWAPGATE__DATABASE_URL", url)
-    monkeypatch.setenv("SWAPGATE_SECRET", "SEEDsecret-0123456789abcdef")
+    url = f"postgresql://swapproof:{WRONG}@127.0.0.1:{free_port()}/swapproof"
+    monkeypatch.setenv("SWAPPROOF__DATABASE_URL", url)
+    monkeypatch.setenv("SWAPPROOF_SECRET", "SEEDsecret-0123456789abcdef")
     with site(tmp_path, {}) as place:
         done = place.run(*words.split(), expect=None)
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from evals.suites.items import Item
-from harness.frame.errors import InputError, SwapgateError
+from harness.frame.errors import InputError, SwapproofError
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.verdict import Passed
 from harness.operations.route_queries import load_status
@@ -137,7 +137,7 @@ def test_nobody_joins_a_selection_once_it_is_measured(world: SmallInstallation) 
         candidate=made[1].candidate,
     )
 
-    with pytest.raises(SwapgateError), world.store.write() as tx:
+    with pytest.raises(SwapproofError), world.store.write() as tx:
         Proposals(tx).add(late)
 
 
@@ -162,7 +162,7 @@ def test_one_alone_is_past_the_gate(world: SmallInstallation) -> None:
     with world.store.write() as tx:
         Proposals(tx).save(replace(made[0], phase=waits))
 
-    with pytest.raises(SwapgateError), world.store.write() as tx:
+    with pytest.raises(SwapproofError), world.store.write() as tx:
         Proposals(tx).save(replace(made[1], phase=waits))
 
 

@@ -199,7 +199,7 @@ def test_routers_serve_through_a_bad_hour_of_postgresql_and_record_all_of_it_onc
 def test_routers_on_one_sqlite_file_serve_on_while_it_is_away_and_refuse_an_older_one(
     provider: str, tmp_path: Path
 ) -> None:
-    file = tmp_path / "swapgate.db"
+    file = tmp_path / "swapproof.db"
     backup = tmp_path / "backup.db"
     away = tmp_path / "away.db"
     with router_fleet(tmp_path, provider, f"sqlite:///{file}") as fleet:
@@ -261,7 +261,7 @@ def describe_route(world: Routed, description: str) -> None:
 
 
 def revisions(fleet: RouterFleet) -> set[float]:
-    prefix = "swapgate_routing_revision{"
+    prefix = "swapproof_routing_revision{"
     return {value for name in fleet.names for value in fleet.metric(name, prefix)}
 
 

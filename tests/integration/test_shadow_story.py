@@ -50,7 +50,7 @@ CALLERS = 80
 PORTION = 20  # the router drops captures while a hundred wait
 # Counters of requests that are not copied, and of captures that are not stored.
 LOSING = ("shadow_", "captures_dropped", "captures_unreadable")
-COMMAND = re.compile(r"`(swapgate [^`]+)`")
+COMMAND = re.compile(r"`(swapproof [^`]+)`")
 PROFILES = """\
 base:
   script: [{newest: 'parcel (?P<n>\\d+)', text: 'Parcel $n is on its way.'}]
@@ -76,7 +76,7 @@ def cli(
     tmp_path: Path, database_url: str, sim_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[CommandLine]:
     with installed(tmp_path, database_url, monkeypatch) as made:
-        config = tmp_path / "swapgate.yaml"
+        config = tmp_path / "swapproof.yaml"
         price = "{input_usd_per_mtok: 1, output_usd_per_mtok: 2}"
         text = config.read_text("utf-8").replace("http://127.0.0.1:9/v1", f"{sim_url}/v1")
         prices = "".join(f"      {model}: {price}\n" for model in ("better", "judge"))
@@ -89,7 +89,7 @@ def cli(
 
 
 def database_of(cli: CommandLine) -> str:
-    return str(load_settings(cli.folder / "swapgate.yaml").database_url)
+    return str(load_settings(cli.folder / "swapproof.yaml").database_url)
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def test_a_shadows_verdict_prints_commands_that_lead_to_peoples_verdict(
 
     world = cli.world
     suite = shlex.split(commands[0])[3]
-    world.suites[suite] = load_settings(cli.folder / "swapgate.yaml").suites[suite]
+    world.suites[suite] = load_settings(cli.folder / "swapproof.yaml").suites[suite]
     # The judge prefers the candidate's answer to each request.
     world.script = lambda _target, _item, _epoch: "1.0"
     with world.store.read() as tx:

@@ -185,7 +185,7 @@ def test_a_shadow_passes_at_its_first_evidence_ends_and_names_the_next_step(
     assert status.shadow.ended_by == SYSTEM.name
     assert status.shadow.ended_because == ENDED_BY_VERDICT
     assert (
-        "swapgate suite draw chat-traffic-000001 --route chat --from captures "
+        "swapproof suite draw chat-traffic-000001 --route chat --from captures "
         "--judge ref/judge --judge-anyway 'it is ours'"
     ) in verdict.next_step
     assert verdict.evidence.units <= verdict.callers < 40
@@ -201,7 +201,7 @@ def test_a_shadow_passes_at_its_first_evidence_ends_and_names_the_next_step(
     assert alert
     # Nothing that reaches people who may label later says which verdict it is.
     told = (alert.title, alert.text, event.details)
-    assert "`swapgate shadow status chat`" in alert.text
+    assert "`swapproof shadow status chat`" in alert.text
     assert "passed" not in str(told).lower()
     assert (event.details["judge"], event.details["look"]) == ("ref/judge", 1)
 
@@ -590,8 +590,8 @@ def test_a_forged_score_stops_its_own_shadow_alone_until_it_is_repaired(
     assert (alert.open, alert.count, alert.subject) == (True, 1, "route chat")
     assert "sim/better on route chat" in alert.title
     assert named in alert.text
-    assert "`swapgate db check`" in alert.text
-    assert "`swapgate shadow stop chat`" in alert.text
+    assert "`swapproof db check`" in alert.text
+    assert "`swapproof shadow stop chat`" in alert.text
 
     with owned(scene.store) as db:
         db.execute(sa.delete(shadow_score).where(shadow_score.c.series == forged.id))
@@ -608,12 +608,12 @@ def test_the_alert_of_a_stopped_judge_ends_with_its_shadow(scene: SmallInstallat
     enter(scene, started, *range(4))
 
     def breaks(_: CapturedRequest) -> PairJudgement:
-        raise ZeroDivisionError("a fault of Swapgate")
+        raise ZeroDivisionError("a fault of Swapproof")
 
     job = judge_all(scene, ScriptedJudge(breaks), turns=2)
     alert = stopped_alert(scene, started)
     assert (alert.open, alert.count) == (True, 1)
-    assert "ZeroDivisionError: a fault of Swapgate" in alert.text
+    assert "ZeroDivisionError: a fault of Swapproof" in alert.text
 
     shadows.stop_shadow(scene.context(), BEN, "chat")
     job(scene.context())

@@ -245,7 +245,7 @@ def test_a_refused_renewal_says_who_has_to_do_what_until_they_sign_in_anew(desk:
 
     assert desk.after(480) == 0
     (alert,) = desk.open_alerts(AlertKind.SIGN_IN_ENDED)
-    assert f"`swapgate provider key login {desk.name}`" in alert.text
+    assert f"`swapproof provider key login {desk.name}`" in alert.text
     assert "Requests carry the present token until" in alert.text
     desk.after(120)
     assert (desk.token(), len(desk.site.all)) == ("", asked)
@@ -335,12 +335,12 @@ def test_only_its_own_prefix_leads_there_and_only_while_somebody_is_signed_in(
         None,
     )
     (why,) = (rule.reason for rule in without.rules if rule.rule is ResolutionRule.OAUTH)
-    assert f"`swapgate provider key login {desk.name}`" in why
+    assert f"`swapproof provider key login {desk.name}`" in why
 
 
 def test_a_key_is_no_sign_in(desk: Desk) -> None:
     """Whichever way it comes; also one that is stored."""
-    way = f"`swapgate provider key login {desk.name}`"
+    way = f"`swapproof provider key login {desk.name}`"
     for change in (
         CredentialChange(value="sk-1"),
         CredentialChange(value="sk-1", key=TOKEN_KEY_NAME, first=True),
@@ -373,7 +373,7 @@ def test_who_may_not_and_what_cannot_be_signed_in_for_is_refused(desk: Desk) -> 
             show=desk.show,
             pause=desk.pause,
         )
-    with pytest.raises(InputError, match="`swapgate provider key set groq`"):
+    with pytest.raises(InputError, match="`swapproof provider key set groq`"):
         sign_in.sign_in(
             desk.ctx,
             SYSTEM,
@@ -438,8 +438,8 @@ class Caller:
                 except (openai.APIError, AssertionError) as error:
                     self.errors.append(repr(error))
                     return
-                target = raw.headers["x-swapgate-target"].partition("/")[0]
-                self.served.append((target, raw.headers["x-swapgate-attempts"]))
+                target = raw.headers["x-swapproof-target"].partition("/")[0]
+                self.served.append((target, raw.headers["x-swapproof-attempts"]))
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -92,7 +92,7 @@ def test_the_model_behind_an_alias_changes_openly_or_in_silence(http: httpx.Clie
     plain = chat(http, model=name).json()["system_fingerprint"]
     assert replaced(like="sim-worse") != (name, plain)
     before = replaced(build="b1")
-    assert before == (name, "simulated-swapgate-b1")
+    assert before == (name, "simulated-swapproof-b1")
     assert replaced(like="sim-worse", build="b1") == before
     assert replaced(like="sim-worse", serves="other-1")[0] == "other-1"
     embedded = http.post("/v1/embeddings", json={"model": name, "input": "x"})

@@ -35,9 +35,9 @@ LASTS = timedelta(hours=12)
 ISSUER = "https://login.example.com"
 OIDC = OidcSettings(
     ISSUER,
-    "swapgate",
-    "SWAPGATE_OIDC_SECRET",
-    "https://swapgate.example.com",
+    "swapproof",
+    "SWAPPROOF_OIDC_SECRET",
+    "https://swapproof.example.com",
     {"staff": "viewer", "leads": "approver"},
 )
 
@@ -124,7 +124,7 @@ NOBODY: tuple[tuple[dict[str, object], str], ...] = (
         {"email": "dora\ud800@example.com"},
         "the name of this sign-in is invalid",
     ),
-    ({"email": "Swapgate"}, "for Swapgate itself"),
+    ({"email": "Swapproof"}, "for Swapproof itself"),
     ({"email": "do\u200bra"}, "the name of this sign-in is invalid"),
     ({"groups": ["golf"]}, "in none of the groups"),
     ({"groups": {"leads": True}}, "in none of the groups"),
@@ -403,12 +403,12 @@ def test_an_admin_ends_anothers_session_by_key_and_by_single_sign_on(
         ),
         (
             "public_url",
-            "https://user@swapgate.example.com",
+            "https://user@swapproof.example.com",
             "must be an address",
         ),
         (
             "public_url",
-            "https://swapgate.example.com/ui",
+            "https://swapproof.example.com/ui",
             "must have no path",
         ),
         (
@@ -429,12 +429,12 @@ def test_a_section_that_signs_nobody_in_is_refused_with_its_place(
 ) -> None:
     entries = {
         "issuer": ISSUER,
-        "client_id": "swapgate",
-        "client_secret_env": "SWAPGATE_OIDC_SECRET",
-        "public_url": "https://swapgate.example.com",
+        "client_id": "swapproof",
+        "client_secret_env": "SWAPPROOF_OIDC_SECRET",
+        "public_url": "https://swapproof.example.com",
         "roles": "{leads: approver}",
     } | {key: value}
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     lines = "".join(f"    {name}: {text}\n" for name, text in entries.items())
     file.write_text(f"ui:\n  oidc:\n{lines}", encoding="utf-8")
 

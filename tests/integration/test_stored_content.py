@@ -80,12 +80,12 @@ def tell_everybody(
                 user=user,
                 stream=stream,
                 # The header decides the arm; whose request it is stands in the body.
-                extra_headers={"x-swapgate-sticky": f"chat-{word}"} if stream else {},
+                extra_headers={"x-swapproof-sticky": f"chat-{word}"} if stream else {},
             )
             made = raw.parse()
             assert not stream or list(made)
             opinion = {
-                "request_id": raw.headers["x-swapgate-request-id"],
+                "request_id": raw.headers["x-swapproof-request-id"],
                 "label": word,
             }
             told = client._client.post("/feedback", json=opinion, headers=client.auth_headers)

@@ -1,4 +1,4 @@
-"""`swapgate suite draw` writes a suite from a log, registers the draw, and sends nothing."""
+"""`swapproof suite draw` writes a suite from a log, registers the draw, and sends nothing."""
 
 import json
 import shlex
@@ -60,7 +60,7 @@ def test_a_drawn_suite_has_the_users_answers_and_its_registration(cli: CommandLi
     manifest = (cli.folder / "suites/manifest.toml").read_text(encoding="utf-8")
     for name in ("source_sha256", "seed", "first_day", "last_day", "per_day", "not_drawn"):
         assert f"{name} = " in manifest
-    settings = (cli.folder / "swapgate.yaml").read_text(encoding="utf-8")
+    settings = (cli.folder / "swapproof.yaml").read_text(encoding="utf-8")
     assert '"judge_anyway"' in settings
     assert 'cluster: "caller"' in settings
     assert WHY in settings
@@ -88,7 +88,7 @@ def test_what_is_left_out_and_what_is_compared_is_counted_once_with_its_noun(
 
 def test_a_draw_stores_the_price_of_its_judge_at_once(cli: CommandLine) -> None:
     """A control process that runs already would not know the costs of judging."""
-    config = cli.folder / "swapgate.yaml"
+    config = cli.folder / "swapproof.yaml"
     config.write_text(
         config.read_text("utf-8").replace("personal: [sim]", "personal: [sim, openai]"), "utf-8"
     )
@@ -132,7 +132,7 @@ def test_a_record_whose_class_nobody_knows_is_not_drawn(cli: CommandLine) -> Non
     [
         (("--judge-anyway", ""), 2, "does not show who made the judge"),
         (("--judge", "sim/base"), 2, "is the incumbent"),
-        (("--judge", "gemini/x"), 1, "add it by `swapgate provider add gemini`"),
+        (("--judge", "gemini/x"), 1, "add it by `swapproof provider add gemini`"),
         (("--days", "9"), 2, "draws from 7 whole days"),
     ],
 )

@@ -93,7 +93,7 @@ def test_an_uploaded_suite_has_its_scorers_options_and_its_judge(tmp_path: Path)
     )
     add_suite(editor, ANA, wanted, "replies.jsonl", ITEMS)
     assert running.context.judges["replies"].name == "sim/judge"
-    settings = open_installation(tmp_path / "swapgate.yaml").settings.suites["replies"]
+    settings = open_installation(tmp_path / "swapproof.yaml").settings.suites["replies"]
     assert settings.scorer_options == options
     assert settings.judge == judge
     assert "replies" in dict(running.context.judges)
@@ -184,7 +184,7 @@ def test_a_refused_upload_of_labels_leaves_no_entry_in_the_manifest(tmp_path: Pa
     before = manifest.read_bytes()
 
     config.write_text("home: state\nsuites: {kept: {path: suites/kept.jsonl, scorer: label}}\n")
-    with pytest.raises(ConfigError, match="a form that Swapgate cannot extend"):
+    with pytest.raises(ConfigError, match="a form that Swapproof cannot extend"):
         upload("second")
     assert manifest.read_bytes() == before
     assert {file.name for file in manifest.parent.iterdir()} == {

@@ -114,7 +114,7 @@ def ctx(world: SmallInstallation) -> Context:
         plain,
         data_classes={"internal": frozenset({"other"})},
         agents=AgentSettings(max_literals=3),
-        approval_links=ApprovalLinks("http://swapgate.test", SECRET),
+        approval_links=ApprovalLinks("http://swapproof.test", SECRET),
     )
 
 
@@ -330,7 +330,7 @@ def test_an_unknown_model_of_a_client_is_told_its_two_nearest_and_the_command(
         read_model_choice(ctx, "house-model-9-of-nowhere")
     near, command = str(unknown.value).split("nearest: ")[1].split("; ")
     assert near.count(" and ") == 1
-    assert command == "`swapgate model add PROVIDER/MODEL` adds a model"
+    assert command == "`swapproof model add PROVIDER/MODEL` adds a model"
     assert len(str(unknown.value)) <= 200
 
 
@@ -338,12 +338,12 @@ def test_an_unknown_model_of_a_client_is_told_its_two_nearest_and_the_command(
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("claude-haiku", "swapgate provider add anthropic"),
-        ("groq/llama-3.1-8b", "swapgate provider add groq"),
-        ("mistral:large", "swapgate provider add mistral"),
-        ("google/gemini-2.5-flash", "swapgate provider add gemini"),
-        ("vllm/llama", "swapgate provider add vllm --api-base URL"),
-        ("openai_codex/gpt-5", "swapgate provider key login openai_codex"),
+        ("claude-haiku", "swapproof provider add anthropic"),
+        ("groq/llama-3.1-8b", "swapproof provider add groq"),
+        ("mistral:large", "swapproof provider add mistral"),
+        ("google/gemini-2.5-flash", "swapproof provider add gemini"),
+        ("vllm/llama", "swapproof provider add vllm --api-base URL"),
+        ("openai_codex/gpt-5", "swapproof provider key login openai_codex"),
         (
             "azure/a-deployment-with-a-long-name",
             "provider add azure_openai --api-base URL",
@@ -357,7 +357,7 @@ def test_a_name_of_a_provider_that_is_not_set_up_is_told_how_to_add_it(
 ) -> None:
     with pytest.raises(NotFound, match=command) as unknown:
         read_model_choice(ctx, name)
-    assert "swapgate model add" not in str(unknown.value)
+    assert "swapproof model add" not in str(unknown.value)
     assert len(str(unknown.value)) <= 200
 
 
@@ -413,7 +413,7 @@ def test_the_list_shows_models_of_every_provider_with_a_key_and_counts_the_rest(
         "sim": "catalogue",
         "unasked": "catalogue",
     }
-    assert "swapgate model discover unasked" in rows["unasked"]["note"]
+    assert "swapproof model discover unasked" in rows["unasked"]["note"]
     assert f"{200 + few} more" in told["message"]
     assert len(told["models"]) == 100
 
@@ -603,7 +603,7 @@ def test_without_a_signing_key_no_alert_has_a_link(
 def test_an_installation_makes_links_only_where_it_could_sign_an_approval(
     tmp_path: Path,
 ) -> None:
-    config = tmp_path / "swapgate.yaml"
+    config = tmp_path / "swapproof.yaml"
     home = tmp_path / "home"
 
     def makes_links(agents: str = "") -> bool:

@@ -171,7 +171,7 @@ def test_who_throws_a_switch_is_told_which_routes_it_does_not_reach(cli: Command
 def test_environment_and_file_stand_beside_the_database(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = cli.folder / "swapgate.yaml"
+    file = cli.folder / "swapproof.yaml"
     file.write_text(file.read_text() + 'switches: ["chat=target:sim/base"]\n')
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "provider:sim")
 
@@ -182,7 +182,7 @@ def test_environment_and_file_stand_beside_the_database(
         ("config-1", "chat", parse_force("target:sim/base")),
     ]
     stderr = cli.run("switch", "list").stderr
-    assert "set in SWAPGATE_FORCE: provider:sim for all" in stderr
+    assert "set in SWAPPROOF_FORCE: provider:sim for all" in stderr
     assert "set in switches: target:sim/base for chat" in stderr
 
 
@@ -190,10 +190,10 @@ def test_a_standing_switch_that_cannot_be_read_stops_the_start_with_its_place(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "sim")
-    with pytest.raises(ConfigError, match="SWAPGATE_FORCE: item 1"):
+    with pytest.raises(ConfigError, match="SWAPPROOF_FORCE: item 1"):
         _ = installation.open_installation().standing_switches
 
-    file = cli.folder / "swapgate.yaml"
+    file = cli.folder / "swapproof.yaml"
     file.write_text(file.read_text() + "switches:\n  - provider:sim\n  - provider:up\n")
-    with pytest.raises(ConfigError, match=r"swapgate\.yaml:\d+: switches: item 2"):
+    with pytest.raises(ConfigError, match=r"swapproof\.yaml:\d+: switches: item 2"):
         installation.load_settings()

@@ -171,7 +171,7 @@ class Router(Door):
             "stream": stream,
         }
         status, headers, _ = await self.call(CHAT, json.dumps(body).encode())
-        return status, headers.get(b"x-swapgate-target", b"").decode()
+        return status, headers.get(b"x-swapproof-target", b"").decode()
 
 
 # Two shapes whose target is sent otherwise than it is declared.

@@ -29,7 +29,7 @@ from tests.support.site.command_line import CommandLine, installed
 ADMIN = Actor("ada", Role.ADMIN, "pr_ada")
 PLAIN = Target("sim", "plain")
 MISSING = "the price of sim/plain is unknown"
-STEP = "`swapgate model price sim/plain INPUT OUTPUT` sets it"
+STEP = "`swapproof model price sim/plain INPUT OUTPUT` sets it"
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_one_command_makes_the_price_known_in_every_place(cli: CommandLine) -> N
 def test_a_price_by_command_survives_the_file_that_lacks_it(cli: CommandLine) -> None:
     cli.run("model", "price", "sim/plain", "0.5", "2")
 
-    settings = load_settings(cli.folder / "swapgate.yaml")
+    settings = load_settings(cli.folder / "swapproof.yaml")
     ctx = cli.world.context()
     assert seed.list_seed_differences(ctx, settings) == []
     assert seed.apply_providers(ctx, ADMIN, settings) == []
@@ -157,7 +157,7 @@ def test_a_price_needs_an_admin_and_a_provider(cli: CommandLine) -> None:
 
 def test_several_missing_prices_are_one_sentence_with_one_command() -> None:
     assert describe_missing("a/b", "c/d") == (
-        "the price of a/b and c/d is unknown: `swapgate model price PROVIDER/MODEL INPUT "
+        "the price of a/b and c/d is unknown: `swapproof model price PROVIDER/MODEL INPUT "
         "OUTPUT` sets each"
     )
     assert describe_missing("a/b", "c/d", "e/f").startswith("the price of a/b, c/d and 1 more")

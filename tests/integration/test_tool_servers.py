@@ -256,7 +256,7 @@ async def test_a_name_that_leads_to_a_closed_address_is_sent_nothing(
     async with listening(b"") as (server, received):
         with structlog.testing.capture_logs() as logged:
             assert await offered(build(far=server), "far") == []
-    assert "resolves to an address that Swapgate does not call" in str(logged)
+    assert "resolves to an address that Swapproof does not call" in str(logged)
     assert not any(received)
 
 

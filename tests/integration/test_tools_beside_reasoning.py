@@ -28,7 +28,7 @@ CHAT_TOOLS: Final[Any] = [
 ]
 TOOLS: Final[Any] = [{"name": "get_weather", "input_schema": SCHEMA}]
 QUESTION: Final[Any] = {"role": "user", "content": "How warm is it in Lima?"}
-DEGRADED: Final = "x-swapgate-degraded"
+DEGRADED: Final = "x-swapproof-degraded"
 
 
 def answer_of(reading: Reading) -> Reply:

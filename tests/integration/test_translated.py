@@ -370,7 +370,7 @@ def test_a_candidate_and_an_incumbent_of_other_protocols_get_their_verdict(
     assert [*old.refused, *new.refused] == [str(anthropic.OVERLOADED)] * 2
     # As it will serve: with the request patch, in the provider's words.
     assert {reading.temperature for reading in new.readings} == {0.25}
-    monkeypatch.setenv("SWAPGATE__DATABASE_URL", database_url(tmp_path / "kept"))
+    monkeypatch.setenv("SWAPPROOF__DATABASE_URL", database_url(tmp_path / "kept"))
     monkeypatch.setenv(KEYRING_VARIABLE, str(tmp_path / "kept/signing.pub"))
     installation = open_installation(place.config, create_secret=True)
     try:

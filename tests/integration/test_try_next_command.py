@@ -28,7 +28,7 @@ def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def last_line(folder: Path, words: str) -> str:
-    return run(folder, f"swapgate try {words}").stdout.splitlines()[-1].strip()
+    return run(folder, f"swapproof try {words}").stdout.splitlines()[-1].strip()
 
 
 def write_tables(folder: Path, ours: int, theirs: int) -> None:
@@ -43,7 +43,7 @@ def test_after_a_pass_it_makes_a_suite_of_the_users_questions(tmp_path: Path) ->
     command = last_line(tmp_path, "ours.csv theirs.csv")
     done = run(tmp_path, command)
 
-    assert command == "swapgate init --yes && swapgate suite import ours.csv --suite ours"
+    assert command == "swapproof init --yes && swapproof suite import ours.csv --suite ours"
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "suites/ours.jsonl").read_text().splitlines()) == 40
 
@@ -81,4 +81,4 @@ def test_after_a_loss_it_is_the_command_for_ci_and_repeats_the_users_words(
 
     assert "--claim non_inferior --margin 0.1" in command
     assert run(tmp_path, command).returncode == 3
-    assert last_line(tmp_path, command.removeprefix("swapgate try ")) == command
+    assert last_line(tmp_path, command.removeprefix("swapproof try ")) == command

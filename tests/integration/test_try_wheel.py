@@ -1,4 +1,6 @@
-"""`swapgate-try` is a distribution of its own, and shares the package `swapgate` (ADR 0049)."""
+"""`swapproof-try` is a distribution of its own, and shares the package `swapproof` (ADR
+0049).
+"""
 
 import ast
 import json
@@ -66,7 +68,7 @@ def package_files(name: str) -> Iterator[Path]:
 
 
 def install(folder: Path, *wheels: Path) -> Path:
-    """Makes an environment with these wheels and what swapgate-try needs, and nothing else.
+    """Makes an environment with these wheels and what swapproof-try needs, and nothing else.
 
     Returns its folder of programs.
     """
@@ -75,7 +77,7 @@ def install(folder: Path, *wheels: Path) -> Path:
     run(uv(), "venv", "--quiet", "--python", sys.executable, folder / "venv", cwd=folder)
     options = ("--quiet", "--no-deps", "--offline", "--python", python)
     run(uv(), "pip", "install", *options, *wheels, cwd=folder)
-    (small,) = (wheel for wheel in wheels if wheel.name.startswith("swapgate_try"))
+    (small,) = (wheel for wheel in wheels if wheel.name.startswith("swapproof_try"))
     for name in needed_packages(small):
         for file in distribution(name).files or ():
             place = site_packages(folder) / file.parts[0]
@@ -86,8 +88,8 @@ def install(folder: Path, *wheels: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def small(wheels: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`swapgate-try` of an environment without `swapgate`."""
-    return install(tmp_path_factory.mktemp("small"), wheels[1]) / "swapgate-try"
+    """`swapproof-try` of an environment without `swapproof`."""
+    return install(tmp_path_factory.mktemp("small"), wheels[1]) / "swapproof-try"
 
 
 def refusal(*command: str | Path, folder: Path) -> str:
@@ -107,8 +109,8 @@ def test_no_file_lies_in_both_wheels(wheels: tuple[Path, Path]) -> None:
     whole, small = (set(zipfile.ZipFile(wheel).namelist()) for wheel in wheels)
 
     assert not whole & small
-    assert {"swapgate/__init__.py", "swapgate/py.typed"} <= small
-    assert "swapgate/__main__.py" in whole
+    assert {"swapproof/__init__.py", "swapproof/py.typed"} <= small
+    assert "swapproof/__main__.py" in whole
 
 
 def test_it_needs_the_packages_that_its_modules_import(wheels: tuple[Path, Path]) -> None:
@@ -127,7 +129,7 @@ def test_it_needs_the_packages_that_its_modules_import(wheels: tuple[Path, Path]
         if contract["name"] == TRY_CONTRACT
     )
     doors = {line.partition(" -> ")[2] for line in contract["ignore_imports"]}
-    others = imported - sys.stdlib_module_names - doors - {"swapgate"}
+    others = imported - sys.stdlib_module_names - doors - {"swapproof"}
     known = packages_distributions()
     whole = settings["project"]
     small = tomllib.loads((ROOT / "distributions/try/pyproject.toml").read_text())["project"]
@@ -137,7 +139,7 @@ def test_it_needs_the_packages_that_its_modules_import(wheels: tuple[Path, Path]
     }
     assert set(small["dependencies"]) <= set(whole["dependencies"])
     assert small["version"] == whole["version"]
-    assert f"swapgate-try=={small['version']}" in whole["dependencies"]
+    assert f"swapproof-try=={small['version']}" in whole["dependencies"]
 
 
 def test_it_has_few_packages_and_is_small(wheels: tuple[Path, Path]) -> None:
@@ -150,7 +152,7 @@ def test_it_has_few_packages_and_is_small(wheels: tuple[Path, Path]) -> None:
     assert own_bytes + sum(file.stat().st_size for file in files) <= MOST_MB * 1_000_000
 
 
-def test_files_are_judged_without_swapgate(small: Path, tmp_path: Path) -> None:
+def test_files_are_judged_without_swapproof(small: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text(PAIRS)
     (tmp_path / "blocks.csv").write_text(BLOCKS)
 
@@ -159,23 +161,23 @@ def test_files_are_judged_without_swapgate(small: Path, tmp_path: Path) -> None:
     assert json.loads(tried)["verdict"] == "passed"
     assert "passed" in run(small, "gate", "decide", "pairs.csv", cwd=tmp_path)
     assert "hold" in run(small, "canary", "decide", "blocks.csv", cwd=tmp_path)
-    assert run(small, "--version", cwd=tmp_path).startswith("swapgate-try 0.")
+    assert run(small, "--version", cwd=tmp_path).startswith("swapproof-try 0.")
 
 
-def test_logs_are_read_without_swapgate_and_unknown_prices_are_named(
+def test_logs_are_read_without_swapproof_and_unknown_prices_are_named(
     small: Path, tmp_path: Path
 ) -> None:
     shutil.copy(ROOT / "tests/support/evals/sources/litellm_spend_logs.jsonl", tmp_path)
 
     shown = run(small, "attach", "litellm_spend_logs.jsonl", cwd=tmp_path)
     assert "prices and ends of models are unknown" in shown
-    assert shown.splitlines()[-1].strip().startswith("swapgate suite draw")
+    assert shown.splitlines()[-1].strip().startswith("swapproof suite draw")
     refused = refusal(small, "attach", "--otlp", "127.0.0.1:0", folder=tmp_path)
-    assert "this needs the package swapgate" in refused
+    assert "this needs the package swapproof" in refused
 
 
 @pytest.mark.req("F5")
-def test_a_proof_is_verified_without_swapgate(small: Path, tmp_path: Path) -> None:
+def test_a_proof_is_verified_without_swapproof(small: Path, tmp_path: Path) -> None:
     (tmp_path / "world").mkdir()
     world = SmallInstallation(tmp_path / "world")
     world.set_up()
@@ -192,7 +194,7 @@ def test_what_needs_the_whole_says_how_to_get_it(small: Path, tmp_path: Path) ->
 
     models = ("--incumbent", "sim/sim-base", "--candidate", "sim/sim-better")
     shown = refusal(small, "try", "--suite", "items.jsonl", *models, folder=tmp_path)
-    assert f"`{small.parent / 'python'} -m pip install swapgate==" in shown
+    assert f"`{small.parent / 'python'} -m pip install swapproof==" in shown
     assert "No such command 'run'" in refusal(small, "gate", "run", folder=tmp_path)
 
 
@@ -202,16 +204,16 @@ def test_either_distribution_can_be_uninstalled(
     (tmp_path / "pairs.csv").write_text(PAIRS)
     programs = install(tmp_path, *wheels)
     uninstall = (uv(), "pip", "uninstall", "--quiet", "--python", programs / "python")
-    assert "Usage: swapgate" in run(programs / "swapgate", "--help", cwd=tmp_path)
+    assert "Usage: swapproof" in run(programs / "swapproof", "--help", cwd=tmp_path)
 
-    run(*uninstall, "swapgate", cwd=tmp_path)
-    assert "80 items" in run(programs / "swapgate-try", "pairs.csv", cwd=tmp_path)
+    run(*uninstall, "swapproof", cwd=tmp_path)
+    assert "80 items" in run(programs / "swapproof-try", "pairs.csv", cwd=tmp_path)
 
     options = ("--quiet", "--no-deps", "--offline", "--python", programs / "python")
     run(uv(), "pip", "install", *options, wheels[0], cwd=tmp_path)
-    run(*uninstall, "swapgate-try", cwd=tmp_path)
-    shown = refusal(programs / "swapgate", "--help", folder=tmp_path)
-    assert "-m pip install --force-reinstall --no-deps swapgate-try==0." in shown
+    run(*uninstall, "swapproof-try", cwd=tmp_path)
+    shown = refusal(programs / "swapproof", "--help", folder=tmp_path)
+    assert "-m pip install --force-reinstall --no-deps swapproof-try==0." in shown
     assert shown.count("\n") == 1
 
 
@@ -233,7 +235,7 @@ def test_a_first_answer_needs_three_seconds_beside_the_downloads(
 
     uvx = Path(uv()).with_name("uvx")
     shown = run(
-        uvx, "--from", wheels[1], "swapgate-try", "pairs.csv", cwd=tmp_path, **variables
+        uvx, "--from", wheels[1], "swapproof-try", "pairs.csv", cwd=tmp_path, **variables
     )
 
     end = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -346,7 +346,7 @@ providers: {{p: {{api_base: '{CLOSED}'}}}}
 
 
 def loaded(folder: Path, text: str) -> Any:
-    file = folder / "swapgate.yaml"
+    file = folder / "swapproof.yaml"
     file.write_text(text, encoding="utf-8")
     return configuration.load_settings(
         file, {}, defaults=package_data.path("config/default.yaml")
@@ -409,5 +409,7 @@ def test_doctor_hangs_up_where_a_name_leads_to_a_closed_address(
         answered = provider_requests.probe_target(
             provider_at(named), target, allowed=["localhost"]
         )
-    assert refused.error.endswith("its name resolves to an address that Swapgate does not call")
+    assert refused.error.endswith(
+        "its name resolves to an address that Swapproof does not call"
+    )
     assert answered.ok

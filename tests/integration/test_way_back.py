@@ -170,7 +170,7 @@ def test_a_rollback_to_a_model_that_is_gone_is_refused_and_the_next_living_one_i
     assert "--force" in str(refusal.value)
     assert world.serving() == "better"
     named = re.search(
-        r"The former incumbent sim/base answers: `swapgate route rollback chat "
+        r"The former incumbent sim/base answers: `swapproof route rollback chat "
         r"--to-version (\d+) --reason …`",
         str(refusal.value),
     )
@@ -336,7 +336,7 @@ def test_a_promotion_without_a_way_back_is_made_and_recorded(
     with world.store.read() as tx:
         told = Alerts(tx).newest(f"promoted:{world.rollout().id}")
     assert told is not None
-    assert "Swapgate found no way back: sim/base cannot serve" in told.text
+    assert "Swapproof found no way back: sim/base cannot serve" in told.text
     step = load_comparison(ctx, proposal.id).next_step
     assert "At the promotion there was no way back: sim/base cannot serve" in step
     exported = find_missing_way_back(ctx, proposal.id)
@@ -468,7 +468,7 @@ def test_a_break_glass_stays_while_the_former_model_is_gone(
     upstream.turns["base"] = GONE
     with pytest.raises(ProofRefused, match="sim/base cannot serve") as refusal:
         break_glass.end_break_glass(ctx, BEN, made.id, reason="it is over")
-    assert "swapgate route rollback chat --to-version N" in str(refusal.value)
+    assert "swapproof route rollback chat --to-version N" in str(refusal.value)
     world.clock.advance(3601)
     for _ in range(3):
         break_glass.run_once(ctx)
@@ -530,7 +530,7 @@ def test_the_command_refuses_names_the_way_and_takes_force(
     refusal = cli.error(*words, exits=7)
     assert "sim/good cannot serve: the provider does not know the model" in refusal
     assert cli.world.serving() == "better"
-    command = re.search(r"`swapgate (route rollback chat --to-version \d+)", refusal)
+    command = re.search(r"`swapproof (route rollback chat --to-version \d+)", refusal)
     assert command is not None
     cli.run(*command[1].split(), "--reason", "bad tone")
     assert cli.world.serving() == "base"

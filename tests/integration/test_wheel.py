@@ -48,7 +48,7 @@ CHOSEN = (
 
 def environment() -> dict[str, str]:
     """Of this process, without what would lead back to the checkout."""
-    ours = ("PYTHON", "COVERAGE", "COV_", "SWAPGATE", "VIRTUAL_ENV")
+    ours = ("PYTHON", "COVERAGE", "COV_", "SWAPPROOF", "VIRTUAL_ENV")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
@@ -178,46 +178,46 @@ def test_references_to_our_packages_are_rewritten_and_nothing_else() -> None:
         'VERB = "harness.interfaces.cli.program:program"\n'
         'SETTING = "router.port"\n'
     )
-    lines = below_package(source.encode(), "swapgate").decode().splitlines()
+    lines = below_package(source.encode(), "swapproof").decode().splitlines()
 
     assert lines == [
         '"""Of harness.domain."""',
-        "import sys, swapgate.harness.gate as gate",
-        "from swapgate.harness.domain import (",
+        "import sys, swapproof.harness.gate as gate",
+        "from swapproof.harness.domain import (",
         "    errors,",
         ")",
         "from routers import router",
         "def f():",
-        "    from swapgate.evals.sim import serve  # from evals",
-        'VERB = "swapgate.harness.interfaces.cli.program:program"',
+        "    from swapproof.evals.sim import serve  # from evals",
+        'VERB = "swapproof.harness.interfaces.cli.program:program"',
         'SETTING = "router.port"',
     ]
 
 
 def test_an_import_whose_uses_would_change_is_refused() -> None:
     with pytest.raises(ValueError, match="line 2"):
-        below_package(b"x = 1\nimport harness.domain\n", "swapgate")
+        below_package(b"x = 1\nimport harness.domain\n", "swapproof")
 
 
 @pytest.mark.slow
 @pytest.mark.verify
 @pytest.mark.timeout(TIMEOUT_S)
 def test_init_and_doctor_run_with_the_locked_packages(elsewhere: Path, tmp_path: Path) -> None:
-    swapgate = elsewhere / "venv/bin/swapgate"
+    swapproof = elsewhere / "venv/bin/swapproof"
 
-    run(swapgate, "init", cwd=tmp_path)
-    run(swapgate, "doctor", cwd=tmp_path)
+    run(swapproof, "init", cwd=tmp_path)
+    run(swapproof, "doctor", cwd=tmp_path)
 
 
-def test_swapgate_is_the_only_name_at_top_level(
+def test_swapproof_is_the_only_name_at_top_level(
     wheels: tuple[Path, Path], tmp_path: Path
 ) -> None:
     for wheel in wheels:
         shutil.unpack_archive(wheel, tmp_path, "zip")
-    ours = tmp_path / "swapgate"
+    ours = tmp_path / "swapproof"
 
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".dist-info"} == {
-        "swapgate"
+        "swapproof"
     }
     assert files_of(ours / "migrations") == files_of(ROOT / "migrations")
     of_benchmarks = {f for f in files_of(ROOT / "datasets") if f.parts[0] == "gatebench"}
@@ -246,10 +246,10 @@ def files_of(folder: Path) -> set[Path]:
 def test_the_client_meets_no_module_of_the_user(borrowed: Path, collisions: Path) -> None:
     script = collisions / "script.py"
     script.write_text(
-        "import swapgate, sys\n"
-        "client = swapgate.ModelClient.over_http('http://127.0.0.1:9', 'sk-sg-any')\n"
+        "import swapproof, sys\n"
+        "client = swapproof.ModelClient.over_http('http://127.0.0.1:9', 'sk-sg-any')\n"
         "client.close()\n"
-        "print(swapgate.__file__)\n"
+        "print(swapproof.__file__)\n"
         "print(sorted({'sqlalchemy', 'litellm', 'inspect_ai', 'numpy'} & set(sys.modules)))\n"
     )
     file, heavy = run(borrowed, script, cwd=collisions).splitlines()
@@ -263,7 +263,7 @@ def test_a_scorer_has_the_same_identity_in_a_wheel_as_in_the_checkout(
     borrowed: Path, tmp_path: Path
 ) -> None:
     script = (
-        "from swapgate.evals.scorers import SCORERS, scorer_identity\n"
+        "from swapproof.evals.scorers import SCORERS, scorer_identity\n"
         "print([scorer_identity(scorer, {}) for scorer in SCORERS.values()])"
     )
 
@@ -284,7 +284,7 @@ def copy_suite(folder: Path) -> None:
     for file in (ROOT / "tests").rglob("*.py"):
         copy = folder / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(patched_names(below_package(file.read_bytes(), "swapgate")))
+        copy.write_bytes(patched_names(below_package(file.read_bytes(), "swapproof")))
     shutil.copy(ROOT / "pyproject.toml", folder)
     files = (f"tests/support/evals/{name}" for name in ("exports", "promptfoo", "sources"))
     for name in ("config", "datasets", "docs", "tests/golden", *files):
@@ -296,7 +296,7 @@ def patched_names(source: bytes) -> bytes:
     strings that tests run in a process of their own.
     """
     names = "|".join(PACKAGES).encode()
-    patched = re.sub(rb'(setattr\(\s*")((?:' + names + rb")\.)", rb"\1swapgate.\2", source)
+    patched = re.sub(rb'(setattr\(\s*")((?:' + names + rb")\.)", rb"\1swapproof.\2", source)
     # In a string a line may begin right behind the n of its `\n`.
     imports = rb"(?:\b|(?<=\\n))((?:from|import) )((?:" + names + rb")\b)"
-    return re.sub(imports, rb"\1swapgate.\2", patched)
+    return re.sub(imports, rb"\1swapproof.\2", patched)

@@ -129,7 +129,7 @@ const langchain = (make) => async (name, stream) => {
   return { text: message.text, thoughts: "", calls };
 };
 
-const named = { name: "swapgate", baseURL, apiKey: key };
+const named = { name: "swapproof", baseURL, apiKey: key };
 const chain = { apiKey: key, maxRetries: 0, configuration: { baseURL } };
 const readers = {
   "openai-chat": openaiChat,

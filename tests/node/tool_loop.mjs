@@ -10,7 +10,7 @@ import { z } from "zod";
 const [protocol, baseURL, apiKey, name] = process.argv.slice(2);
 const models = {
   chat: () =>
-    createOpenAICompatible({ name: "swapgate", baseURL, apiKey, includeUsage: true })(name),
+    createOpenAICompatible({ name: "swapproof", baseURL, apiKey, includeUsage: true })(name),
   messages: () => createAnthropic({ baseURL, apiKey })(name),
   responses: () => createOpenAI({ baseURL, apiKey }).responses(name),
   stored: () => createOpenAI({ baseURL, apiKey })(name),

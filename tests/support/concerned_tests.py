@@ -18,9 +18,9 @@ from typing import Final
 from tests.support.module_mentions import Part
 
 ROOT: Final = Path(__file__).parents[2]
-# An installed Swapgate without `docs/`: a test about a page that it shows names the page.
+# An installed Swapproof without `docs/`: a test about a page that it shows names the page.
 PRODUCT: Final = re.compile(
-    "(swapgate|harness|router|evals|dashboard|migrations|datasets|config)/|hatch_build.py$"
+    "(swapproof|harness|router|evals|dashboard|migrations|datasets|config)/|hatch_build.py$"
 )
 # They decide how tests run, or which.
 EVERY_TEST: Final = re.compile(

@@ -122,7 +122,7 @@ def test_an_older_header_and_one_of_the_future_are_stale(age_s: float) -> None:
 )
 def test_what_is_signed_and_is_no_caller_is_refused(payload: object) -> None:
     """As another version might sign it."""
-    derived = digest(SECRET, b"swapgate: agents process to router", "sha256")
+    derived = digest(SECRET, b"swapproof: agents process to router", "sha256")
     signed = b"v1." + urlsafe_b64encode(json.dumps(payload).encode()).rstrip(b"=")
     header = signed + b"." + digest(derived, signed, "sha256").hex().encode()
 

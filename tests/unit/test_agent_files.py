@@ -15,13 +15,13 @@ from harness.interfaces.cli.program import program
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"
 WORLD: Final = ROOT / "tests" / "world" / "agents"
-SKILL_FILE: Final = ROOT / "skills" / "swapgate" / "SKILL.md"
+SKILL_FILE: Final = ROOT / "skills" / "swapproof" / "SKILL.md"
 LLMS_TXT: Final = DOCS / "llms.txt"
 HEADER: Final = re.compile(r"---\n(.*?)\n---(?:\n|$)", re.DOTALL)
 SKILL_NAME: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 ENTRY: Final = re.compile(r"- \[[^\]]+\]\(([^)]+)\)(?:: .+)?")
-# Whole commands in a sentence; `swapgate try` alone only names the command.
-INLINE: Final = re.compile(r"`swapgate (docs [^`]+)`")
+# Whole commands in a sentence; `swapproof try` alone only names the command.
+INLINE: Final = re.compile(r"`swapproof (docs [^`]+)`")
 
 
 def read_examples(name: str) -> list[Any]:
@@ -88,8 +88,8 @@ def test_our_index_has_every_page_once() -> None:
     index = read_index(text)
     links = [link for section in index["sections"].values() for link in section]
 
-    assert text.split("\n\n")[1].startswith("> Swapgate changes the model")
-    assert index["title"] == "Swapgate"
+    assert text.split("\n\n")[1].startswith("> Swapproof changes the model")
+    assert index["title"] == "Swapproof"
     assert list(index["sections"])[-1] == "Optional"
     assert sorted(links) == sorted(
         page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")

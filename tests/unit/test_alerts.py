@@ -268,6 +268,6 @@ def test_a_message_leads_to_the_page_where_one_decides(
     assert find_alert_page(alert) == page
 
     waiting = new_delivery(after(alert), Notified.RAISED, "chat", NOW)
-    linked = alert_message(waiting, after(alert), dashboard_url="https://swapgate.example.com")
-    assert linked.page == f"https://swapgate.example.com{page}"
+    linked = alert_message(waiting, after(alert), dashboard_url="https://swapproof.example.com")
+    assert linked.page == f"https://swapproof.example.com{page}"
     assert not alert_message(waiting, after(alert)).page

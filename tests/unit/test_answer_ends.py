@@ -162,7 +162,7 @@ async def test_what_gives_its_user_nothing_is_answered_by_the_next_target_and_co
 
     status, headers = await place.ask(times=10)
 
-    assert (status, headers[b"x-swapgate-target"]) == (
+    assert (status, headers[b"x-swapproof-target"]) == (
         200,
         f"up/{FALLBACK}".encode(),
     )

@@ -102,7 +102,7 @@ async def test_a_malformed_header_is_counted_and_changes_nothing(tmp_path: Path)
 
     assert stated(place) == EndDates(DAY)
     metrics = await place.metrics()
-    assert metrics["swapgate_router_end_headers_malformed_total"] == 1
+    assert metrics["swapproof_router_end_headers_malformed_total"] == 1
 
 
 async def test_a_caller_cannot_state_an_end(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ async def test_the_header_speaks_of_the_incumbent_when_the_candidate_answers(
     share(place)
 
     answers = [await place.ask() for _ in range(20)]
-    arms = {headers[b"x-swapgate-arm"] for _, headers in answers}
+    arms = {headers[b"x-swapproof-arm"] for _, headers in answers}
     assert arms == {b"canary", b"incumbent"}
     assert {headers[b"sunset"] for _, headers in answers} == {SUNSET.encode()}
 

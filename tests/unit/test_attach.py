@@ -1,4 +1,4 @@
-"""`swapgate attach` on files: what it says of a team's traffic, and what it does not know."""
+"""`swapproof attach` on files: what it says of a team's traffic, and what it does not know."""
 
 import json
 import socket
@@ -57,7 +57,7 @@ CATALOGUE = build_catalogue(
     "a table of tests",
     date(2026, 11, 29),
 )
-SWAPGATES_CHOICE = AttachChoice()
+SWAPPROOFS_CHOICE = AttachChoice()
 QUESTION = {"role": "user", "content": "Where is my parcel?"}
 
 
@@ -91,7 +91,7 @@ def read(
     *,
     catalogue: Catalogue = CATALOGUE,
     kind: str = "",
-    choice: AttachChoice = SWAPGATES_CHOICE,
+    choice: AttachChoice = SWAPPROOFS_CHOICE,
 ) -> AttachReport:
     request = AttachRequest([str(file)], kind, choice=choice)
     return attach(request, clock=ManualClock(NOW), catalogue=catalogue)
@@ -118,10 +118,10 @@ def test_the_screen_has_models_replacements_and_the_next_command_as_its_last_lin
     lines = done.stdout.splitlines()
     assert any(line.startswith("openai/gpt-4.1  4") and "$0.04" in line for line in lines)
     assert "What could take their place" in lines
-    assert lines[-1].strip().startswith("swapgate suite draw my-traffic --route ROUTE --from")
+    assert lines[-1].strip().startswith("swapproof suite draw my-traffic --route ROUTE --from")
     assert lines[-2] == (
         "Put a name for ROUTE, which the log does not tell. The command needs an installation "
-        "(swapgate init) whose route serves openai/gpt-4.1, and a provider for the judge."
+        "(swapproof init) whose route serves openai/gpt-4.1, and a provider for the judge."
     )
     (person,) = [line for line in lines if line.startswith("a person:")]
     assert person.endswith("if there were 200 callers")
@@ -139,7 +139,7 @@ def test_the_json_has_the_same_facts(tmp_path: Path) -> None:
     assert model["cost_usd"] == pytest.approx(0.04)
     assert model["median_s"] == pytest.approx(2.0, rel=0.05)
     assert found["proof"]["minutes"] == 36
-    assert found["next_command"].startswith("swapgate suite draw")
+    assert found["next_command"].startswith("swapproof suite draw")
 
 
 def test_an_unknown_cost_stays_unknown_and_is_counted(tmp_path: Path) -> None:
@@ -176,7 +176,9 @@ def test_without_a_catalogue_the_screen_says_that_prices_and_ends_are_unknown(
     found = of_rows(tmp_path, row(1), catalogue=Catalogue())
 
     text = "\n".join(str(block) for block in describe_report(found))
-    assert "prices and ends of models are unknown. The package swapgate has a catalogue" in text
+    assert (
+        "prices and ends of models are unknown. The package swapproof has a catalogue" in text
+    )
     assert found.next_command.endswith("--judge PROVIDER/MODEL")
 
 
@@ -283,7 +285,7 @@ def test_bad_input_gets_a_sentence_that_says_what_to_do(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("notes.json", b'{"a": 1}', "is no log that Swapgate reads; its fields are a"),
+        ("notes.json", b'{"a": 1}', "is no log that Swapproof reads; its fields are a"),
         ("log.jsonl.gz", b"\x1f\x8b\x08", "is a gzip file: unpack it"),
         ("log.jsonl", b"", "is empty"),
         (
@@ -512,7 +514,7 @@ def test_an_object_in_place_of_a_name_is_not_shown(tmp_path: Path) -> None:
     assert write_json(found)["models"][0]["model"] == "unknown"
 
 
-def test_captures_of_swapgate_keep_their_data_class(tmp_path: Path) -> None:
+def test_captures_of_swapproof_keep_their_data_class(tmp_path: Path) -> None:
     line = {
         "id": "c1",
         "messages": [QUESTION],
@@ -540,12 +542,12 @@ def test_the_small_program_attaches_to_files_and_names_the_package_of_the_next_c
     file = write_lines(tmp_path / "log.jsonl", [row(1)])
 
     done = CliRunner().invoke(
-        try_program.program, ["attach", str(file)], prog_name="swapgate-try"
+        try_program.program, ["attach", str(file)], prog_name="swapproof-try"
     )
 
     assert done.exit_code == 0
-    assert "swapgate suite draw" in done.stdout.splitlines()[-1]
-    assert "this command needs the package swapgate" in done.stderr
+    assert "swapproof suite draw" in done.stdout.splitlines()[-1]
+    assert "this command needs the package swapproof" in done.stderr
 
 
 def test_attach_without_a_source_says_what_it_takes() -> None:

@@ -1,4 +1,4 @@
-"""`swapgate attach` on LiteLLM's admin API, and on spans that it receives."""
+"""`swapproof attach` on LiteLLM's admin API, and on spans that it receives."""
 
 import gzip
 import json

@@ -86,7 +86,7 @@ async def arm_of_fields(
     body = json.dumps({"model": "support", "messages": [], **fields}).encode()
     status, found, _ = await door.call(CHAT, body, headers=(auth, *headers))
     assert status == 200
-    return found[b"x-swapgate-arm"].decode()
+    return found[b"x-swapproof-arm"].decode()
 
 
 @pytest.mark.spine
@@ -109,7 +109,7 @@ async def test_a_client_key_is_named_by_the_admins_name(tmp_path: Path) -> None:
 
 
 ENTRIES: Final[dict[str, tuple[tuple[tuple[bytes, bytes], ...], dict[str, object]]]] = {
-    "by the sticky header": (((b"x-swapgate-sticky", b"staff:x"),), {}),
+    "by the sticky header": (((b"x-swapproof-sticky", b"staff:x"),), {}),
     "as a member of staff": ((), {"user": "staff:x"}),
     "by a list of teams": (((b"x-team", b"platform, other"),), {}),
 }
@@ -142,7 +142,7 @@ SPELLINGS: Final[dict[str, tuple[tuple[tuple[bytes, bytes], ...], dict[str, obje
         (),
         {"providerOptions": {"gateway": {"user": {"id": "Müller & Söhne"}}}},
     ),
-    "in the sticky header": (((b"x-swapgate-sticky", "Müller & Söhne".encode()),), {}),
+    "in the sticky header": (((b"x-swapproof-sticky", "Müller & Söhne".encode()),), {}),
     "in baggage": (((b"baggage", b"user_id=M%C3%BCller%20%26%20S%C3%B6hne;a=b"),), {}),
     "in Latin-1": (((b"x-user-id", "Müller & Söhne".encode("latin-1")),), {}),
     "behind another person's header": (
@@ -189,7 +189,7 @@ async def test_a_caller_that_is_first_does_not_get_out_by_another_bucket(
 ) -> None:
     door = Door(tmp_path, first=snapshot_of())
     arms = {
-        await arm_of(door, (b"x-swapgate-sticky", b"%d" % number), user="staff:ada")
+        await arm_of(door, (b"x-swapproof-sticky", b"%d" % number), user="staff:ada")
         for number in range(20)
     }
     assert arms == {"canary"}

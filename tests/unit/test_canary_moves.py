@@ -175,7 +175,7 @@ def test_a_pace_is_taken_of_many_requests_or_of_a_long_time_and_of_no_trial(
             1.0,
             "lets sim/unpriced judge its canaries, for up to [$]1.00, but the price",
         ),
-        ("away/base", 1.0, "swapgate model price away/base INPUT OUTPUT"),
+        ("away/base", 1.0, "swapproof model price away/base INPUT OUTPUT"),
         ("sim/base", 0.0, "the judge cannot read answers without money"),
     ],
 )

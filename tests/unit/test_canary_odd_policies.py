@@ -162,7 +162,7 @@ def shown(
 
 
 # One example takes up to a second.
-in_verify = os.environ.get("SWAPGATE_HYPOTHESIS") == "verify"
+in_verify = os.environ.get("SWAPPROOF_HYPOTHESIS") == "verify"
 PACES = st.builds(
     TrafficPace,
     st.floats(0.01, 1e7),

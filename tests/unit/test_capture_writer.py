@@ -435,7 +435,7 @@ def test_a_capture_has_pseudonyms_of_its_caller_and_conversation(tmp_path: Path)
         ),
         (
             {},
-            {"headers": [(b"x-swapgate-capture", b"off")]},
+            {"headers": [(b"x-swapproof-capture", b"off")]},
             {"captures_refused": 1},
         ),
         (

@@ -140,7 +140,7 @@ def test_an_entry_of_which_nothing_is_known_can_do_everything() -> None:
 
 
 def test_the_file_s_word_wins_field_by_field(tmp_path: Path) -> None:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(
         "catalogue:\n"
         "  openai/gpt-4o-mini:\n"
@@ -177,7 +177,7 @@ def test_the_file_s_word_wins_field_by_field(tmp_path: Path) -> None:
     [
         (
             "catalogue:\n  gpt-5: {}\n",
-            r"swapgate\.yaml:2: catalogue\.gpt-5: write KIND/MODEL",
+            r"swapproof\.yaml:2: catalogue\.gpt-5: write KIND/MODEL",
         ),
         (
             "catalogue:\n  openai/m:\n    prise: 1\n",
@@ -202,7 +202,7 @@ def test_a_wrong_line_of_the_catalogue_is_named(
     text: str,
     said: str,
 ) -> None:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(text, encoding="utf-8")
 
     with pytest.raises(ConfigError, match=said):

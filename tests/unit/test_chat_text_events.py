@@ -41,7 +41,7 @@ ODD_TEXTS = (
     b"[" * 70,
     b'\\"model\\":\\"m\\"',
     b'\\"content\\":\\"m',
-    b"0-swapgate-text-0",
+    b"0-swapproof-text-0",
     b"NaN",
 )
 texts = st.one_of(

@@ -53,8 +53,8 @@ print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
 
 
 COMPLETING = {
-    "_SWAPGATE_COMPLETE": "bash_complete",
-    "COMP_WORDS": "swapgate ro",
+    "_SWAPPROOF_COMPLETE": "bash_complete",
+    "COMP_WORDS": "swapproof ro",
     "COMP_CWORD": "1",
 }
 
@@ -62,9 +62,9 @@ COMPLETING = {
 @pytest.mark.parametrize(
     ("words", "env", "shown"),
     [
-        (["--help"], None, "Usage: swapgate"),
-        (["--version"], None, "swapgate 0."),
-        (["gate", "--help"], None, "Usage: swapgate gate"),
+        (["--help"], None, "Usage: swapproof"),
+        (["--version"], None, "swapproof 0."),
+        (["gate", "--help"], None, "Usage: swapproof gate"),
         ([], COMPLETING, "plain,route"),
     ],
 )
@@ -178,7 +178,7 @@ def test_each_shell_s_completion_is_printed(shell: str) -> None:
     done = CliRunner().invoke(program, ["completion", shell])
 
     assert done.exit_code == 0
-    assert "_SWAPGATE_COMPLETE" in done.stdout
+    assert "_SWAPPROOF_COMPLETE" in done.stdout
 
 
 def tables() -> Iterator[tuple[str, LazyCommand]]:
@@ -210,7 +210,7 @@ def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Com
 
 @pytest.mark.parametrize(
     ("path", "command"),
-    [*commands(program, "swapgate"), *commands(try_program.program, "swapgate-try")],
+    [*commands(program, "swapproof"), *commands(try_program.program, "swapproof-try")],
 )
 def test_every_command_and_option_is_documented(path: str, command: click.Command) -> None:
     first = (command.help or "").strip().splitlines()[0]
@@ -228,7 +228,7 @@ def test_a_retired_command_names_its_replacement(words: str) -> None:
 
     assert done.exit_code == 2
     assert done.stdout == ""
-    assert f"`swapgate {words}` is retired: {RETIRED_COMMANDS[words]}" in done.stderr
+    assert f"`swapproof {words}` is retired: {RETIRED_COMMANDS[words]}" in done.stderr
 
 
 def test_an_unknown_verb_is_answered_with_the_nearest() -> None:
@@ -245,7 +245,7 @@ def test_a_usage_error_says_what_to_write_and_ends_with_the_example_of_the_comma
     percent = CliRunner().invoke(program, ["shadow", "start", "chat", "a/b", "--share", "5%"])
     negative = CliRunner().invoke(program, ["key", "create", "app", "--budget-day", "-5"])
 
-    example = 'Example: swapgate route rollback support --reason "complaints about tone"\n'
+    example = 'Example: swapproof route rollback support --reason "complaints about tone"\n'
     assert missing.stderr.endswith(f"Error: Missing option '--reason'.\n{example}")
     assert "'5%' is not a number: write 0.05" in percentage.stderr
     assert "'5%' is not a number: write 5\n" in percent.stderr
@@ -255,7 +255,7 @@ def test_a_usage_error_says_what_to_write_and_ends_with_the_example_of_the_comma
 OLD = """
 import sys
 sys.version_info = (3, 10, 2, "final", 0)
-from swapgate.__main__ import main
+from swapproof.__main__ import main
 main()
 """
 
@@ -272,14 +272,14 @@ def test_an_old_python_is_one_sentence() -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == (
-        "swapgate: Python 3.11 or newer is needed, and this is 3.10: install a newer one and "
-        "run swapgate with it\n"
+        "swapproof: Python 3.11 or newer is needed, and this is 3.10: install a newer one and "
+        "run swapproof with it\n"
     )
 
 
 @pytest.mark.parametrize("file", ["__init__.py", "__main__.py"])
 def test_an_old_python_can_read_what_says_so(file: str) -> None:
-    ast.parse((ROOT / "swapgate" / file).read_text(), feature_version=(3, 7))
+    ast.parse((ROOT / "swapproof" / file).read_text(), feature_version=(3, 7))
 
 
 def test_what_json_lacks_becomes_null(capsys: pytest.CaptureFixture[str]) -> None:

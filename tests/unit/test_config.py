@@ -37,7 +37,7 @@ def loaded(
     text: str,
     environ: dict[str, str] | None = None,
 ) -> Settings:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(text, encoding="utf-8")
     return configuration.load_settings(file, environ or {}, defaults=DEFAULTS)
 
@@ -369,7 +369,7 @@ def test_a_fault_in_the_file_is_named_with_file_line_and_guess(
 ) -> None:
     with pytest.raises(ConfigError) as error:
         loaded(tmp_path, text)
-    assert f"swapgate.yaml:{line}: " in str(error.value)
+    assert f"swapproof.yaml:{line}: " in str(error.value)
     assert words in str(error.value)
 
 
@@ -390,38 +390,38 @@ def test_a_key_in_the_place_of_its_variable_is_refused_and_not_repeated(
     with pytest.raises(ConfigError) as error:
         loaded(tmp_path, f"providers:\n  p: {{kind: openai, api_key_env: '{key}'}}\n")
 
-    assert "swapgate.yaml:2: providers.p.api_key_env: the name of an env" in str(error.value)
+    assert "swapproof.yaml:2: providers.p.api_key_env: the name of an env" in str(error.value)
     assert key not in str(error.value)
 
 
 def test_a_file_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="swapgate init"):
+    with pytest.raises(ConfigError, match="swapproof init"):
         configuration.load_settings(tmp_path / "none.yaml", {}, defaults=DEFAULTS)
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     secret = tmp_path / "url"
-    secret.write_text("postgresql+psycopg://db/swapgate\n", encoding="utf-8")
+    secret.write_text("postgresql+psycopg://db/swapproof\n", encoding="utf-8")
     settings = loaded(
         tmp_path,
         "router: {port: 1}\n",
         {
-            "SWAPGATE__ROUTER__PORT": "2",
-            "SWAPGATE__DATABASE_URL_FILE": str(secret),
+            "SWAPPROOF__ROUTER__PORT": "2",
+            "SWAPPROOF__DATABASE_URL_FILE": str(secret),
         },
     )
     assert settings.router.port == 2
-    assert settings.database_url == "postgresql+psycopg://db/swapgate"
+    assert settings.database_url == "postgresql+psycopg://db/swapproof"
 
 
 def test_a_wrong_environment_variable_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"SWAPGATE__ROUTER__PRT.*did you mean 'port'"):
-        loaded(tmp_path, "{}", {"SWAPGATE__ROUTER__PRT": "2"})
+    with pytest.raises(ConfigError, match=r"SWAPPROOF__ROUTER__PRT.*did you mean 'port'"):
+        loaded(tmp_path, "{}", {"SWAPPROOF__ROUTER__PRT": "2"})
     with pytest.raises(ConfigError, match="cannot read"):
         loaded(
             tmp_path,
             "{}",
-            {"SWAPGATE__DATABASE_URL_FILE": str(tmp_path / "none")},
+            {"SWAPPROOF__DATABASE_URL_FILE": str(tmp_path / "none")},
         )
 
 
@@ -460,7 +460,7 @@ routes:
     assert openai.key_envs == ("OPENAI_API_KEY", "SECOND_KEY")
     assert openai.can("gpt") == Capabilities(context_window=128_000, vision=False)
     assert openai.can("other") == Capabilities()
-    assert settings.home == tmp_path / ".swapgate"
+    assert settings.home == tmp_path / ".swapproof"
     assert settings.database_url.startswith("sqlite:///")
 
 
@@ -590,7 +590,7 @@ def test_a_sink_that_makes_no_sense_is_refused_with_its_place(
     with pytest.raises(ConfigError, match=why) as raised:
         loaded(tmp_path, f"alerts:\n  sinks:\n    - {sink}\n")
 
-    assert "swapgate.yaml:3" in str(raised.value)
+    assert "swapproof.yaml:3" in str(raised.value)
     assert "a/b/c" not in str(raised.value)
 
 
@@ -627,7 +627,7 @@ def test_the_doctor_names_a_variable_that_is_missing(
 
 
 def test_a_faulty_schedule_is_named_with_its_line_and_stops_no_process(tmp_path: Path) -> None:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(SCHEDULES)
 
     settings = configuration.load_settings(file, {}, defaults=DEFAULTS)

@@ -22,7 +22,7 @@ def loaded(
     content: dict[str, Any],
     environ: dict[str, str] | None = None,
 ) -> Settings:
-    file = folder / "swapgate.yaml"
+    file = folder / "swapproof.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return load_settings(file, environ or {}, defaults=DEFAULTS)
 
@@ -86,7 +86,7 @@ def test_nobody_goes_without_a_key_where_others_can_reach_the_port(
 
     said = refusal(tmp_path, agents, router=hosts["router"])
 
-    assert said.startswith("swapgate.yaml:2: agents.open_on_loopback: needs ")
+    assert said.startswith("swapproof.yaml:2: agents.open_on_loopback: needs ")
     assert f"needs {setting}.host on loopback" in said
 
 
@@ -121,7 +121,7 @@ def test_an_address_that_is_none_is_refused_without_repeating_it(
 ) -> None:
     for url in NO_ADDRESSES:
         assert refusal(tmp_path, {name: url}) == (
-            f"swapgate.yaml:2: agents.{name}: must be an address such as "
+            f"swapproof.yaml:2: agents.{name}: must be an address such as "
             "http://127.0.0.1:8085, "
             "without a path"
         )
@@ -169,7 +169,7 @@ CONTROL = {"url": "http://control:9", "control_url": "http://control:9/"}
             "this file holds no secret values",
         ),
         (
-            servers(x="Swapgate_Secret"),
+            servers(x="Swapproof_Secret"),
             f"{HEADERS}.x",
             "which no tool server gets",
         ),
@@ -197,5 +197,5 @@ def test_what_makes_no_sense_is_refused_at_its_place(
 
 def test_a_floor_needs_a_suite_that_there_is(tmp_path: Path) -> None:
     said = refusal(tmp_path, {"floors": {"support": {"floor": 0.9, "suite": "ticket"}}})
-    assert said.startswith("swapgate.yaml:5: agents.floors.support.suite: there is no suite")
+    assert said.startswith("swapproof.yaml:5: agents.floors.support.suite: there is no suite")
     assert "tickets" in said

@@ -82,7 +82,7 @@ def example(tmp_path: Path) -> Conversion:
 
 def loaded(conversion: Conversion, folder: Path) -> Settings:
     """What the real loader makes of it."""
-    file = folder / "swapgate.yaml"
+    file = folder / "swapproof.yaml"
     file.write_text(yaml.safe_dump(dict(conversion.config), sort_keys=False))
     return configuration.load_settings(
         file, {}, defaults=package_data.path("config/default.yaml")
@@ -149,7 +149,7 @@ def test_no_secret_of_the_file_is_copied_or_reported(
     assert not [secret for secret in SECRETS if secret in text]
     openai = loaded(example, tmp_path).providers["openai"]
     # Another deployment of the file reads OPENAI_API_KEY itself.
-    assert openai.api_key_env == "SWAPGATE_OPENAI_API_KEY"
+    assert openai.api_key_env == "SWAPPROOF_OPENAI_API_KEY"
     assert set(example.variables) == {
         "AZURE_KEY",
         openai.api_key_env,
@@ -164,7 +164,8 @@ def test_what_was_not_taken_over_has_its_line_and_a_reason(example: Conversion) 
 
     assert report["model_list.3"][1].startswith("providers.openai-2. A route serves one model")
     assert (
-        report["model_list.4"][1] == "Swapgate serves chats and embeddings, no image_generation"
+        report["model_list.4"][1]
+        == "Swapproof serves chats and embeddings, no image_generation"
     )
     outcome, text = report["litellm_settings.fallbacks.0.gpt-4o"]
     assert (outcome, text) == (
@@ -173,7 +174,7 @@ def test_what_was_not_taken_over_has_its_line_and_a_reason(example: Conversion) 
     )
     for key in ("a", "b.0"):
         unknown = report[f"router_settings.from_the_future.{key}"]
-        assert unknown == ("not taken", "Swapgate has no such setting")
+        assert unknown == ("not taken", "Swapproof has no such setting")
     for note in example.notes:
         number = int(note.place.rsplit(":", 1)[1])
         last = note.key.split(".")[-1]
@@ -354,10 +355,11 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
 
     report = notes(conversion)
     assert (
-        "`swapgate proposal create m openai/gpt-5-mini`" in report["model_list.1.model_name"][1]
+        "`swapproof proposal create m openai/gpt-5-mini`"
+        in report["model_list.1.model_name"][1]
     )
     shadow = report["model_list.1.litellm_params.silent_model"]
-    assert "`swapgate shadow start m " in shadow[1]
+    assert "`swapproof shadow start m " in shadow[1]
     assert "for a model without a known price, add `--usd-per-day none`" in shadow[1]
     # The commands for these two would be refused.
     assert report["model_list.2.model_name"][1] == "route m: it has this target already."
@@ -365,7 +367,7 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
         "not taken",
         "m is the incumbent of route m already",
     )
-    assert "x-swapgate-sticky" in report["router_settings.optional_pre_call_checks"][1]
+    assert "x-swapproof-sticky" in report["router_settings.optional_pre_call_checks"][1]
     assert report["litellm_settings.fallbacks.0.m"] == (
         "changed",
         "fallbacks of m, without messages, itself (m): not converted",
@@ -378,7 +380,7 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
     [
         (
             {"model": "opneai/gpt"},
-            "Swapgate does not know the provider of 'opneai/gpt'; did you mean 'openai'?",
+            "Swapproof does not know the provider of 'opneai/gpt'; did you mean 'openai'?",
         ),
         ({"model": "bedrock/x"}, "needs `aws_region_name`"),
         (
@@ -401,7 +403,7 @@ def test_a_canary_by_hand_is_reported_with_the_commands_that_take_its_place() ->
             {"model": "openai/x", "litellm_credential_name": "c"},
             "write the credential's api_base",
         ),
-        ({}, "Swapgate does not know the provider of 'no model'"),
+        ({}, "Swapproof does not know the provider of 'no model'"),
         ({"model": "azure/"}, "its `model` names a provider alone"),
     ],
 )

@@ -38,7 +38,7 @@ NUMBERS = (float, int, float | None, int | None)
 
 
 def refusal(tmp_path: Path, content: dict[str, Any]) -> str:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(ConfigError) as error:
         load_settings(file, {}, defaults=DEFAULTS)
@@ -163,7 +163,7 @@ def test_all_retired_keys_are_named_with_place_and_replacement_and_nothing_start
 ) -> None:
     table = {**RETIRED_KEYS, **OTHERS}
     monkeypatch.setattr("harness.app.configuration.validation_errors.RETIRED_KEYS", table)
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     home = tmp_path / "home"
     file.write_text(yaml.safe_dump({"home": str(home), **with_keys([*table])}))
 
@@ -188,7 +188,7 @@ def test_all_retired_keys_are_named_with_place_and_replacement_and_nothing_start
 def test_a_key_of_older_files_without_effect_is_named_with_its_place_and_stops_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     old = {"policies": {"quick2": {"canary": {"unit": "request", "block_size": 50}}}}
     file.write_text(yaml.safe_dump({"home": str(tmp_path / "home"), **old}))
 
@@ -222,10 +222,10 @@ def test_a_configuration_file_has_limits(
     why: str,
     tmp_path: Path,
 ) -> None:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(text)
 
-    with pytest.raises(ConfigError, match=f"swapgate.yaml{why}"):
+    with pytest.raises(ConfigError, match=f"swapproof.yaml{why}"):
         source_locations.parse_file(file)
 
 
@@ -233,14 +233,14 @@ def test_a_value_of_the_environment_and_a_profile_have_the_same_limits(tmp_path:
     file = tmp_path / "models.yaml"
     file.write_text(BILLION)
 
-    with pytest.raises(ConfigError, match="SWAPGATE__HOME: not a YAML value"):
-        source_locations.environment_document({"SWAPGATE__HOME": "[" * 1000})
+    with pytest.raises(ConfigError, match="SWAPPROOF__HOME: not a YAML value"):
+        source_locations.environment_document({"SWAPPROOF__HOME": "[" * 1000})
     with pytest.raises(ConfigError, match="aliases"):
         profiles.load_profiles(file)
 
 
 def test_a_few_aliases_are_welcome(tmp_path: Path) -> None:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text("a: &a {x: 1}\nb: *a\nc: *a\n")
 
     document = source_locations.parse_file(file)
@@ -263,7 +263,7 @@ def test_init_writes_a_configuration_that_its_owner_alone_reads(
     monkeypatch.chdir(tmp_path)
 
     assert CliRunner().invoke(program, ["init"]).exit_code == 0
-    assert stat.S_IMODE((tmp_path / "swapgate.yaml").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "swapproof.yaml").stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(

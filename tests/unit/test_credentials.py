@@ -124,11 +124,11 @@ async def test_a_target_without_a_key_is_never_asked_and_the_next_one_answers(
 
     status, headers, _ = await door.call(CHAT, ASK)
 
-    assert (status, headers[b"x-swapgate-target"]) == (
+    assert (status, headers[b"x-swapproof-target"]) == (
         200,
         f"spare/{CANDIDATE}".encode(),
     )
-    assert headers[b"x-swapgate-attempts"] == b"1"
+    assert headers[b"x-swapproof-attempts"] == b"1"
     door.app._alerts.evaluate()
     door.recorder.flush()
     [alert] = door.kept.alerts
@@ -148,7 +148,7 @@ async def test_a_target_without_a_key_is_never_asked_and_the_next_one_answers(
     door.kept.put(good)
     assert door.holder.refresh()
     status, headers, _ = await door.call(CHAT, ASK)
-    assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
+    assert headers[b"x-swapproof-target"] == f"up/{INCUMBENT}".encode()
     door.app._alerts.evaluate()
     door.recorder.flush()
     assert [alert.news for alert in door.kept.alerts] == [
@@ -254,7 +254,7 @@ class Refusing(Door):
 
     async def ask(self) -> str:
         _, headers, _ = await self.call(CHAT, ASK)
-        return headers[b"x-swapgate-target"].decode().partition("/")[2]
+        return headers[b"x-swapproof-target"].decode().partition("/")[2]
 
     def change(self, to: Snapshot) -> None:
         self.kept.put(to)

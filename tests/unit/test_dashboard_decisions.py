@@ -105,7 +105,7 @@ def test_a_dialog_says_in_words_that_the_database_went_away_while_it_was_open(
         _fill_in(opened[name])
 
     page_frame.installation().close()
-    database = house.config.parent / "state" / "swapgate.db"
+    database = house.config.parent / "state" / "swapproof.db"
     database.rename(house.config.parent / "kept.db")
     database.mkdir()
     for name, app in opened.items():
@@ -253,7 +253,7 @@ def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
             "From 5 % to 100 % for sim/sim-better",
             "is promoted and baking",
         ),
-        ("finish", "Swapgate no longer detects harm", "was promoted"),
+        ("finish", "Swapproof no longer detects harm", "was promoted"),
     ):
         status = canary_text.load_canary(page_frame.context(), "support-chat").status
         assert status is not None
@@ -433,7 +433,7 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
     for name in ("list_open_break_glasses", "list_notices"):
         monkeypatch.setattr(break_glass, name, _forged)
     app = shown(monkeypatch, house.config, "routes", query)
-    assert "Swapgate cannot tell which routes serve without proof." in text(app)
+    assert "Swapproof cannot tell which routes serve without proof." in text(app)
     assert ("Kill switch …", True) in _reads(app)
 
 

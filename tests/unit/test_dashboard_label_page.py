@@ -82,4 +82,4 @@ def test_who_is_not_one_of_the_people_cannot_open_a_labelling(
     app = shown(monkeypatch, config, "labels")
 
     assert app.button(key=f"open-{started.id}").disabled
-    assert "swapgate label" in app.code[0].value
+    assert "swapproof label" in app.code[0].value

@@ -79,17 +79,17 @@ EVERY_PAGE = (
     "suites",
     "traffic",
 )
-# What fills an empty page; of the others it is `swapgate init`.
+# What fills an empty page; of the others it is `swapproof init`.
 FILLED_BY = {
-    "compare": "<code>swapgate proposal create",
-    "keys": "<code>swapgate key create CLIENT",
-    "labels": "<code>swapgate label ROUTE",
-    "providers": "<code>swapgate provider add openai",
-    "shadows": "<code>swapgate shadow start",
-    "routes": "<code>swapgate init --guided",
-    "sessions": "<code>swapgate docs open agents",
+    "compare": "<code>swapproof proposal create",
+    "keys": "<code>swapproof key create CLIENT",
+    "labels": "<code>swapproof label ROUTE",
+    "providers": "<code>swapproof provider add openai",
+    "shadows": "<code>swapproof shadow start",
+    "routes": "<code>swapproof init --guided",
+    "sessions": "<code>swapproof docs open agents",
     "suites": "No eval has run yet.",
-    "traffic": "<code>swapgate sim traffic",
+    "traffic": "<code>swapproof sim traffic",
 }
 # Why a button is off for who may only read.
 SHUT = r"vera has the role viewer(; this needs|: .+ needs? )"
@@ -252,7 +252,7 @@ def test_an_empty_page_names_what_fills_it(
     config = configured(tmp_path)
     for page in EVERY_PAGE:
         said = text(shown(monkeypatch, config, page))
-        assert FILLED_BY.get(page, "<code>swapgate init") in said, page
+        assert FILLED_BY.get(page, "<code>swapproof init") in said, page
         assert 'role="alert"' not in said, page
 
 
@@ -265,7 +265,7 @@ def test_a_route_that_is_not_there_is_told_and_no_other_shown(
     app = shown(monkeypatch, lived_in.config, page, {"route": "no<b>pe"})
 
     assert "<h1>There is no route <b>no<b>pe</b></h1>" in text(app)
-    assert "<code>swapgate route list</code>" in text(app)
+    assert "<code>swapproof route list</code>" in text(app)
     assert "sim/sim-base" not in text(app)
     app.selectbox(key="instead").select("faq").run()
     assert app.query_params["route"] == "faq"
@@ -302,8 +302,8 @@ def test_a_comparison_shows_what_its_verdict_rests_on_and_what_to_do_next(
     for words in (
         "FORMAT MISMATCH",
         "The candidate puts its answer into a code fence",
-        "swapgate model add sim/sim-fenced",
-        "swapgate proposal create order-forms t_",
+        "swapproof model add sim/sim-fenced",
+        "swapproof proposal create order-forms t_",
     ):
         assert words in said, words
     assert said.count("0 of 100, format ignored 100 of 100") == 5
@@ -451,7 +451,7 @@ def test_a_hold_is_said_first_alike_by_canary_page_and_command_line_before_what_
     assert facts["why"] == "Router w1 has an old snapshot, see `/readyz`."
     assert f"<b>Next:</b> {facts['next']}" in said
     table = said[said.index("sg-measures") :]
-    assert "<b>1 % to 5 %</b><br>by swapgate" in table
+    assert "<b>1 % to 5 %</b><br>by swapproof" in table
     assert "callers at 1 %, no evidence of harm beyond tolerance" in table
     assert "<b>enough callers</b>" in table
 
@@ -506,7 +506,7 @@ def test_a_lost_database_is_named_with_what_still_works_and_tried_again(
         assert "The database does not answer" in text(app), page
         assert "The router continues to serve its last valid table" in text(app), page
 
-    database = config.parent / "state" / "swapgate.db"
+    database = config.parent / "state" / "swapproof.db"
     database.rmdir()
     (config.parent / "kept.db").rename(database)
     for page, app in apps.items():
@@ -562,7 +562,7 @@ def test_a_switch_in_force_and_a_broken_audit_log_are_shown_on_every_page(
         app = shown(monkeypatch, config, page)
         told = text(app)
         assert "provider:sim is forced for route support-chat" in told, page
-        assert f"swapgate switch lift {thrown.id}" in told, page
+        assert f"swapproof switch lift {thrown.id}" in told, page
         assert "a drill that is over" not in told, page
         assert "The audit log is broken at event 1,234." in told, page
         assert not any("<script>" in str(part.proto.body) for part in app.get("html")), page
@@ -705,13 +705,13 @@ def test_a_sign_out_ends_the_key_and_the_single_sign_on_and_keeps_the_way_to_the
     next(button for button in app.button if button.label == "Sign out").click().run()
 
     # A page drawn after the redirect would have dropped it.
-    assert "Sign in</b> to Swapgate" not in text(app)
+    assert "Sign in</b> to Swapproof" not in text(app)
     assert app.user["is_logged_in"] is False
     with ctx.store.read() as tx:
         ended = [e.actor for e in AuditLog(tx).tail(50) if e.action == "dashboard.sign_out"]
     assert sorted(ended) == ["carla", "dora@example.com"]
     app.run()
-    assert "Sign in</b> to Swapgate" in text(app)
+    assert "Sign in</b> to Swapproof" in text(app)
 
 
 def refreshed() -> None:
@@ -764,7 +764,7 @@ def raise_unavailable(_cookie: str) -> ActorSession:
 def with_sign_on(home: Path) -> Path:
     config = configured(home)
     oidc = (
-        "ui: {oidc: {issuer: 'https://l.example', client_id: swapgate, client_secret_env: S, "
+        "ui: {oidc: {issuer: 'https://l.example', client_id: swapproof, client_secret_env: S, "
         "public_url: 'https://s.example', roles: {staff: viewer}}}"
     )
     config.write_text(f"{config.read_text(encoding='utf-8')}\n{oidc}\n", encoding="utf-8")
@@ -772,13 +772,13 @@ def with_sign_on(home: Path) -> Path:
 
 
 def take_database_away(home: Path) -> None:
-    database = home / "state" / "swapgate.db"
+    database = home / "state" / "swapproof.db"
     database.rename(home / "kept.db")
     database.mkdir()
 
 
 def leave_migrations_out(home: Path) -> None:
-    with sqlite3.connect(home / "state" / "swapgate.db") as database:
+    with sqlite3.connect(home / "state" / "swapproof.db") as database:
         database.execute("UPDATE alembic_version SET version_num = '0001'")
 
 
@@ -786,7 +786,7 @@ FAULTS: Mapping[str, Callable[[Path], object]] = {
     "database away": take_database_away,
     "migrations behind": leave_migrations_out,
     "secret missing": lambda home: (home / "state" / "secret.key").unlink(),
-    "file broken": lambda home: (home / "swapgate.yaml").write_text("ui: [", encoding="utf-8"),
+    "file broken": lambda home: (home / "swapproof.yaml").write_text("ui: [", encoding="utf-8"),
     "section dropped": configured,
 }
 
@@ -808,10 +808,10 @@ def test_where_people_sign_in_nothing_that_fails_shows_a_page_to_a_stranger(
 
     seen = text(app)
     assert not app.code
-    assert "The dashboard cannot be opened now" in seen or "Sign in</b> to Swapgate" in seen
+    assert "The dashboard cannot be opened now" in seen or "Sign in</b> to Swapproof" in seen
     for secret in (
         str(tmp_path),
-        "swapgate.db",
+        "swapproof.db",
         "secret.key",
         "Routes",
         "alembic",
@@ -848,7 +848,7 @@ def test_who_may_only_read_finds_every_button_shut_and_why_and_copies_commands_t
         program, *words = shlex.split(command)
         done = CliRunner().invoke(command_line, words, prog_name=program)
         assert (program, done.exit_code, bool(done.output)) == (
-            "swapgate",
+            "swapproof",
             0,
             True,
         ), command

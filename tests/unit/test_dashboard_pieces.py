@@ -136,7 +136,7 @@ def test_each_fallback_says_why_it_may_serve_and_an_expired_waiver_is_a_banner()
     )
     shown = routes_page.fallback_table("chat", [late])
     assert "A waiver has expired." in shown
-    assert "swapgate route fallback remove chat" in shown
+    assert "swapproof route fallback remove chat" in shown
     assert routes_page.fallback_table("chat", ()) == ""
 
 
@@ -368,7 +368,7 @@ def test_charts_of_one_suite_s_slices_share_a_scale_and_one_before_its_look_is_u
 
 @pytest.mark.req("F5")
 def test_the_dashboard_without_single_sign_on_stays_on_loopback_and_loads_nothing() -> None:
-    oidc = OidcSettings("https://l.example", "swapgate", "SECRET", "https://s.example", {})
+    oidc = OidcSettings("https://l.example", "swapproof", "SECRET", "https://s.example", {})
     for host in ("0.0.0.0", "192.0.2.1", "example.org"):  # noqa: S104 - refused
         with pytest.raises(ConfigError, match="loopback only"):
             serve.require_loopback(host)

@@ -50,7 +50,7 @@ def page_text(
     home: Path,
     **query: str,
 ) -> str:
-    return text(shown(monkeypatch, home / "swapgate.yaml", "sessions", query))
+    return text(shown(monkeypatch, home / "swapproof.yaml", "sessions", query))
 
 
 def test_what_was_said_is_read_with_a_key_alone_and_an_unknown_price_is_not_nothing(
@@ -80,7 +80,7 @@ def test_what_was_said_is_read_with_a_key_alone_and_an_unknown_price_is_not_noth
     signed_in_as(monkeypatch, "vera", Role.VIEWER)
     app = shown(
         monkeypatch,
-        tmp_path / "swapgate.yaml",
+        tmp_path / "swapproof.yaml",
         "sessions",
         {"session": session.id},
     )
@@ -162,7 +162,7 @@ def test_an_approver_alone_decides_on_a_switch_and_sees_what_it_means(
     model: str,
 ) -> None:
     request = ask(session)
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     for name, role, why in (
         ("", Role.VIEWER, "Sign in first, at the top of this page"),
         (

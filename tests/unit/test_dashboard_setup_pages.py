@@ -120,7 +120,7 @@ def shown(page: str) -> AppTest:
 def test_a_provider_is_added_and_asked_at_once_and_its_key_shown_nowhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("SWAPGATE_ENCRYPTION_KEYS", new_key())
+    monkeypatch.setenv("SWAPPROOF_ENCRYPTION_KEYS", new_key())
     act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog("providers.add_provider()", "page_frame.show_done_message()")
     fill(
@@ -185,7 +185,7 @@ def test_a_model_is_added_and_one_that_its_provider_does_not_list_is_named(
 def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("SWAPGATE_ENCRYPTION_KEYS", new_key())
+    monkeypatch.setenv("SWAPPROOF_ENCRYPTION_KEYS", new_key())
     ctx = page_frame.context()
     registered_providers.change_provider(
         ctx, ANA, "house", ProviderChange("vllm", {"api_base": "http://127.0.0.1:9/v1"})
@@ -238,7 +238,9 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
         "providers.add_provider()",
     ):
         app = dialog(opened)
-        assert "swapgate provider key login github_copilot" in [code.value for code in app.code]
+        assert "swapproof provider key login github_copilot" in [
+            code.value for code in app.code
+        ]
         assert not [
             field for field in app.text_input if field.key == "key-value-github_copilot"
         ]
@@ -549,7 +551,7 @@ def test_a_price_says_where_it_comes_from_and_when_the_catalogue_says_another() 
         return price_cell(model)
 
     assert "litellm 1.2.3, 20 Nov 2026" in cell(price, entry)
-    assert "swapgate.yaml" in cell(price, own)
+    assert "swapproof.yaml" in cell(price, own)
     assert "set for this provider; the catalogue lists $1.00 / $2.00" in cell(other, entry)
     assert "set for this provider<" in cell(other, None)
     assert "unknown" in cell(None, None)

@@ -88,9 +88,9 @@ def test_a_verdict_names_the_judge_the_share_and_the_next_commands() -> None:
         assert status.verdict
         assert f"{status.verdict.outcome.upper()}: by ref/judge" in facts(status)
         assert status.verdict.outcome in page._render_verdict(status)
-    assert "swapgate suite draw" in page._render_verdict(passed)
-    assert "swapgate route candidates" in page._render_verdict(failed)
+    assert "swapproof suite draw" in page._render_verdict(passed)
+    assert "swapproof route candidates" in page._render_verdict(failed)
     proposed = judged(1.0, 20, replace(JUDGED, proposal="p_1"))
     shown = page._render_verdict(proposed)
-    assert "<code>swapgate proposal show p_1</code>: its suites decide</span> <a" in shown
+    assert "<code>swapproof proposal show p_1</code>: its suites decide</span> <a" in shown
     assert "none" in page._render_verdict(judged(0.5, 1))

@@ -210,7 +210,7 @@ def test_the_audit_log_is_filtered_and_exported(
 
 
 def test_no_secret_of_the_file_stands_among_the_settings(tmp_path: Path) -> None:
-    config = tmp_path / "swapgate.yaml"
+    config = tmp_path / "swapproof.yaml"
     config.write_text(
         "database_url: 'postgresql+psycopg://h/db?user=u&password=S3CRETa'\n"
         "alerts: {sinks: [{url: 'pbul://o.S3CRETb'}, {url: 'slack://S3CRETc/B/C'}]}\n"

@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from dashboard.serve import docs_routes
 from harness.frame import package_data
-from harness.frame.errors import NotFound, SwapgateError
+from harness.frame.errors import NotFound, SwapproofError
 from harness.interfaces.cli.operations import docs
 from harness.interfaces.cli.program import program
 
@@ -36,7 +36,7 @@ def test_what_is_no_page_is_refused_with_the_nearest_name() -> None:
 
 
 def test_every_page_that_an_error_names_is_there() -> None:
-    waiting = [SwapgateError]
+    waiting = [SwapproofError]
     while waiting:
         error = waiting.pop()
         waiting += error.__subclasses__()
@@ -82,11 +82,11 @@ def test_the_dashboard_serves_the_site_or_the_markdown(
 ) -> None:
     monkeypatch.setattr(package_data, "SITE", tmp_path)
     plain = TestClient(Starlette(routes=docs_routes()))
-    (tmp_path / "index.html").write_text("<h1>Swapgate</h1>")
+    (tmp_path / "index.html").write_text("<h1>Swapproof</h1>")
     built = TestClient(Starlette(routes=docs_routes()))
 
     assert plain.get("/docs/reference/metrics.html").text.startswith("# Metrics\n")
     assert plain.get("/docs/nothing.html").status_code == 404
     assert plain.get("/docs/..%2F..%2Fpyproject.toml").status_code == 404
-    assert built.get("/docs").text == built.get("/docs/").text == "<h1>Swapgate</h1>"
+    assert built.get("/docs").text == built.get("/docs/").text == "<h1>Swapproof</h1>"
     assert built.get("/docs/..%2F..%2Fpyproject.toml").status_code == 404

@@ -32,11 +32,11 @@ pytestmark = pytest.mark.req("A3", "A7")
 DOCUMENT: Sequence[Block] = (
     Heading(("PASSED: ", Code("sim/better"), " may replace ", Code("sim/base")), 1),
     Interval("colours", -0.4, -0.61, -0.17),
-    Facts([("Next", mark_code("run `swapgate doctor`, then propose again"))]),
+    Facts([("Next", mark_code("run `swapproof doctor`, then propose again"))]),
     BulletList("Against", [(Strong("1 s slower"), ": 3 s against 2 s")]),
     Table(("suite", "items"), [("colours", "20 of 60")]),
     Sentence("Differences are points of 100."),
-    Commands(["swapgate gate replay v_1"]),
+    Commands(["swapproof gate replay v_1"]),
     Folded("5 of its answers", [Quotation("Candidate", "```json```")]),
 )
 
@@ -64,29 +64,29 @@ def test_a_document_says_the_same_in_markdown_on_a_page_and_on_a_terminal(
     assert capsys.readouterr().out.splitlines() == [
         "",
         "PASSED: sim/better may replace sim/base",
-        "next  run swapgate doctor, then propose again",
+        "next  run swapproof doctor, then propose again",
         "against: 1 s slower: 3 s against 2 s",
         "SUITE    ITEMS",
         "colours  20 of 60",
         "Differences are points of 100.",
-        "    swapgate gate replay v_1",
+        "    swapproof gate replay v_1",
         "the report shows 5 of its answers",
     ]
     assert render_markdown(DOCUMENT).split("\n\n") == [
         "# PASSED: `sim/better` may replace `sim/base`",
-        "- **Next:** run `swapgate doctor`, then propose again",
+        "- **Next:** run `swapproof doctor`, then propose again",
         "**Against:**",
         "- **1 s slower**: 3 s against 2 s",
         "| suite | items |\n|---|---|\n| colours | 20 of 60 |",
         "Differences are points of 100.",
-        "```\nswapgate gate replay v_1\n```",
+        "```\nswapproof gate replay v_1\n```",
         "### 5 of its answers",
         "Candidate",
         "````text\n```json```\n````\n",
     ]
     page = render_page(DOCUMENT)
     assert "<title>PASSED: sim/better may replace sim/base</title>" in page
-    assert "<p><b>Next:</b> run <code>swapgate doctor</code>, then propose again</p>" in page
+    assert "<p><b>Next:</b> run <code>swapproof doctor</code>, then propose again</p>" in page
     assert "<li><b>1 s slower</b>: 3 s against 2 s</li>" in page
     assert "<td>colours</td><td>20 of 60</td>" in page
     assert "colours: −40.0 points (95 % interval −61.0 to −17.0)" in page

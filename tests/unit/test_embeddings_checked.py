@@ -148,7 +148,7 @@ async def test_vectors_come_back_under_the_routes_name_and_are_recorded(tmp_path
     _, headers, body = await door.call(PATH, ASK)
 
     assert body == BODY.replace(b'"m"', b'"support"')
-    assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
+    assert headers[b"x-swapproof-target"] == f"up/{INCUMBENT}".encode()
     (asked,) = door.transport.seen
     assert asked.path == "/embeddings"
     assert asked.body == ASK.replace(b'"support"', f'"{INCUMBENT}"'.encode())
@@ -216,7 +216,7 @@ async def test_no_vector_for_token_numbers_harms_no_canary_and_opens_no_circuit(
     body = json.dumps({"model": "support", "input": [1, 2, 3]}).encode()
     scene = Place(tmp_path, {CANDIDATE: nothing, INCUMBENT: whole}, weight_bps=10_000)
     for number in range(8):
-        sticky = (b"x-swapgate-sticky", b"%d" % number)
+        sticky = (b"x-swapproof-sticky", b"%d" % number)
         status, _, _ = await scene.call(PATH, body, headers=(AUTH, sticky))
         assert status == 200
     scene.recorder.flush(final=True)

@@ -14,7 +14,7 @@ from evals.suites.suite_import import (
     read_labelled,
 )
 from harness.evals.settings import SuiteSettings
-from harness.frame.errors import Conflict, InputError, SwapgateError
+from harness.frame.errors import Conflict, InputError, SwapproofError
 
 pytestmark = pytest.mark.req("F9", "D8")
 
@@ -266,7 +266,7 @@ def test_a_suite_is_replaced_only_when_that_is_said_and_restored_when_refused(
 
     with pytest.raises(Conflict, match="--replace"):
         imported(tmp_path, line(3), line(4))
-    with pytest.raises(SwapgateError):
+    with pytest.raises(SwapproofError):
         imported(
             tmp_path,
             line(3),

@@ -224,7 +224,7 @@ EXAMPLES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 def test_every_example_loads_and_names_a_scorer_that_there_is(
     tmp_path: Path, example: str
 ) -> None:
-    file = tmp_path / "swapgate.yaml"
+    file = tmp_path / "swapproof.yaml"
     file.write_text(example, encoding="utf-8")
 
     suites = load_settings(

@@ -284,12 +284,12 @@ def test_the_command_registers_the_candidate_with_the_line_and_all_that_it_had(
     assert mended.request_patch.prompt_addendum == f"Don't hurry. {remedy.prompt}"
     for target in (mended, add_json_mode(CANDIDATE)):
         words = shlex.split(build_model_add_command(target))
-        assert words[:4] == ["swapgate", "model", "add", "sim/m"]
+        assert words[:4] == ["swapproof", "model", "add", "sim/m"]
         assert registered(words[3:]).id == target.id
 
 
 def registered(words: list[str]) -> Target:
-    """As `swapgate model add` would read them."""
+    """As `swapproof model add` would read them."""
     given = models.add.make_context("add", words).params
     options = TargetOptions(**{name: given[name] for name in TargetOptions.__annotations__})
     return requested_target(given["name"], options)

@@ -70,7 +70,7 @@ async def test_a_provider_that_refuses_half_an_emoji_is_asked_with_a_whole_text(
         status, headers, _ = await door.call(CHAT, body, headers=(AUTH,))
 
         assert status == 200
-        assert headers[b"x-swapgate-degraded"] == b"half_character"
+        assert headers[b"x-swapproof-degraded"] == b"half_character"
         sent = json.loads(asked[-1])["messages"][0]["content"]
         assert sent == "party \ufffd, C:\\\\ud83d"
     # A body that a lenient provider takes keeps its bytes, so each request is tried as it came.

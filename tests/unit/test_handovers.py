@@ -73,14 +73,14 @@ async def model(
 ) -> str:
     asked = [] if messages and messages[-1]["role"] == "tool" else [ASKED]
     body = json.dumps({"model": "support", "messages": [*messages, *asked]}).encode()
-    sticky = (b"x-swapgate-sticky", person.encode())
+    sticky = (b"x-swapproof-sticky", person.encode())
     status, headers, _ = await door.call(
         CHAT,
         body,
         headers=(AUTH, sticky),
     )
     assert status == 200
-    return headers[b"x-swapgate-target"].decode().removeprefix("up/")
+    return headers[b"x-swapproof-target"].decode().removeprefix("up/")
 
 
 def counted(door: Door) -> int:
@@ -240,8 +240,8 @@ class Scene:
         return completion()
 
     async def ask(self, who: str, limit: str = "") -> None:
-        more = ((b"x-swapgate-timeout", limit.encode()),) if limit else ()
-        sent = (AUTH, (b"x-swapgate-sticky", who.encode()), *more)
+        more = ((b"x-swapproof-timeout", limit.encode()),) if limit else ()
+        sent = (AUTH, (b"x-swapproof-sticky", who.encode()), *more)
         await self.door.call(CHAT, ASK, headers=sent)
 
     def outcomes(self) -> list[dict[str, ArmSplit]]:

@@ -64,7 +64,7 @@ class Checked(Place):
         return sorted(json.loads(request.body)["model"] for request in checks)
 
     async def up(self, model: str = FALLBACK) -> float:
-        return (await self.metrics())[f'swapgate_health_check_up{{target="up/{model}"}}']
+        return (await self.metrics())[f'swapproof_health_check_up{{target="up/{model}"}}']
 
 
 @pytest.mark.req("B10")
@@ -99,12 +99,12 @@ async def test_who_answered_lately_is_not_checked_and_the_check_is_cheap(
     ]
     assert await door.up() == 1
     found = await door.metrics()
-    assert found[f'swapgate_health_check_duration_seconds{{target="up/{FALLBACK}"}}'] >= 0
+    assert found[f'swapproof_health_check_duration_seconds{{target="up/{FALLBACK}"}}'] >= 0
     assert await door.check(2) == []
     # It is no client's request: in no traffic, but its tokens were spent.
     door.recorder.flush(final=True)
     assert sum(row.requests for row in door.kept.traffic) == 1
-    assert found[f'swapgate_tokens_total{{kind="input",target="up/{FALLBACK}"}}'] == 7
+    assert found[f'swapproof_tokens_total{{kind="input",target="up/{FALLBACK}"}}'] == 7
 
 
 @pytest.mark.spine

@@ -327,7 +327,7 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
     rollout = world.rollout()
     router_fails(world, rollout.id)
 
-    assert "swapgate canary resume" in decide_action(world, ctx).reason
+    assert "swapproof canary resume" in decide_action(world, ctx).reason
     world.clock.advance(3600)
     for _ in range(3):
         requests(world, 50)
@@ -372,7 +372,7 @@ def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallati
     for text in (
         "Routers failed 3 times",
         "KeyError in a.py:7",
-        "swapgate canary resume",
+        "swapproof canary resume",
     ):
         assert text in why
     facts = dict(rollout_facts(status))

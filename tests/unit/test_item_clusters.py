@@ -26,7 +26,7 @@ from harness.routing.similar_texts import find_alike
 
 pytestmark = pytest.mark.req("F2", "F4")
 
-SHARED = Path(os.environ.get("SWAPGATE_SHARED", "")) / "evaldata"
+SHARED = Path(os.environ.get("SWAPPROOF_SHARED", "")) / "evaldata"
 SHOTS = 5
 WORDS = [
     "amber",
@@ -84,7 +84,7 @@ def suite(folder: Path, *items: Mapping[str, object], scorer: str = "exact") -> 
     return SuiteSettings("asked", path=path, scorer=scorer)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="SWAPGATE_SHARED has no public data sets")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="SWAPPROOF_SHARED has no public data sets")
 @pytest.mark.parametrize(
     "texts",
     [prompts("humaneval.jsonl"), prompts("ifeval.jsonl"), few_shot],

@@ -173,7 +173,7 @@ class Warmed(Door):
         """
         found: Counter[tuple[bytes, bytes]] = Counter()
         for number in range(ASKED):
-            sticky = ((b"x-swapgate-sticky", b"user-%d" % number),) if users else ()
+            sticky = ((b"x-swapproof-sticky", b"user-%d" % number),) if users else ()
             asked = ASK if users else ASK.replace(b'{"role":"user","content":"hi"}', b"")
             status, headers, _ = await self.call(
                 CHAT,
@@ -181,7 +181,7 @@ class Warmed(Door):
                 headers=(AUTH, *sticky),
             )
             assert status == 200
-            found[headers[b"x-swapgate-arm"], headers[b"x-swapgate-target"]] += 1
+            found[headers[b"x-swapproof-arm"], headers[b"x-swapproof-target"]] += 1
         return found
 
 

@@ -346,7 +346,7 @@ async def test_a_head_that_is_known_opens_no_more_than_the_revision_of_its_reque
 
 async def test_what_a_known_head_asks_is_what_it_asked_the_first_time(tmp_path: Path) -> None:
     door = Door(tmp_path)
-    headers = (AUTH, (b"x-swapgate-timeout", b"soon"))
+    headers = (AUTH, (b"x-swapproof-timeout", b"soon"))
     refused = [(await door.call(CHAT, ASK, headers=headers))[0] for _ in range(3)]
     served = [(await door.call(CHAT, ASK))[0] for _ in range(3)]
 

@@ -72,7 +72,7 @@ class Attacked(Place):
 
     async def say(self, body: Json, auth: tuple[bytes, bytes] = AUTH) -> str:
         status, headers, _ = await self.call(CHAT, json.dumps(body).encode(), headers=(auth,))
-        target = headers.get(b"x-swapgate-target", b"").decode().removeprefix("up/")
+        target = headers.get(b"x-swapproof-target", b"").decode().removeprefix("up/")
         return target if status == 200 else str(status)
 
 
@@ -232,7 +232,7 @@ async def test_a_clients_names_of_properties_in_a_refusal_take_no_field_from_oth
     assert (await door.call(CHAT, json.dumps(odd).encode()))[0] == 400
     _, headers, _ = await door.call(CHAT, json.dumps(asks("hi", **fields)).encode())
 
-    assert b"x-swapgate-degraded" not in headers
+    assert b"x-swapproof-degraded" not in headers
     assert dict(door.app._alerts._learned()) == {}
 
 

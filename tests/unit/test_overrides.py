@@ -200,7 +200,7 @@ def test_what_selects_no_requests_is_refused_with_the_choices(predicate: str) ->
         "cookie",
         "x-api-key",
         "api-key",
-        "x-swapgate-kind",
+        "x-swapproof-kind",
     ],
 )
 def test_a_header_with_a_secret_or_an_instruction_selects_no_requests(name: str) -> None:
@@ -393,10 +393,10 @@ async def test_a_picture_goes_to_the_vision_route_and_counts_for_its_canary(
     asked = LOOK[:-1] + b',"stream":true}' if stream else LOOK
     status, headers, body = await door.call(CHAT, asked)
 
-    assert (status, headers[b"x-swapgate-route"]) == (200, b"photos")
-    assert headers[b"x-swapgate-kind"] == b"vision"
-    assert headers[b"x-swapgate-arm"] == b"canary"
-    assert headers[b"x-swapgate-target"] == b"away/m-sees"
+    assert (status, headers[b"x-swapproof-route"]) == (200, b"photos")
+    assert headers[b"x-swapproof-kind"] == b"vision"
+    assert headers[b"x-swapproof-arm"] == b"canary"
+    assert headers[b"x-swapproof-target"] == b"away/m-sees"
     assert b'"chat"' in body
     door.recorder.flush(final=True)
     (block,) = door.kept.blocks.values()
@@ -428,11 +428,11 @@ async def test_a_subagent_says_so_and_its_word_counts_for_more_than_its_pictures
     _, headers, _ = await door.call(
         CHAT,
         asked,
-        headers=(AUTH, (b"x-swapgate-kind", kind)),
+        headers=(AUTH, (b"x-swapproof-kind", kind)),
     )
 
-    assert headers[b"x-swapgate-route"] == answers
-    assert headers.get(b"x-swapgate-kind", kind) == kind
+    assert headers[b"x-swapproof-route"] == answers
+    assert headers.get(b"x-swapproof-kind", kind) == kind
 
 
 async def test_a_header_with_its_value_and_tools_choose_the_route(tmp_path: Path) -> None:
@@ -445,12 +445,12 @@ async def test_a_header_with_its_value_and_tools_choose_the_route(tmp_path: Path
     _, by_tools, _ = await door.call(CHAT, with_tools)
     _, plain, _ = await door.call(CHAT, b'{"model":"chat","messages":[]}')
 
-    assert by_header[b"x-swapgate-route"] == b"small"
-    assert by_header[b"x-swapgate-kind"] == b"x-team: billing"
-    assert by_tools[b"x-swapgate-route"] == b"photos"
-    assert by_tools[b"x-swapgate-kind"] == b"tools"
-    assert plain[b"x-swapgate-route"] == b"chat"
-    assert b"x-swapgate-kind" not in plain
+    assert by_header[b"x-swapproof-route"] == b"small"
+    assert by_header[b"x-swapproof-kind"] == b"x-team: billing"
+    assert by_tools[b"x-swapproof-route"] == b"photos"
+    assert by_tools[b"x-swapproof-kind"] == b"tools"
+    assert plain[b"x-swapproof-route"] == b"chat"
+    assert b"x-swapproof-kind" not in plain
 
 
 async def test_who_may_use_a_route_may_use_its_overrides_and_no_more(tmp_path: Path) -> None:
@@ -461,7 +461,7 @@ async def test_who_may_use_a_route_may_use_its_overrides_and_no_more(tmp_path: P
     _, headers, _ = await door.call(CHAT, LOOK)
     status, _, body = await door.call(CHAT, TEXT)
 
-    assert headers[b"x-swapgate-route"] == b"photos"
+    assert headers[b"x-swapproof-route"] == b"photos"
     assert status == 403
     assert b"'photos'" in body
 
@@ -496,7 +496,7 @@ async def test_a_route_that_is_not_as_strict_answers_nothing_for_another(
 
     status, headers, body = await door.call(CHAT, LOOK)
 
-    assert headers[b"x-swapgate-route"] == b"photos"
+    assert headers[b"x-swapproof-route"] == b"photos"
     if answers:
         assert status == 200
         return
@@ -519,17 +519,17 @@ async def test_a_switch_of_the_route_that_was_asked_holds_for_what_was_asked(
     door.holder.current = served(two_routes(), forced, CLASSES)
 
     _, headers, _ = await door.call(CHAT, LOOK)
-    assert headers[b"x-swapgate-target"] == b"away/m-sees"
-    assert headers[b"x-swapgate-switch"].endswith(b"; in_effect")
+    assert headers[b"x-swapproof-target"] == b"away/m-sees"
+    assert headers[b"x-swapproof-switch"].endswith(b"; in_effect")
     # Asked by its own name, the other route is under no switch.
     _, headers, _ = await door.call(CHAT, TEXT)
-    assert b"x-swapgate-switch" not in headers
+    assert b"x-swapproof-switch" not in headers
 
     nowhere = parse_environment_switches("chat=target:up/m-own", door.clock.now())
     door.holder.current = served(two_routes(), nowhere, CLASSES)
     _, headers, _ = await door.call(CHAT, LOOK)
-    assert headers[b"x-swapgate-target"] == b"up/m-sees"
-    assert headers[b"x-swapgate-switch"].endswith(b"; not_in_effect")
+    assert headers[b"x-swapproof-target"] == b"up/m-sees"
+    assert headers[b"x-swapproof-switch"].endswith(b"; not_in_effect")
 
 
 async def test_a_wrong_word_reaches_nobody(tmp_path: Path) -> None:
@@ -539,7 +539,7 @@ async def test_a_wrong_word_reaches_nobody(tmp_path: Path) -> None:
     status, _, body = await door.call(
         CHAT,
         LOOK,
-        headers=(AUTH, (b"x-swapgate-kind", b"\xff")),
+        headers=(AUTH, (b"x-swapproof-kind", b"\xff")),
     )
 
     assert (status, code(body)) == (400, "invalid_header")

@@ -47,7 +47,7 @@ class Scene(Place):
         limit = {"max_tokens": 100} if path == MESSAGES else {}
         body = {"model": "support", field: [ASKED, last], **limit, **more}
         status, headers, answer = await self.call(path, json.dumps(body).encode())
-        target = dict(headers).get(b"x-swapgate-target", b"").decode().partition("/")[2]
+        target = dict(headers).get(b"x-swapproof-target", b"").decode().partition("/")[2]
         return status, target if status == 200 else json.loads(answer)["error"]["message"]
 
     @property

@@ -199,7 +199,7 @@ def test_each_key_of_a_configuration_is_taken_or_named() -> None:
     assert "filter" in told["prompts.3"]
     assert told["defaultTest.assert.0"].startswith("not taken: `cost`")
     assert "epochs: 3" in told["evaluateOptions.repeat"]
-    assert told["unheard"] == "not taken: Swapgate has no such setting"
+    assert told["unheard"] == "not taken: Swapproof has no such setting"
     assert told["providers"].startswith("changed")
 
 

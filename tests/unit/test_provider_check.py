@@ -129,7 +129,7 @@ def test_a_provider_without_a_key_is_given_one_or_signed_in_to_by_its_kind() -> 
     for kind, verb in (("openai", "set"), ("github_copilot", "login")):
         provider = Provider("mine", kind, "https://example.com")
         step = missing_key_finding(provider).next_step
-        assert step == f"`swapgate provider key {verb} mine`"
+        assert step == f"`swapproof provider key {verb} mine`"
 
 
 def test_the_question_is_asked_in_the_kinds_own_protocol() -> None:

@@ -1,4 +1,4 @@
-"""Published requests that Swapgate must not ask a second time."""
+"""Published requests that Swapproof must not ask a second time."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +51,6 @@ def test_a_tool_of_the_client_that_takes_the_id_of_a_file_is_no_file() -> None:
 
 
 @pytest.mark.parametrize("tools", ['[{"type": "mcp"}]', {"0": {"type": "mcp"}}])
-def test_tools_in_a_form_that_swapgate_cannot_read_may_be_hosted(tools: object) -> None:
+def test_tools_in_a_form_that_swapproof_cannot_read_may_be_hosted(tools: object) -> None:
     assert find_provider_state({"tools": tools}.get) == "a tool that the provider runs"
     assert find_provider_state({"tools": []}.get) == ""

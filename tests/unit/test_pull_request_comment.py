@@ -1,4 +1,4 @@
-"""A report of `swapgate try` is one comment of a pull request, whatever its texts contain."""
+"""A report of `swapproof try` is one comment of a pull request, whatever its texts contain."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +30,7 @@ from tests.support.site.github_api import (
     GitHubStub,
 )
 
-BODY = write_body("swapgate", 0, "gpt-5-mini is better", "the job")
+BODY = write_body("swapproof", 0, "gpt-5-mini is better", "the job")
 
 
 @pytest.fixture
@@ -62,12 +62,12 @@ def test_a_published_refusal_is_read_as_its_page_says(name: str) -> None:
 
 def test_the_first_run_writes_a_comment_and_the_second_edits_it(github: GitHubStub) -> None:
     first, _ = write(github)
-    second, _ = write(github, write_body("swapgate", 3, "gpt-5-mini is worse", "the job"))
+    second, _ = write(github, write_body("swapproof", 3, "gpt-5-mini is worse", "the job"))
 
     assert first.id == second.id
     ((author, body),) = github.comments.values()
     assert author == BOT
-    assert body.startswith("<!-- swapgate-try: swapgate -->\n### swapgate: FAILED\n")
+    assert body.startswith("<!-- swapproof-try: swapproof -->\n### swapproof: FAILED\n")
 
 
 def test_comparisons_with_different_names_have_a_comment_each(github: GitHubStub) -> None:
@@ -222,7 +222,7 @@ HOSTILE = [
     "[click](https://evil.example) https://evil.example",
     "<img src=https://evil.example/x.png><script>alert(1)</script>",
     "```\n# PASSED\n```\n~~~\n</details>",
-    "<!-- swapgate-try: swapgate -->",
+    "<!-- swapproof-try: swapproof -->",
     "\n\n# heading\n\n| a | b |\n|---|---|",
     "\r# heading\r\n\x0b# heading\x0c# heading\u2028# heading\x85# heading",
     "#1 GH-1 octo/app@abcdef1 :tada: \x1b[31mred\x1b[0m",
@@ -241,12 +241,12 @@ def read_blocks(body: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("report", HOSTILE)
 def test_a_reader_of_markdown_finds_a_hostile_report_in_one_block_of_code(report: str) -> None:
-    body = write_body("swapgate", 4, report, "the job")
+    body = write_body("swapproof", 4, report, "the job")
 
     blocks = read_blocks(body)
 
-    assert blocks.pop("html_block") == ["<!-- swapgate-try: swapgate -->\n"]
-    assert blocks.pop("inline") == ["swapgate: NOT ENOUGH EVIDENCE", "the job"]
+    assert blocks.pop("html_block") == ["<!-- swapproof-try: swapproof -->\n"]
+    assert blocks.pop("inline") == ["swapproof: NOT ENOUGH EVIDENCE", "the job"]
     ((kind, (code,)),) = blocks.items()
     assert kind == "code_block"
     assert report.split(maxsplit=1)[0].strip("\r") in code
@@ -262,20 +262,20 @@ def test_a_reader_of_markdown_finds_a_hostile_report_in_one_block_of_code(report
 def test_a_body_is_never_too_long_and_never_leaves_its_code(
     text: str, copies: int, exit_code: int
 ) -> None:
-    body = write_body("swapgate", exit_code, text * copies, "the job")
+    body = write_body("swapproof", exit_code, text * copies, "the job")
 
     assert len(body.encode()) <= MAX_BODY_BYTES
     blocks = read_blocks(body)
     assert set(blocks) <= {"html_block", "inline", "code_block"}
-    assert blocks["html_block"] == ["<!-- swapgate-try: swapgate -->\n"]
+    assert blocks["html_block"] == ["<!-- swapproof-try: swapproof -->\n"]
     title, *rest = blocks["inline"]
-    assert title.startswith("swapgate: ")
+    assert title.startswith("swapproof: ")
     assert rest in (["the job"], [CUT, "the job"])
 
 
 @pytest.mark.parametrize("report", ["x" * 70_000, "\n" * 70_000, "é\n" * 70_000, "`" * 70_000])
 def test_github_takes_the_longest_report(github: GitHubStub, report: str) -> None:
-    comment, _ = write(github, write_body("swapgate", 3, report, "the job"))
+    comment, _ = write(github, write_body("swapproof", 3, report, "the job"))
 
     assert f"\n{CUT}\n" in github.comments[comment.id][1]
 
@@ -292,7 +292,7 @@ def test_github_takes_the_longest_report(github: GitHubStub, report: str) -> Non
 def test_a_wrong_input_is_named_and_a_token_is_not_shown(
     variable: str, text: str, says: str
 ) -> None:
-    usable = {"NAME": "swapgate", "TOKEN": "ghs_1\n", "GITHUB_API_URL": "https://api.example"}
+    usable = {"NAME": "swapproof", "TOKEN": "ghs_1\n", "GITHUB_API_URL": "https://api.example"}
 
     wrong = check_inputs({**usable, variable: text})
 

@@ -93,11 +93,11 @@ class Row(Place):
         for _ in range(times):
             self.callers += 1
             body = {"model": "support", "stream": stream, **BODIES[path](text)}
-            sticky = (b"x-swapgate-sticky", b"%d" % self.callers)
+            sticky = (b"x-swapproof-sticky", b"%d" % self.callers)
             status, self.headers, self.body = await self.call(
                 path, json.dumps(body).encode(), headers=(AUTH, sticky)
             )
-            target = self.headers.get(b"x-swapgate-target", b"").decode().removeprefix("up/")
+            target = self.headers.get(b"x-swapproof-target", b"").decode().removeprefix("up/")
             found[status, target if status == 200 else ""] += 1
         return found
 

@@ -206,12 +206,12 @@ async def test_one_callers_refused_combination_changes_no_other_callers_requests
     door = Door(tmp_path, hot_thinker, moves=True)
     for _ in range(2):
         status, headers, _ = await door.call(CHAT, HIGH)
-        assert (status, headers[b"x-swapgate-degraded"]) == (200, b"temperature")
+        assert (status, headers[b"x-swapproof-degraded"]) == (200, b"temperature")
     assert len(door.transport.seen) == 3
 
     for body in (NONE, PLAIN, NONE):
         _, headers, _ = await door.call(CHAT, body)
-        assert b"x-swapgate-degraded" not in headers
+        assert b"x-swapproof-degraded" not in headers
         sent = json.loads(door.transport.seen[-1].body)
         assert sent["temperature"] == json.loads(body)["temperature"]
 
@@ -242,10 +242,10 @@ async def test_after_a_good_answer_to_an_unchanged_request_the_router_changes_no
     door.clock.advance(2 * FIRST_WAIT_S)
     for _ in range(2):
         _, headers, _ = await door.call(CHAT, HIGH)
-        assert b"x-swapgate-degraded" not in headers
+        assert b"x-swapproof-degraded" not in headers
         assert json.loads(door.transport.seen[-1].body)["temperature"] == 0
     door.app._alerts.evaluate()
-    assert "swapgate_learned_repairs{" not in "".join(await door.metrics())
+    assert "swapproof_learned_repairs{" not in "".join(await door.metrics())
 
 
 async def test_a_limit_learned_without_a_beta_header_does_not_bind_one_with_it() -> None:
@@ -311,7 +311,7 @@ async def test_fields_that_are_refused_one_after_the_other_cost_later_requests_n
     for requests in (4, 5, 6):
         status, headers, _ = await door.call(CHAT, body)
         assert (status, len(door.transport.seen)) == (200, requests)
-        assert headers[b"x-swapgate-degraded"] == b"temperature, top_p, seed"
+        assert headers[b"x-swapproof-degraded"] == b"temperature, top_p, seed"
     door.clock.advance(FIRST_WAIT_S)
     assert (await door.call(CHAT, body))[0] == 200
     assert len(door.transport.seen) == 8
@@ -335,7 +335,7 @@ async def test_a_client_takes_no_field_from_others_by_a_name_that_looks_like_a_p
     for body in (high, with_fields(messages=[message], reasoning={"effort": "low"})):
         _, headers, _ = await door.call(CHAT, body)
         sent = json.loads(door.transport.seen[-1].body)
-        assert b"x-swapgate-degraded" not in headers
+        assert b"x-swapproof-degraded" not in headers
         assert {name: sent[name] for name in json.loads(body) if name != "model"} == {
             name: value for name, value in json.loads(body).items() if name != "model"
         }

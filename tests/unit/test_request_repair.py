@@ -172,18 +172,18 @@ def picky(request: UpstreamRequest) -> ScriptedTurn:
 
 async def test_a_refused_hint_is_declared_and_remembered_for_a_day(tmp_path: Path) -> None:
     door = Door(tmp_path, picky, moves=True)
-    series = f'swapgate_learned_repairs{{field="temperature",target="up/{INCUMBENT}"}}'
+    series = f'swapproof_learned_repairs{{field="temperature",target="up/{INCUMBENT}"}}'
     assert series not in await door.metrics()
 
     status, headers, _ = await door.call(CHAT, HOT)
-    assert (status, headers[b"x-swapgate-degraded"]) == (200, b"temperature")
-    assert headers[b"x-swapgate-attempts"] == b"1"
+    assert (status, headers[b"x-swapproof-degraded"]) == (200, b"temperature")
+    assert headers[b"x-swapproof-attempts"] == b"1"
     assert len(door.transport.seen) == 2
 
     await door.call(CHAT, HOT)
     assert len(door.transport.seen) == 3
     _, headers, _ = await door.call(CHAT, ASK)
-    assert b"x-swapgate-degraded" not in headers
+    assert b"x-swapproof-degraded" not in headers
 
     door.app._alerts.evaluate()
     assert (await door.metrics())[series] == 1
@@ -231,7 +231,7 @@ async def test_a_candidate_that_refuses_a_hint_is_not_charged_with_it(tmp_path: 
 
     status, headers = await place.ask(HOT, times=3)
 
-    assert (status, headers[b"x-swapgate-target"]) == (
+    assert (status, headers[b"x-swapproof-target"]) == (
         200,
         f"up/{CANDIDATE}".encode(),
     )

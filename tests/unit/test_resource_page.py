@@ -30,7 +30,7 @@ FRUIT_LIST = ResourceList(
     cells=lambda fruits, fruit: {"Fruit": fruit, "Of": f"{len(fruits)}"},
     heading="Fruits",
     nothing="No fruit yet:",
-    fills="swapgate fruit add",
+    fills="swapproof fruit add",
     what="fruits",
     MORE
 )
@@ -90,11 +90,11 @@ def test_a_page_answers_first_then_lists_its_rows_and_ends_with_its_command() ->
     said = text(app)
     assert said.index("<h1>3 fruits</h1>") < said.index("<h2>Fruits</h2>")
     assert said.count('<td data-head="Fruit">') == 3
-    assert app.code[0].value == "swapgate fruit list"
+    assert app.code[0].value == "swapproof fruit list"
 
 
 def test_a_list_without_rows_says_what_fills_it_or_is_left_out() -> None:
-    filled = "<p>No fruit yet:</p><p><code>swapgate fruit add</code></p>"
+    filled = "<p>No fruit yet:</p><p><code>swapproof fruit add</code></p>"
     assert filled in text(draw(FRUITS="[]"))
     assert "<code>" not in text(draw(FRUITS="[]", fills="''"))
     assert "<h2>Fruits</h2>" not in text(draw(FRUITS="[]", nothing="''"))
@@ -118,9 +118,9 @@ def test_a_page_of_a_longer_list_names_its_invalid_rows_and_the_command_for_the_
     fault = 'RowFault("fruits", ("plum",), "not signed")'
     rows = f'Page(["apple"], 9, "after-apple", [{fault}])'
 
-    said = text(draw('    lists_all="swapgate fruit list",\n', FRUITS=rows))
+    said = text(draw('    lists_all="swapproof fruit list",\n', FRUITS=rows))
 
-    assert "1 of 9 fruits; <code>swapgate fruit list</code> lists all." in said
+    assert "1 of 9 fruits; <code>swapproof fruit list</code> lists all." in said
     assert "✕ fruits plum." in said
 
 

@@ -1,4 +1,4 @@
-"""Files that would promote a worse model if Swapgate believed them are refused."""
+"""Files that would promote a worse model if Swapproof believed them are refused."""
 
 import json
 from collections.abc import Callable

@@ -42,7 +42,9 @@ def test_each_tools_results_are_listed_with_a_command_that_reads_them(
 
     listed = tried(tmp_path, monkeypatch=monkeypatch)
     commands = [
-        line.strip() for line in listed.stdout.splitlines() if line.startswith("  swapgate try")
+        line.strip()
+        for line in listed.stdout.splitlines()
+        if line.startswith("  swapproof try")
     ]
     answers = {
         command: tried(tmp_path, *shlex.split(command)[2:], monkeypatch=monkeypatch)

@@ -62,7 +62,7 @@ FILES: Final = Path(__file__).parent.parent / "support/evals/exports"
         "pii_exposed",
     ],
 )
-def test_a_name_of_low_scores_makes_swapgate_ask_for_the_direction(metric: str) -> None:
+def test_a_name_of_low_scores_makes_swapproof_ask_for_the_direction(metric: str) -> None:
     with pytest.raises(InputError, match="--lower-is-better or --higher-is-better"):
         resolve_direction(metric, [None, None], None)
 
@@ -127,7 +127,7 @@ def test_successes_beside_a_threshold_tell_the_direction(
         assert told.direction is (Direction.LOWER if lower else Direction.HIGHER)
 
 
-def test_rows_that_contradict_each_other_make_swapgate_ask() -> None:
+def test_rows_that_contradict_each_other_make_swapproof_ask() -> None:
     told = direction_of_successes([(0.9, 0.5, True), (0.8, 0.5, False)], "`success`")
 
     with pytest.raises(InputError, match="`success` contradict each other between rows; say"):

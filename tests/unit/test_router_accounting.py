@@ -185,15 +185,17 @@ def test_any_workers_text_has_the_counts_of_all_and_keeps_those_of_the_dead(
 
     one, two, later = asyncio.run(play())
 
-    attempts = 'swapgate_attempts_total{failure_class="server",provider="up",target="up/m"} 2.0'
+    attempts = (
+        'swapproof_attempts_total{failure_class="server",provider="up",target="up/m"} 2.0'
+    )
     assert attempts in one.splitlines()
     assert attempts in two.splitlines()
-    assert 'swapgate_router_stale{worker="0"} 4.0' in one.splitlines()
-    assert 'swapgate_router_stale{worker="1"} 0.0' in one.splitlines()
+    assert 'swapproof_router_stale{worker="0"} 4.0' in one.splitlines()
+    assert 'swapproof_router_stale{worker="1"} 0.0' in one.splitlines()
     assert attempts in later.splitlines()
     assert 'worker="0"' not in later
-    assert "swapgate_router_stale 4.0" not in later
-    assert "swapgate_router_workers 1.0" in later.splitlines()
+    assert "swapproof_router_stale 4.0" not in later
+    assert "swapproof_router_workers 1.0" in later.splitlines()
 
 
 def test_a_worker_whose_parent_is_gone_is_told_once_and_says_so_to_a_scrape(

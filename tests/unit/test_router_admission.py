@@ -196,7 +196,7 @@ async def test_a_budget_warns_and_stops_until_it_starts_anew(door: Make) -> None
         status, headers, _ = await ask(router)
         assert status == 200
         expected = None if spent < 8 else b"%d%%" % (10 * spent)
-        assert headers.get(b"x-swapgate-budget") == expected
+        assert headers.get(b"x-swapproof-budget") == expected
 
     status, headers, body = await ask(router)
     assert (status, code(body)) == (429, "insufficient_quota")
@@ -345,7 +345,7 @@ async def test_any_number_of_addresses_takes_a_bounded_number_of_counts(door: Ma
 async def test_feedback_has_an_allowance_of_its_own_of_the_same_size(door: Make) -> None:
     router = door(requests_per_min=2)
     _, headers, _ = await ask(router)
-    served = headers[b"x-swapgate-request-id"].decode()
+    served = headers[b"x-swapproof-request-id"].decode()
     word = json.dumps({"request_id": served, "thumb": "up"}).encode()
 
     assert (await ask(router, word, FEEDBACK_PATH))[0] == 202
@@ -372,7 +372,7 @@ async def test_neither_tokens_nor_a_spent_budget_silence_anybody(
     router = door(**limits)
     _, headers, _ = await ask(router)
     await ask(router)
-    served = headers[b"x-swapgate-request-id"].decode()
+    served = headers[b"x-swapproof-request-id"].decode()
     word = json.dumps({"request_id": served, "thumb": "down"}).encode()
 
     assert {(await ask(router, word, FEEDBACK_PATH))[0] for _ in range(5)} == {202}

@@ -93,10 +93,10 @@ async def test_the_header_stands_for_the_key_that_it_names_or_for_none(
     )
 
     assert status == 200
-    assert headers[b"x-swapgate-route"] == b"support"
+    assert headers[b"x-swapproof-route"] == b"support"
     (request,) = at.transport.seen
     sent = b"".join((*[b"%b: %b" % header for header in request.headers], request.body))
-    assert b"swapgate" not in sent.lower()
+    assert b"swapproof" not in sent.lower()
 
 
 async def test_the_routes_and_limits_of_the_named_key_hold(tmp_path: Path) -> None:
@@ -187,9 +187,9 @@ async def test_a_grant_opens_its_target_to_its_session(tmp_path: Path) -> None:
     status, headers, body = await call(at)
 
     assert status == 200
-    assert headers[b"x-swapgate-route"] == NAME.encode()
-    assert headers[b"x-swapgate-target"] == b"up/m-literal"
-    assert headers[b"x-swapgate-arm"] == b"incumbent"
+    assert headers[b"x-swapproof-route"] == NAME.encode()
+    assert headers[b"x-swapproof-target"] == b"up/m-literal"
+    assert headers[b"x-swapproof-arm"] == b"incumbent"
     assert json.loads(body)["model"] == NAME
     (request,) = at.transport.seen
     assert json.loads(request.body)["model"] == "m-literal"
@@ -273,7 +273,7 @@ async def test_a_client_can_neither_name_a_literal_target_nor_see_it(tmp_path: P
     _, _, listed = await at.call("/v1/models", method="GET")
     assert b"literal" not in listed
     assert (await at.call(f"/v1/models/{NAME}", method="GET"))[0] == 404
-    task = (AUTH, (b"x-swapgate-task", NAME.encode()))
+    task = (AUTH, (b"x-swapproof-task", NAME.encode()))
     assert (await at.call(CHAT, BODY, headers=task))[0] == 404
 
 
@@ -308,7 +308,7 @@ async def test_a_kill_switch_holds_for_literal_targets(tmp_path: Path) -> None:
     made = replace(first(GRANT), switches=(switch_of(f"target:{LITERAL.id}"),))
     status, headers, _ = await call(Door(tmp_path, first=made))
     assert status == 200
-    assert headers[b"x-swapgate-switch"].startswith(b"sw_1; ")
+    assert headers[b"x-swapproof-switch"].startswith(b"sw_1; ")
 
 
 async def test_a_literal_target_fails_over_to_nobody(tmp_path: Path) -> None:
@@ -357,9 +357,9 @@ async def test_the_target_that_auto_chose_is_asked_first_if_its_route_may_ask_it
             ASK,
         )
         is_first = wanted == fallback and stakes is Stakes.LOW
-        assert (headers[b"x-swapgate-arm"] == b"keep_warm") is is_first
-        assert (headers[b"x-swapgate-target"] == targets[fallback].name.encode()) is is_first
-        assert headers[b"x-swapgate-route"] == b"support"
+        assert (headers[b"x-swapproof-arm"] == b"keep_warm") is is_first
+        assert (headers[b"x-swapproof-target"] == targets[fallback].name.encode()) is is_first
+        assert headers[b"x-swapproof-route"] == b"support"
 
 
 @pytest.mark.req("C7")
@@ -374,7 +374,7 @@ async def test_no_target_is_asked_first_while_a_switch_rules(tmp_path: Path) -> 
         wanted,
         ASK,
     )
-    assert headers[b"x-swapgate-arm"] == b"incumbent"
+    assert headers[b"x-swapproof-arm"] == b"incumbent"
 
 
 @pytest.mark.parametrize("name", ["@up/m-literal", "@", "@@support"])

@@ -54,7 +54,7 @@ async def test_a_long_pause_is_an_alert_until_it_is_over_and_shown_in_the_metric
     used_up = {"retry-after": "7200", "x-ratelimit-remaining-requests": "0"}
     limited = replace(error(429), headers=used_up)
     place = Place(tmp_path, {INCUMBENT: limited, FALLBACK: completion()}, fallback=True)
-    series = f'swapgate_target_pause_seconds{{target="{OWN}"}}'
+    series = f'swapproof_target_pause_seconds{{target="{OWN}"}}'
 
     await place.ask(times=2)
     place.app._alerts.evaluate()
@@ -165,7 +165,7 @@ async def test_more_failovers_than_the_log_takes_are_counted(tmp_path: Path) -> 
     place.recorder.flush()
 
     assert len(place.kept.failovers) == FAILOVERS_PER_S + 1
-    assert (await place.metrics())["swapgate_router_failover_rows_dropped_total"] == 3
+    assert (await place.metrics())["swapproof_router_failover_rows_dropped_total"] == 3
 
 
 def test_alerts_that_wait_are_bounded_too(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ async def test_a_router_whose_database_has_no_route_says_what_to_do(tmp_path: Pa
     assert (status, code(body)) == (404, "model_not_found")
     told = json.loads(body)["error"]["message"]
     assert told.startswith("there is no route 'support', nor any other")
-    assert "run `swapgate config apply`" in told
+    assert "run `swapproof config apply`" in told
 
 
 async def test_a_caller_who_leaves_before_the_body_costs_nothing(tmp_path: Path) -> None:
@@ -96,14 +96,14 @@ async def test_the_providers_headers_are_passed_on_but_for_the_hops(tmp_path: Pa
         "set-cookie": "a=b",
         "server": "theirs",
         "openai-organization": "secret-org",
-        "x-swapgate-arm": "a lie",
+        "x-swapproof-arm": "a lie",
     }
     answer = ScriptedTurn(headers=extra, steps=completion().steps)
 
     _, headers, _ = await Door(tmp_path, lambda _: answer).call(CHAT, ASK)
 
     assert headers[b"x-ratelimit-remaining"] == b"7"
-    assert headers[b"x-swapgate-arm"] == b"incumbent"
+    assert headers[b"x-swapproof-arm"] == b"incumbent"
     gone = {
         b"connection",
         b"x-hop",
@@ -131,10 +131,10 @@ async def test_every_routed_answer_says_what_happened(
 
     _, headers, _ = await Door(tmp_path, lambda _: turn).call(CHAT, body)
 
-    said = {name.decode() for name in headers if name.startswith(b"x-swapgate-")}
+    said = {name.decode() for name in headers if name.startswith(b"x-swapproof-")}
     names = {"route", "arm", "revision", "attempts", "request-id"}
-    assert said >= {f"x-swapgate-{name}" for name in names}
-    assert (b"x-swapgate-target" in headers) is (turn.status != 500)
+    assert said >= {f"x-swapproof-{name}" for name in names}
+    assert (b"x-swapproof-target" in headers) is (turn.status != 500)
 
 
 async def test_a_second_try_of_a_target_is_on_a_fresh_connection(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ async def test_a_second_try_of_a_target_is_on_a_fresh_connection(tmp_path: Path)
 
     status, headers, _ = await door.call(CHAT, ASK)
 
-    assert (status, headers[b"x-swapgate-attempts"]) == (200, b"2")
+    assert (status, headers[b"x-swapproof-attempts"]) == (200, b"2")
     assert [request.fresh for request in door.transport.seen] == [False, True]
 
 
@@ -186,10 +186,10 @@ async def test_a_task_picks_its_route_where_the_key_may_use_it(
     status, headers, _ = await door.call(
         CHAT,
         asked,
-        headers=(bearer, (b"x-swapgate-task", task)),
+        headers=(bearer, (b"x-swapproof-task", task)),
     )
 
-    assert (status, headers.get(b"x-swapgate-route")) == outcome
+    assert (status, headers.get(b"x-swapproof-route")) == outcome
 
 
 class Witness(RequestObserver):

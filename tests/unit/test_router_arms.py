@@ -285,7 +285,7 @@ async def test_a_key_that_carries_most_requests_is_drawn_by_conversation(
             "messages": said,
         }
         _, headers, _ = await door.call(CHAT, json.dumps(body).encode())
-        arms.append(headers[b"x-swapgate-arm"])
+        arms.append(headers[b"x-swapproof-arm"])
 
     for number in range(150):
         await ask(number, "shop")
@@ -335,7 +335,7 @@ async def test_requests_that_share_their_examples_are_drawn_by_what_comes_behind
         ]
         body = {"model": "support", "messages": messages}
         _, headers, _ = await door.call(CHAT, json.dumps(body).encode())
-        return headers[b"x-swapgate-arm"]
+        return headers[b"x-swapproof-arm"]
 
     for number in range(600):
         arms.append(await ask({"role": "user", "content": f"{number} + 5"}))

@@ -117,7 +117,7 @@ async def test_what_clients_send_wrong_harms_no_target(tmp_path: Path, status: i
 
     answered, headers = await place.ask(times=20)
 
-    assert (answered, headers[b"x-swapgate-attempts"]) == (status, b"1")
+    assert (answered, headers[b"x-swapproof-attempts"]) == (status, b"1")
     assert place.asked == {INCUMBENT: 20}
     assert await place.state() == 0
 
@@ -216,7 +216,7 @@ async def test_a_pause_keeps_no_request_from_a_lone_target(tmp_path: Path) -> No
     place.clock.advance(1)
 
     status, headers = await place.ask()
-    assert (status, headers[b"x-swapgate-attempts"]) == (200, b"2")
+    assert (status, headers[b"x-swapproof-attempts"]) == (200, b"2")
 
 
 @pytest.mark.req("A5", "B4")
@@ -282,7 +282,7 @@ async def test_when_every_circuit_is_open_the_answer_is_a_fast_503(tmp_path: Pat
 
     assert (status, headers[b"retry-after"]) == (503, b"6")
     assert headers[b"x-should-retry"] == b"true"
-    assert headers[b"x-swapgate-attempts"] == b"0"
+    assert headers[b"x-swapproof-attempts"] == b"0"
     assert place.asked == {INCUMBENT: 1, FALLBACK: 1}
     told = json.loads(body)["error"]
     assert told["code"] == "all_circuits_open"
@@ -304,7 +304,7 @@ async def test_a_last_resort_is_asked_once_and_its_answer_counts(tmp_path: Path)
 
     status, headers = await place.ask()
 
-    assert (status, headers[b"x-swapgate-attempts"]) == (200, b"1")
+    assert (status, headers[b"x-swapproof-attempts"]) == (200, b"1")
     # No probe: the state moves when its time has come.
     assert await place.state() == 2
 
@@ -382,7 +382,7 @@ async def test_an_arm_that_is_left_out_as_open_is_charged_and_each_caller_is_evi
     status, headers = await place.ask(times=3)
     place.recorder.flush()
 
-    assert (status, headers[b"x-swapgate-attempts"]) == (200, b"1")
+    assert (status, headers[b"x-swapproof-attempts"]) == (200, b"1")
     assert place.asked[own] == 1
     rows = place.kept.traffic
     assert {row.arm for row in rows} == {arm}
@@ -425,7 +425,7 @@ async def test_a_client_in_a_hurry_opens_no_circuit_for_the_others(
     turn = ScriptedTurn(hang=True) if how == "silent" else slow
     whole = RouteSettings(commit=StreamCommit.WHOLE) if how == "held back" else None
     place = Place(tmp_path, {INCUMBENT: turn}, route=whole)
-    hurried = (AUTH, (b"x-swapgate-timeout", b"0.05"))
+    hurried = (AUTH, (b"x-swapproof-timeout", b"0.05"))
 
     for _ in range(6):
         _, _, body = await place.call(
@@ -448,7 +448,7 @@ async def test_limits_of_our_own_count_however_little_time_a_client_gives(
         FALLBACK: streamed("spare"),
     }
     place = Place(tmp_path, script, quick, fallback=True)
-    headers = (AUTH, (b"x-swapgate-timeout", b"2"))
+    headers = (AUTH, (b"x-swapproof-timeout", b"2"))
 
     # Slow starts count from the third in a row on.
     for _ in range(6):

@@ -129,9 +129,9 @@ async def test_a_canary_failure_is_answered_by_the_incumbent_and_charged_by_its_
     status, headers = await place.ask()
 
     assert status == 200
-    assert headers[b"x-swapgate-arm"] == b"canary"
-    assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
-    assert int(headers[b"x-swapgate-attempts"]) >= 2
+    assert headers[b"x-swapproof-arm"] == b"canary"
+    assert headers[b"x-swapproof-target"] == f"up/{INCUMBENT}".encode()
+    assert int(headers[b"x-swapproof-attempts"]) >= 2
     row, block = place.books()
     assert (row.arm, row.requests, row.failed, row.charged) == (
         "canary",
@@ -176,7 +176,7 @@ async def test_a_healthy_canary_answers_and_is_not_charged(tmp_path: Path) -> No
     _, headers, body = await place.call(CHAT, STREAM)
 
     assert body.endswith(DONE)
-    assert headers[b"x-swapgate-target"] == f"up/{CANDIDATE}".encode()
+    assert headers[b"x-swapproof-target"] == f"up/{CANDIDATE}".encode()
     assert place.books()[0].charged == 0
     assert place.charged_units() == (1, 0)
 
@@ -194,7 +194,7 @@ async def test_a_key_that_opted_out_meets_the_routes_own_model_and_counts_in_no_
         headers=(out,),
     )
 
-    assert headers[b"x-swapgate-arm"] == b"incumbent"
+    assert headers[b"x-swapproof-arm"] == b"incumbent"
     assert place.asked == {INCUMBENT: 1}
     place.recorder.flush(final=True)
     (block,) = place.kept.blocks.values()
@@ -251,7 +251,7 @@ async def test_when_all_fail_the_error_names_every_attempt_and_stops_the_clients
         (f"up/{FALLBACK}", "malformed"),
     ]
     assert b"sk-secret" not in body
-    assert headers[b"x-swapgate-attempts"] == b"5"
+    assert headers[b"x-swapproof-attempts"] == b"5"
     place.recorder.flush(final=True)
     (row,) = place.kept.traffic
     assert (row.requests, row.failed, row.charged, row.target) == (

@@ -77,7 +77,7 @@ class Scene(Place):
     async def served(self, **fields: Any) -> str:
         answer = await self.answer(**fields)
         assert answer.status == 200
-        return answer.headers["x-swapgate-target"].partition("/")[2]
+        return answer.headers["x-swapproof-target"].partition("/")[2]
 
     @property
     def sent(self) -> list[dict[str, Any]]:
@@ -153,7 +153,7 @@ async def test_tools_are_called_one_at_a_time_when_a_target_of_the_chain_needs_i
 ) -> None:
     scene = Scene(tmp_path, {FALLBACK: Capabilities(parallel_tools=False)})
     answer = await scene.answer(tools=[TOOL])
-    assert answer.headers["x-swapgate-degraded"] == "parallel_tool_calls"
+    assert answer.headers["x-swapproof-degraded"] == "parallel_tool_calls"
     assert scene.sent[-1]["parallel_tool_calls"] is False
 
     # The one that cannot do otherwise may not know the field.
@@ -161,9 +161,9 @@ async def test_tools_are_called_one_at_a_time_when_a_target_of_the_chain_needs_i
     assert await scene.served(tools=[TOOL]) == FALLBACK
     assert "parallel_tool_calls" not in scene.sent[-1]
 
-    assert "x-swapgate-degraded" not in (await scene.answer()).headers
+    assert "x-swapproof-degraded" not in (await scene.answer()).headers
     asked_so = await scene.answer(tools=[TOOL], parallel_tool_calls=False)
-    assert "x-swapgate-degraded" not in asked_so.headers
+    assert "x-swapproof-degraded" not in asked_so.headers
 
 
 HINTS: dict[str, dict[str, Any]] = {
@@ -185,14 +185,14 @@ async def test_a_hint_is_dropped_for_the_target_that_lacks_it_alone_and_that_is_
     scene = Scene(tmp_path, {FALLBACK: Capabilities(**lacking)})
     kept = await scene.answer(**HINTS[hint])
     fields = HINTS[hint]
-    assert "x-swapgate-degraded" not in kept.headers
+    assert "x-swapproof-degraded" not in kept.headers
     assert fields.items() <= scene.sent[-1].items()
 
     scene.script[INCUMBENT] = error(401)
     dropped = await scene.answer(**HINTS[hint])
-    assert dropped.headers["x-swapgate-degraded"] == hint
+    assert dropped.headers["x-swapproof-degraded"] == hint
     assert not fields.keys() & scene.sent[-1].keys()
-    assert "x-swapgate-degraded" not in (await scene.answer()).headers
+    assert "x-swapproof-degraded" not in (await scene.answer()).headers
 
 
 @pytest.mark.req("B7")
@@ -215,7 +215,7 @@ async def test_all_that_is_degraded_is_said_in_one_header_of_a_stream_too(
         stream=True,
         messages=[{"role": "user", "content": marked}],
     )
-    said = answer.headers["x-swapgate-degraded"]
+    said = answer.headers["x-swapproof-degraded"]
     assert said == "parallel_tool_calls, seed, caching"
     sent = scene.sent[-1]
     assert sent["messages"][0]["content"] == [{"type": "text", "text": "hi"}]

@@ -52,7 +52,7 @@ async def ask(
     **directives: bytes,
 ) -> Answer:
     door = Door(folder, lambda _: turn, settings, first=snapshot("http://up"))
-    named = [(b"x-swapgate-" + name.encode(), value) for name, value in directives.items()]
+    named = [(b"x-swapproof-" + name.encode(), value) for name, value in directives.items()]
     return Answer(*await door.call(path, body, headers=(AUTH, *named)))
 
 
@@ -84,8 +84,8 @@ async def test_a_stream_that_is_silent_for_long_gets_comments_before_and_between
         DONE.strip(),
     ]
     # Its head went out before anybody had answered.
-    assert b"x-swapgate-target" not in found.headers
-    assert found.headers[b"x-swapgate-route"] == b"support"
+    assert b"x-swapproof-target" not in found.headers
+    assert found.headers[b"x-swapproof-route"] == b"support"
 
 
 async def test_a_stream_is_silent_while_its_provider_sends_nothing_for_the_client(
@@ -159,7 +159,7 @@ async def test_a_quick_answer_has_no_comments_and_all_its_headers(tmp_path: Path
     found = await ask(tmp_path, streamed("hi"), replace(QUICK, heartbeat_s=5.0))
 
     assert COMMENT not in found.content
-    assert found.headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
+    assert found.headers[b"x-swapproof-target"] == f"up/{INCUMBENT}".encode()
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ async def test_a_stream_that_breaks_after_its_first_words_is_answered_whole_by_t
 
     status, headers, answer = await routed.answer()
 
-    assert (status, headers[b"x-swapgate-target"]) == (
+    assert (status, headers[b"x-swapproof-target"]) == (
         200,
         f"up/{FALLBACK}".encode(),
     )
@@ -119,7 +119,7 @@ async def test_a_stream_that_breaks_after_its_first_words_is_answered_whole_by_t
     assert answer.endswith("data: [DONE]\n\n")
     # Charged once, with its failure, and nobody's success.
     assert await routed.state() == 0
-    attempts = 'swapgate_attempts_total{{failure_class="none",provider="up",target="up/{}"}}'
+    attempts = 'swapproof_attempts_total{{failure_class="none",provider="up",target="up/{}"}}'
     found = await routed.metrics()
     assert attempts.format(INCUMBENT) not in found
     assert found[attempts.format(FALLBACK)] == 1
@@ -156,7 +156,7 @@ async def test_what_is_too_long_to_be_held_is_sent_on_from_there(tmp_path: Path)
 
     _, headers, answer = await routed.answer()
 
-    assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
+    assert headers[b"x-swapproof-target"] == f"up/{INCUMBENT}".encode()
     assert len(streamed_text(answer)) == 5 * (MOST_HELD_BYTES // 4)
     assert "upstream_error" in answer
 
@@ -193,7 +193,7 @@ async def test_an_event_that_cannot_be_read_is_left_out_where_the_route_says_so(
     assert streamed_text(answer) == "ab"
     assert answer.endswith("data: [DONE]\n\n")
     told = f'{{target="up/{INCUMBENT}",what="skipped_event"}}'
-    assert (await skipping.metrics())[f"swapgate_irregular_answers_total{told}"] == 1
+    assert (await skipping.metrics())[f"swapproof_irregular_answers_total{told}"] == 1
 
     failing = Routed(tmp_path / "fail", turns, RouteSettings())
     _, _, answer = await failing.answer()
@@ -244,7 +244,7 @@ async def test_a_silent_target_is_left_after_the_limit_of_route_model_or_router(
 
     _, headers, _ = await routed.answer(STREAM if stream else ASK)
 
-    assert headers[b"x-swapgate-target"] == f"up/{FALLBACK}".encode()
+    assert headers[b"x-swapproof-target"] == f"up/{FALLBACK}".encode()
     assert routed.asked == {INCUMBENT: 1, FALLBACK: 1}
 
 
@@ -258,7 +258,7 @@ async def test_a_plain_answer_that_has_begun_keeps_the_rest_of_its_time(tmp_path
 
     status, headers, _ = await routed.answer(ASK)
 
-    assert (status, headers[b"x-swapgate-attempts"]) == (200, b"1")
+    assert (status, headers[b"x-swapproof-attempts"]) == (200, b"1")
 
 
 def seen_limits(routed: Place, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
@@ -352,7 +352,7 @@ async def test_a_fresh_router_leaves_a_hanging_target_and_a_slow_one_only_at_fir
 
     for _ in range(FEW_ANSWERS + 1):
         _, headers, _ = await routed.answer(allowing(0, ',"max_completion_tokens":3'))
-        assert headers[b"x-swapgate-target"] == f"up/{FALLBACK}".encode()
+        assert headers[b"x-swapproof-target"] == f"up/{FALLBACK}".encode()
     (body,) = completion("slow").steps
     routed.script[INCUMBENT] = ScriptedTurn(steps=(0.17, body))
     _, headers, _ = await routed.answer(allowing(0, ',"max_completion_tokens":3'))
@@ -360,7 +360,7 @@ async def test_a_fresh_router_leaves_a_hanging_target_and_a_slow_one_only_at_fir
     own = [limit_s for model, limit_s in used if model == INCUMBENT]
     assert own[:-1] == [0.15] * (FEW_ANSWERS + 1)
     assert own[-1] > 2 * 0.15
-    assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
+    assert headers[b"x-swapproof-target"] == f"up/{INCUMBENT}".encode()
 
 
 FILTERED = error(400, code="content_policy_violation")
@@ -391,7 +391,7 @@ async def test_a_content_filters_refusal_falls_only_where_the_route_says_so(
     status, headers, answer = await routed.answer(ASK)
 
     assert routed.asked == asked
-    assert headers[b"x-swapgate-target"] == f"up/{[*asked][-1]}".encode()
+    assert headers[b"x-swapproof-target"] == f"up/{[*asked][-1]}".encode()
     answers = FALLBACK in asked and spare is not FILTERED
     assert (status, "content_policy_violation" in answer) == (
         200 if answers else 400,

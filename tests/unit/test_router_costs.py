@@ -212,4 +212,4 @@ async def test_a_tier_without_a_price_is_without_price(tmp_path: Path) -> None:
     row = await row_of(scene)
 
     assert (row.unpriced, row.cost_usd, row.requests) == (1, 0.0, 1)
-    assert (await scene.metrics())["swapgate_router_requests_without_price_total"] == 1
+    assert (await scene.metrics())["swapproof_router_requests_without_price_total"] == 1

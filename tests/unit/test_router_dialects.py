@@ -267,7 +267,7 @@ def test_the_headers_of_known_clients_name_a_person_or_else_a_conversation() -> 
         assert named((name, "it")) == b"it", name
     assert named(("x-openwebui-chat-id", "c"), ("x-openwebui-user-id", "u")) == b"u"
     assert named(("x-openwebui-chat-id", "c"), ("x-openwebui-user-id", "")) == b"c"
-    assert named(("x-session-id", "c"), ("x-swapgate-sticky", "mine")) == b"mine"
+    assert named(("x-session-id", "c"), ("x-swapproof-sticky", "mine")) == b"mine"
     for name in (
         "x-request-id",
         "x-ms-client-session-id",

@@ -57,7 +57,7 @@ class World(Door):
         }
         status, headers, _ = await self.call(CHAT, json.dumps(body).encode())
         assert status == 200
-        return headers[b"x-swapgate-request-id"].decode()
+        return headers[b"x-swapproof-request-id"].decode()
 
     async def post(self, body: object, key: tuple[bytes, bytes] = AUTH) -> FeedbackAnswer:
         status, _, answer = await self.call(
@@ -73,7 +73,7 @@ class World(Door):
     async def counted(self) -> list[str]:
         _, _, text = await self.call("/metrics", method="GET")
         lines = text.decode().splitlines()
-        return [line for line in lines if line.startswith("swapgate_feedback_total")]
+        return [line for line in lines if line.startswith("swapproof_feedback_total")]
 
 
 @pytest.fixture
@@ -110,7 +110,9 @@ async def test_bad_feedback_counts_against_the_canary_as_long_as_other_outcomes(
     assert Guardrail.FEEDBACK not in block.counts
     assert (heard.late_of, heard.units, heard.counted) == (block.sequence, 0, (SIZE, SIZE))
     assert heard.counts[Guardrail.FEEDBACK] == FeedbackTally(SIZE, SIZE, 2, 2, ArmSplit(3, 3))
-    series = 'swapgate_feedback_total{arm="canary",label="wrong",route="support",verdict="bad"}'
+    series = (
+        'swapproof_feedback_total{arm="canary",label="wrong",route="support",verdict="bad"}'
+    )
     assert f"{series} 1.0" in await world.counted()
 
 
@@ -215,7 +217,7 @@ async def test_a_flag_has_the_model_and_the_arm_that_a_chat_of_its_caller_gets(
         key,
     )
     said = json.dumps({"model": "support", "messages": [{"role": "user", "content": "hi"}]})
-    sticky = (AUTH, (b"x-swapgate-sticky", b"ann"))
+    sticky = (AUTH, (b"x-swapproof-sticky", b"ann"))
     _, headers, _ = await world.call(
         CHAT,
         said.encode(),
@@ -225,8 +227,8 @@ async def test_a_flag_has_the_model_and_the_arm_that_a_chat_of_its_caller_gets(
     assert status == 200
     assert flag["key"] == "support"
     assert (flag["variant"], flag["reason"]) == ("canary", "SPLIT")
-    assert flag["variant"] == headers[b"x-swapgate-arm"].decode()
-    assert flag["metadata"]["target"] == headers[b"x-swapgate-target"].decode()
+    assert flag["variant"] == headers[b"x-swapproof-arm"].decode()
+    assert flag["metadata"]["target"] == headers[b"x-swapproof-target"].decode()
     assert flag["metadata"]["target"].endswith(f"/{flag['value']}")
     assert {"revision", "rollout", "request_id"} < set(flag["metadata"])
 

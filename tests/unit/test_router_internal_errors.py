@@ -238,7 +238,7 @@ class Scene:
         whole = raw.endswith(b"data: [DONE]\n\n") if self.stream else json.loads(raw)["choices"]
         if not whole or TEXT.encode() not in raw:
             return f"not whole: {raw[-200:]!r}"
-        return "" if headers.get(b"x-swapgate-target") else "it does not say who answered"
+        return "" if headers.get(b"x-swapproof-target") else "it does not say who answered"
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "stream"])
@@ -347,7 +347,7 @@ async def test_what_runs_for_the_candidate_alone_is_charged_to_it(
     errors = block.counts[Guardrail.ERRORS]
     assert isinstance(errors, ErrorTally)
     assert errors.classes == {"internal": ArmSplit(1, 1)}
-    series = 'swapgate_internal_errors_total{arm="canary",part="attempt"} 1.0'
+    series = 'swapproof_internal_errors_total{arm="canary",part="attempt"} 1.0'
     assert series in await metrics(scene.door)
     assert f'failure_class="internal",provider="up",target="up/{CANDIDATE}"' in await metrics(
         scene.door

@@ -271,7 +271,7 @@ async def test_what_others_spent_counts_and_while_nobody_knows_nobody_is_asked(
     assert scene.judged == []
 
 
-@pytest.mark.parametrize("header", [b"x-swapgate-shadow", b"x-swapgate-capture"])
+@pytest.mark.parametrize("header", [b"x-swapproof-shadow", b"x-swapproof-capture"])
 async def test_who_declines_copies_of_his_words_is_not_judged(
     tmp_path: Path, header: bytes
 ) -> None:

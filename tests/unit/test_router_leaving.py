@@ -44,7 +44,7 @@ async def leave(
 
     async def send(_: Any) -> None: ...
 
-    sticky = (b"x-swapgate-sticky", b"leaver-%d" % caller)
+    sticky = (b"x-swapproof-sticky", b"leaver-%d" % caller)
     scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [auth, sticky]}
     await place.app(scope, receive, send)
 
@@ -63,7 +63,7 @@ async def test_the_fifth_caller_who_leaves_sends_the_waiting_ones_to_the_fallbac
         await leave(place, caller, body=body)
 
     status, headers, _ = await waiting
-    assert (status, headers[b"x-swapgate-target"]) == (200, f"up/{FALLBACK}".encode())
+    assert (status, headers[b"x-swapproof-target"]) == (200, f"up/{FALLBACK}".encode())
     assert await place.state() == 2
     asked = place.asked[INCUMBENT]
     assert (await place.call(CHAT, ASK))[0] == 200
@@ -176,7 +176,7 @@ async def test_a_target_that_is_always_slow_keeps_its_usual_time(
     patient = (AUTH, (b"x-stainless-timeout", b"2.55"))
     _, headers, _ = await place.call(CHAT, ASK, headers=patient)
 
-    assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
+    assert headers[b"x-swapproof-target"] == f"up/{INCUMBENT}".encode()
 
 
 @pytest.mark.req("A6", "B4")
@@ -197,7 +197,7 @@ async def test_one_key_that_leaves_a_canary_does_not_open_its_circuit(tmp_path: 
 async def test_requests_that_end_with_the_worker_are_no_leaves(tmp_path: Path) -> None:
     script: Script = {INCUMBENT: HANG, FALLBACK: completion("spare")}
     place = Place(tmp_path, script, fallback=True)
-    stickies = [(b"x-swapgate-sticky", b"%d" % caller) for caller in range(8)]
+    stickies = [(b"x-swapproof-sticky", b"%d" % caller) for caller in range(8)]
     asked = [asyncio.ensure_future(place.call(CHAT, ASK, headers=(AUTH, s))) for s in stickies]
     await asyncio.sleep(STAYS_S)
 

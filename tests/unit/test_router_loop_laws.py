@@ -147,7 +147,7 @@ async def _play(
         else:
             status, headers = await place.ask(body)
             asked = place.asked.total() - before
-            assert headers[b"x-swapgate-attempts"] == str(asked).encode()
+            assert headers[b"x-swapproof-attempts"] == str(asked).encode()
             assert status in (200, 400, 429, 502, 503)
             assert asked <= MOST
         probing = [
@@ -161,7 +161,7 @@ async def _play(
     counted = sum(
         float(line.rpartition(" ")[2])
         for line in text.decode().splitlines()
-        if line.startswith("swapgate_attempts_total")
+        if line.startswith("swapproof_attempts_total")
     )
     assert counted == place.asked.total()
     states = {router._health.state(breaker) for breaker in router._health._breakers}

@@ -47,32 +47,32 @@ async def test_requests_attempts_tokens_and_cost_are_counted_under_their_names(
 
     requests = f'{{arm="incumbent",outcome="ok",provider="up",route="support",target="{OWN}"}}'
     own = f'provider="up",route="support",target="{OWN}"'
-    attempts = 'swapgate_attempts_total{{failure_class="{}",provider="up",target="{}"}}'
+    attempts = 'swapproof_attempts_total{{failure_class="{}",provider="up",target="{}"}}'
     expected = {
-        f"swapgate_requests_total{requests}": 2,
+        f"swapproof_requests_total{requests}": 2,
         attempts.format("none", OWN): 2,
         attempts.format("overloaded", OWN): 2,
         attempts.format("bad_request", OWN): 1,
         attempts.format("none", SPARE): 1,
-        f'swapgate_tokens_total{{kind="input",target="{OWN}"}}': 14,
-        f'swapgate_tokens_total{{kind="output",target="{SPARE}"}}': 5,
-        f'swapgate_breaker_state{{target="{OWN}"}}': 0,
-        f'swapgate_request_duration_seconds_count{{outcome="ok",{own}}}': 2,
-        f'swapgate_request_duration_seconds_count{{outcome="client_error",{own}}}': 1,
-        "swapgate_routing_revision": 3,
-        "swapgate_observations_dropped_total": 0,
+        f'swapproof_tokens_total{{kind="input",target="{OWN}"}}': 14,
+        f'swapproof_tokens_total{{kind="output",target="{SPARE}"}}': 5,
+        f'swapproof_breaker_state{{target="{OWN}"}}': 0,
+        f'swapproof_request_duration_seconds_count{{outcome="ok",{own}}}': 2,
+        f'swapproof_request_duration_seconds_count{{outcome="client_error",{own}}}': 1,
+        "swapproof_routing_revision": 3,
+        "swapproof_observations_dropped_total": 0,
     }
     assert {name: found.get(name) for name in expected} == expected
     outcomes = {
         name.split('outcome="')[1].split('"')[0]
         for name in found
-        if name.startswith("swapgate_requests_total")
+        if name.startswith("swapproof_requests_total")
     }
     assert outcomes == {"ok", "client_error"}
-    assert found[f'swapgate_cost_dollars_total{{target="{OWN}"}}'] == pytest.approx(34e-6)
+    assert found[f'swapproof_cost_dollars_total{{target="{OWN}"}}'] == pytest.approx(34e-6)
     left = f'failure_class="overloaded",provider="up",route="support",target="{OWN}"'
-    assert found[f"swapgate_failovers_total{{{left}}}"] == 1
-    assert 0 <= found["swapgate_snapshot_age_seconds"] < 60
+    assert found[f"swapproof_failovers_total{{{left}}}"] == 1
+    assert 0 <= found["swapproof_snapshot_age_seconds"] < 60
 
 
 @pytest.mark.req("B9")
@@ -85,8 +85,8 @@ async def test_a_request_that_failed_is_counted_under_the_last_target(tmp_path: 
 
     found = await place.metrics()
     labels = f'outcome="failed",provider="up",route="support",target="{SPARE}"'
-    assert found[f'swapgate_requests_total{{arm="incumbent",{labels}}}'] == 2
-    assert found[f"swapgate_request_duration_seconds_count{{{labels}}}"] == 2
+    assert found[f'swapproof_requests_total{{arm="incumbent",{labels}}}'] == 2
+    assert found[f"swapproof_request_duration_seconds_count{{{labels}}}"] == 2
 
 
 @pytest.mark.spine
@@ -100,7 +100,7 @@ async def test_the_failovers_of_one_user_show_one_hash_whatever_decides_the_arm(
         fallback=True,
     )
     for sticky in (b"first", b"second"):
-        header = (b"x-swapgate-sticky", sticky)
+        header = (b"x-swapproof-sticky", sticky)
         await place.call(CHAT, ASK[:-1] + b',"user":"alice"}', headers=(AUTH, header))
 
     first, second = (str(entry["user"]).split() for entry in events(place))
@@ -115,11 +115,11 @@ def test_a_request_for_which_no_target_was_asked_has_a_duration_alone() -> None:
 
     lines = metrics.text().decode().splitlines()
     kind = 'arm="incumbent",outcome="client_error",provider="",route="support",target=""'
-    assert f"swapgate_requests_total{{{kind}}} 2.0" in lines
+    assert f"swapproof_requests_total{{{kind}}} 2.0" in lines
     named = {line.partition("{")[0] for line in lines if 'target=""' in line}
-    duration = "swapgate_request_duration_seconds"
+    duration = "swapproof_request_duration_seconds"
     assert named == {
-        "swapgate_requests_total",
+        "swapproof_requests_total",
         *(f"{duration}_{part}" for part in ("bucket", "count", "sum")),
     }
 
@@ -137,10 +137,10 @@ async def test_a_streams_attempt_is_counted_at_its_end_and_its_first_token_once(
     found = await place.metrics()
     target = f'target="{OWN}"'
     failed, answered = (f'failure_class="{name}",provider="up"' for name in ("connect", "none"))
-    assert found[f"swapgate_attempts_total{{{failed},{target}}}"] == 1
-    assert found[f"swapgate_attempts_total{{{answered},{target}}}"] == 1
+    assert found[f"swapproof_attempts_total{{{failed},{target}}}"] == 1
+    assert found[f"swapproof_attempts_total{{{answered},{target}}}"] == 1
     labels = f'provider="up",route="support",{target}'
-    first = f"swapgate_time_to_first_token_seconds_count{{{labels}}}"
+    first = f"swapproof_time_to_first_token_seconds_count{{{labels}}}"
     assert found[first] == 2
 
 
@@ -183,7 +183,7 @@ async def test_a_log_that_nobody_writes_drops_events_and_counts_them(tmp_path: P
         place.app._events.put("filler")
     await place.ask(times=3)
 
-    assert (await place.metrics())["swapgate_router_log_events_dropped_total"] >= 3
+    assert (await place.metrics())["swapproof_router_log_events_dropped_total"] >= 3
 
 
 @pytest.mark.req("B9", "B11")
@@ -203,13 +203,13 @@ async def test_a_request_that_a_switch_refuses_is_no_failure_of_the_provider_it_
     requests = {
         name: value
         for name, value in found.items()
-        if name.startswith("swapgate_requests_total") and value
+        if name.startswith("swapproof_requests_total") and value
     }
     failed = f'outcome="failed",provider="up",route="support",target="{OWN}"'
     refused = 'outcome="refused",provider="",route="support",target=""'
     assert requests == {
-        f'swapgate_requests_total{{arm="incumbent",{failed}}}': 1,
-        f'swapgate_requests_total{{arm="incumbent",{refused}}}': 2,
+        f'swapproof_requests_total{{arm="incumbent",{failed}}}': 1,
+        f'swapproof_requests_total{{arm="incumbent",{refused}}}': 2,
     }
     place.recorder.flush()
     (minute,) = place.kept.traffic
@@ -233,7 +233,7 @@ async def test_a_request_that_no_target_may_get_is_no_failure_of_a_provider(
 
     refused = 'outcome="refused",provider="",route="support",target=""'
     found = await place.metrics()
-    assert found[f'swapgate_requests_total{{arm="incumbent",{refused}}}'] == 1
+    assert found[f'swapproof_requests_total{{arm="incumbent",{refused}}}'] == 1
     place.recorder.flush()
     (minute,) = place.kept.traffic
     assert (minute.failed, minute.refused, minute.charged) == (1, 1, 0)

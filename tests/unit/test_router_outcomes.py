@@ -149,7 +149,7 @@ async def test_a_failure_before_the_callers_deadline_is_the_candidates(tmp_path:
     turns = iter([error(500)])
     scene = place(tmp_path, completion())
     scene.script[CANDIDATE] = lambda: next(turns, HANGS)  # its retry hangs
-    deadline = (b"x-swapgate-timeout", b"0.5")
+    deadline = (b"x-swapproof-timeout", b"0.5")
     status, _, _ = await scene.call(CHAT, ASK, headers=(AUTH, deadline))
     assert status == 200
     assert outcomes_of(scene) == [{"failed: provider": ONE}]
@@ -287,7 +287,7 @@ async def test_a_text_without_tokens_fails_once_the_target_has_counted_tokens(
     }
     status, headers = await scene.ask()
     assert status == 200
-    assert headers[b"x-swapgate-attempts"] != b"1", "the incumbent answers in its place"
+    assert headers[b"x-swapproof-attempts"] != b"1", "the incumbent answers in its place"
     assert outcomes_of(scene) == [
         {"answered": ONE},
         {"failed: provider": ONE},
@@ -370,7 +370,7 @@ async def test_a_translated_text_without_tokens_fails_as_a_chats_does(
     }
     for caller, turn in enumerate((good, without_tokens(good))):
         scene.script[CANDIDATE] = turn
-        sticky = (b"x-swapgate-sticky", b"%d" % caller)
+        sticky = (b"x-swapproof-sticky", b"%d" % caller)
         await scene.call(path, json.dumps(body).encode(), headers=(AUTH, sticky))
     assert outcomes_of(scene) == [{"answered": ONE}, {"failed: provider": ONE}]
 
@@ -388,7 +388,7 @@ async def test_a_message_without_tokens_fails_as_a_chat_does(
     }
     for caller, tokens in enumerate([(7, 5), (0, 0)]):
         scene.script = {CANDIDATE: turn(tokens), INCUMBENT: turn((7, 5))}
-        sticky = (b"x-swapgate-sticky", b"%d" % caller)
+        sticky = (b"x-swapproof-sticky", b"%d" % caller)
         await scene.call("/v1/messages", json.dumps(body).encode(), headers=(AUTH, sticky))
     assert outcomes_of(scene) == [{"answered": ONE}, {"failed: provider": ONE}]
 

@@ -276,7 +276,7 @@ def test_the_head_names_host_path_key_and_length() -> None:
         b"accept: text/event-stream",
         b"content-type: application/json",
         b"accept-encoding: identity",
-        b"user-agent: swapgate",
+        b"user-agent: swapproof",
         b"authorization: Bearer s3cret",
         b"x-team: a",
         b"Content-Length: ",

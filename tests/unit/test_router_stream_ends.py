@@ -149,10 +149,10 @@ async def ask_router(
 
 
 def irregular(what: str, target: str = f"up/{INCUMBENT}") -> str:
-    return f'swapgate_irregular_answers_total{{target="{target}",what="{what}"}}'
+    return f'swapproof_irregular_answers_total{{target="{target}",what="{what}"}}'
 
 
-ATTEMPTS = "swapgate_attempts_total{"
+ATTEMPTS = "swapproof_attempts_total{"
 GOOD = f'{ATTEMPTS}failure_class="none",provider="up",target="up/{INCUMBENT}"}}'
 
 
@@ -546,7 +546,7 @@ async def test_one_without_content_either_is_no_answer(tmp_path: Path, path: str
 
     assert status == 200
     assert b"hello" in body
-    assert headers[b"x-swapgate-attempts"] == b"2"
+    assert headers[b"x-swapproof-attempts"] == b"2"
 
 
 async def test_an_answer_as_it_should_be_is_not_counted(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ async def test_a_firewalls_page_for_one_caller_leaves_key_and_circuit_alone(
 ) -> None:
     place = Place(tmp_path, {INCUMBENT: FIREWALL}, more_keys=("UP_KEY_2",))
 
-    sticky = (b"x-swapgate-sticky", b"always the same")
+    sticky = (b"x-swapproof-sticky", b"always the same")
     for _ in range(10):
         status, headers, body = await place.call(
             CHAT,
@@ -127,7 +127,7 @@ async def test_a_canary_is_not_charged_with_what_another_provider_had_made(
 
     status, headers = await place.ask(ASK[:-1] + b',"file_id":"i_1"}', times=5)
 
-    assert (status, headers[b"x-swapgate-arm"]) == (200, b"canary")
+    assert (status, headers[b"x-swapproof-arm"]) == (200, b"canary")
     assert await place.state(CANDIDATE) == 0
     place.recorder.flush(final=True)
     (row,) = place.kept.traffic

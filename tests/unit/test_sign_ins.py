@@ -161,7 +161,7 @@ def test_the_file_changes_what_it_names_and_nothing_else() -> None:
 
     assert (place.client_id, place.exchange_url) == ("mine", "")
     assert place.device_url == OAUTH_ENDPOINTS["github_copilot"].device_url
-    with pytest.raises(InputError, match="`swapgate provider key set groq`"):
+    with pytest.raises(InputError, match="`swapproof provider key set groq`"):
         oauth_endpoints("groq", "groq", overrides)
 
 

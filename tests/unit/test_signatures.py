@@ -147,8 +147,8 @@ def test_keys_may_stand_in_the_environment_and_in_files_that_it_names(
     assert secret_files.create_keys(settings) == []
     signed = secret_files.signatures(settings, KeyPurpose.WORKER).sign(ROW)
     assert signed.startswith(PUBLIC[KeyPurpose.WORKER].id)
-    monkeypatch.setenv("SWAPGATE_SIGNING_KEYRING", "broken")
-    with pytest.raises(ConfigError, match="SWAPGATE_SIGNING_KEYRING"):
+    monkeypatch.setenv("SWAPPROOF_SIGNING_KEYRING", "broken")
+    with pytest.raises(ConfigError, match="SWAPPROOF_SIGNING_KEYRING"):
         Ed25519Signatures(lambda: secret_files.keyring(settings)).check(
             ROW, signed, KeyPurpose.WORKER
         )

@@ -134,7 +134,7 @@ NO_CAP = "there is no monthly cap"
             report(2.1, 0, 2.0, "the cap is reached"),
             (
                 f"$2.10 spent {SINCE} of $2.00: evals, judges, shadows and drift checks wait, "
-                "and Swapgate refuses turns of agents"
+                "and Swapproof refuses turns of agents"
             ),
         ),
         (

@@ -170,7 +170,7 @@ def row(**more: Any) -> dict[str, Any]:
             {
                 "metadata": {
                     "attempted_retries": 1,
-                    "spend_logs_metadata": {"swapgate_failed": "d_better"},
+                    "spend_logs_metadata": {"swapproof_failed": "d_better"},
                 }
             },
             ("better", True, True),
@@ -179,7 +179,7 @@ def row(**more: Any) -> dict[str, Any]:
         ({"metadata": {"attempted_fallbacks": 1}}, (None, True, True)),
         # A caller cannot put the mark on its own request.
         (
-            {"metadata": {"spend_logs_metadata": {"swapgate_failed": "d_better"}}},
+            {"metadata": {"spend_logs_metadata": {"swapproof_failed": "d_better"}}},
             ("base", False, True),
         ),
         ({"cache_hit": "True"}, None),
@@ -333,7 +333,7 @@ def test_a_canary_is_counted_from_its_share_until_its_rollback() -> None:
     assert scene.gateway.split == {BASE.id: 10_000}
 
 
-def test_a_share_that_swapgate_did_not_set_is_an_alert_and_its_requests_are_no_evidence() -> (
+def test_a_share_that_swapproof_did_not_set_is_an_alert_and_its_requests_are_no_evidence() -> (
     None
 ):
     scene = Scene()

@@ -133,7 +133,7 @@ def test_unlike_left_out_shares_hold_with_reason_and_counts_until_they_are_ackno
     assert action.signal is None
     assert "callers who left early: " in action.reason
     assert "of the candidate, " in action.reason
-    assert "swapgate canary resume" in action.reason
+    assert "swapproof canary resume" in action.reason
 
     acknowledged = replace(ROLLOUT, acknowledged=(ExclusionCause.EARLY.value,))
     assert decide(blocks, acknowledged).signal is RolloutSignal.STEP_DONE
@@ -204,7 +204,7 @@ def test_a_step_holds_while_the_candidate_cannot_take_many_requests() -> None:
     assert held.signal is None
     assert "The evidence speaks for" in held.reason
     assert "need an ability that the candidate lacks" in held.reason
-    assert "`swapgate canary resume`" in held.reason
+    assert "`swapproof canary resume`" in held.reason
 
     known = replace(ROLLOUT, acknowledged=(ExclusionCause.UNSUPPORTED.value,))
     taken = decide(many, known)

@@ -303,7 +303,7 @@ def test_a_server_that_is_away_leaves_no_connection_to_the_garbage_collector(
 
 
 def test_a_folder_that_cannot_be_written_has_no_leader(tmp_path: Path) -> None:
-    store = open_store(f"sqlite:///{tmp_path / 'missing' / 'swapgate.db'}")
+    store = open_store(f"sqlite:///{tmp_path / 'missing' / 'swapproof.db'}")
     with pytest.raises(StoreUnavailable, match="writable"):
         store.try_lead("control")
     store.close()
@@ -312,7 +312,7 @@ def test_a_folder_that_cannot_be_written_has_no_leader(tmp_path: Path) -> None:
 def test_the_leaders_name_lies_beside_the_database(sqlite_url: str, tmp_path: Path) -> None:
     store = open_store(sqlite_url)
     assert store.try_lead("control-7")
-    assert (tmp_path / "swapgate.db.leader").read_text() == "control-7\n"
+    assert (tmp_path / "swapproof.db.leader").read_text() == "control-7\n"
     store.close()
 
 

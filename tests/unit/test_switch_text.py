@@ -124,8 +124,8 @@ def test_another_request_has_another_hash(change: dict[str, object]) -> None:
 
 
 def test_a_link_is_of_its_request_as_it_is_alone() -> None:
-    links = ApprovalLinks("http://swapgate.test/", b"a secret of the tests")
-    token = links.link(REQUEST).removeprefix(f"http://swapgate.test{APPROVAL_PATH}")
+    links = ApprovalLinks("http://swapproof.test/", b"a secret of the tests")
+    token = links.link(REQUEST).removeprefix(f"http://swapproof.test{APPROVAL_PATH}")
 
     assert links.is_of(token, REQUEST)
     for wrong in (

@@ -205,7 +205,7 @@ def test_a_switch_that_cannot_be_read_is_refused_with_its_place(text: str, says:
     with pytest.raises(InputError, match=says) as refused:
         parse_environment_switches(text, NOW)
 
-    assert str(refused.value).startswith("SWAPGATE_FORCE: ")
+    assert str(refused.value).startswith("SWAPPROOF_FORCE: ")
 
 
 def test_a_person_who_misspells_a_freeze_reads_how_to_write_it() -> None:

@@ -1,4 +1,4 @@
-"""The command line of `swapgate-try`; `tests/integration/test_try_wheel.py` has its wheel."""
+"""The command line of `swapproof-try`; `tests/integration/test_try_wheel.py` has its wheel."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def test_words_without_a_command_are_those_of_try(words: list[str]) -> None:
     done = CliRunner().invoke(program, words)
 
     assert done.exit_code == 2
-    assert "swapgate: absent.json: cannot be read" in done.stderr
+    assert "swapproof: absent.json: cannot be read" in done.stderr
 
 
 def test_a_misspelt_command_of_a_group_lists_the_others() -> None:
@@ -55,6 +55,6 @@ def test_the_help_lists_every_command_and_imports_nothing_heavy() -> None:
         text=True,
     )
 
-    assert done.stdout.startswith("Usage: swapgate-try [OPTIONS]")
+    assert done.stdout.startswith("Usage: swapproof-try [OPTIONS]")
     assert all(f"\n  {name} " in done.stdout for name in ("try", "gate", "canary", "proof"))
     assert done.stderr == "[]\n"

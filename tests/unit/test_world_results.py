@@ -34,7 +34,7 @@ EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = {
 def read_results(example: Mapping[str, Any]) -> dict[str, Any]:
     """Reads the first run of a results file.
 
-    Its direction is `ask` where Swapgate refuses to guess. `whole` is null where the file does
+    Its direction is `ask` where Swapproof refuses to guess. `whole` is null where the file does
     not tell. A refused file has `refused` alone, with the beginning of the message. `beside` is
     the results file that lm-eval writes beside its samples.
     """

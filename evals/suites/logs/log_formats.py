@@ -32,7 +32,7 @@ LOG_TITLES: Final[Mapping[str, str]] = {
     "braintrust": "an export of Braintrust's logs",
     "phoenix": "an export of Phoenix's spans",
     "promptfoo": "results of promptfoo",
-    CAPTURES: "captures of Swapgate",
+    CAPTURES: "captures of Swapproof",
 }
 _LISTED: Final = 12  # fields in a message
 
@@ -60,7 +60,7 @@ def find_kind(source: SourceFile, wanted: str = "") -> str:
     if not kind:
         names = ", ".join(sorted(source.names)[:_LISTED]) or "none"
         raise InputError(
-            f"{source.path}: is no log that Swapgate reads; its fields are {names}. It reads "
+            f"{source.path}: is no log that Swapproof reads; its fields are {names}. It reads "
             f"{_list_titles()}; name the tool by --from if its fields differ"
         )
     for record in source.records:

@@ -87,7 +87,7 @@ def _stream_parts(path: Path, file: BinaryIO, start: bytes, size: int) -> Iterat
     first = _read_line(file)
     if _decode_object(first) is None:
         raise InputError(
-            f"{path}: is one JSON document of {format_bytes(size)}, and Swapgate reads a "
+            f"{path}: is one JSON document of {format_bytes(size)}, and Swapproof reads a "
             f"document of at most {format_bytes(MAX_DOCUMENT_BYTES)} whole: write it as JSON "
             f"lines, such as by `jq -c '.[]' {path.name} > {path.stem}.jsonl`, then give that "
             "file"

@@ -1,5 +1,5 @@
 """Reads logged requests from exports of traces: Langfuse, LangSmith, Braintrust, Phoenix,
-promptfoo's results, and Swapgate's own captures.
+promptfoo's results, and Swapproof's own captures.
 
 `trace_forms` says where each tool writes what. A call without a conversation in a known form
 gives a request without content, and the report says so.

@@ -1,4 +1,4 @@
-"""`swapgate attach`: reads a team's traffic where it is recorded, and says what a swap needs.
+"""`swapproof attach`: reads a team's traffic where it is recorded, and says what a swap needs.
 
 It writes nothing there, and sends contents nowhere.
 """

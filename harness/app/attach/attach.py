@@ -1,4 +1,4 @@
-"""Attaches to a team's sources: reads them, and builds the report of `swapgate attach`.
+"""Attaches to a team's sources: reads them, and builds the report of `swapproof attach`.
 
 It sends contents nowhere, and writes to no source.
 """
@@ -127,7 +127,7 @@ def _receive(
     clock: Clock,
     report: Callable[[str], None],
 ) -> SourceNote:
-    # Only the package swapgate has the receiver.
+    # Only the package swapproof has the receiver.
     from harness.app.attach.otlp_receiver import OtlpReceiver, parse_address  # noqa: PLC0415
 
     host, port = parse_address(request.otlp)

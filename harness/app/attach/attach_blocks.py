@@ -76,7 +76,7 @@ def _describe_need(report: AttachReport) -> str:
         f"Put a name for {' and '.join(gaps)}, which the log does not tell. " if gaps else ""
     )
     return (
-        f"{names}The command needs an installation (`swapgate init`) whose route serves "
+        f"{names}The command needs an installation (`swapproof init`) whose route serves "
         f"{report.subject.name}, and a provider for the judge."
     )
 
@@ -96,7 +96,8 @@ def _list_facts(report: AttachReport) -> Iterator[tuple[str, str]]:
     for reason, number in survey.lost.most_common(_MOST_ERRORS):
         yield "Without", f"{number:,} {reason}"
     catalogue = report.catalogue or (
-        "none here: prices and ends of models are unknown. The package swapgate has a catalogue"
+        "none here: prices and ends of models are unknown. The package swapproof has a "
+        "catalogue"
     )
     as_of = f", of {format_date(report.as_of)}" if report.as_of else ""
     yield "Prices and ends", f"{catalogue}{as_of}"

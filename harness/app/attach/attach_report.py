@@ -38,7 +38,7 @@ _NO_NAME: Final = re.compile(r"[^a-z0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class AttachChoice:
-    """What the user chose. Empty for Swapgate's choice."""
+    """What the user chose. Empty for Swapproof's choice."""
 
     model: str = ""  # whose replacement is sought
     candidate: str = ""
@@ -193,7 +193,7 @@ def _write_command(
     service = next((name for name, _ in subject.traffic.services.most_common(1)), "")
     route = choice.route or _NO_NAME.sub("-", service.lower()).strip("-")
     words = [
-        "swapgate",
+        "swapproof",
         "suite",
         "draw",
         f"{route or 'my'}-traffic",

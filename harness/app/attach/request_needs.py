@@ -38,7 +38,7 @@ def find_needs(request: LoggedRequest) -> Needs:
 
 
 def find_bond(body: Mapping[str, Any]) -> str:
-    """Returns why Swapgate asks no copy of a request, as a phrase; empty if it may."""
+    """Returns why Swapproof asks no copy of a request, as a phrase; empty if it may."""
     return find_provider_state(body.get) or find_provider_file(body)
 
 

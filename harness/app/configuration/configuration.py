@@ -98,7 +98,7 @@ def load_settings(
 
     Args:
         file: None for the shipped defaults.
-        environ: its SWAPGATE__ variables override the file.
+        environ: its SWAPPROOF__ variables override the file.
         defaults: the shipped file, in the folder of the shipped suites.
     """
     document = read_document(file, environ, defaults=defaults)
@@ -197,7 +197,7 @@ def build_settings(
     check_overrides(routes, file_context)
     _check_judges(routes, policies, file_context)
     return Settings(
-        database_url=config.database_url or f"sqlite:///{home / 'swapgate.db'}",
+        database_url=config.database_url or f"sqlite:///{home / 'swapproof.db'}",
         home=home,
         source=source,
         router=config.router,

@@ -37,7 +37,7 @@ from harness.routing.settings import (
     UiSettings,
 )
 
-FILE_NAME: Final = "swapgate.yaml"
+FILE_NAME: Final = "swapproof.yaml"
 
 
 class RunQueueKind(StrEnum):
@@ -72,7 +72,7 @@ class ControlSettings:
         "see an outage without traffic; 0 for never. Routers have checks of their own.",
         Range(0, DAY_S),
     )
-    # procrastinate: `swapgate worker` processes on all hosts share a queue in PostgreSQL.
+    # procrastinate: `swapproof worker` processes on all hosts share a queue in PostgreSQL.
     queue: RunQueueKind = RunQueueKind.EMBEDDED
     eval_workers: int = number(
         2,
@@ -84,23 +84,23 @@ class ControlSettings:
         "Concurrent requests of one eval worker.",
         Range(1, 100_000),
     )
-    # If true, Swapgate measures, counts and mirrors, but opens no canary and promotes nothing.
+    # If true, Swapproof measures, counts and mirrors, but opens no canary and promotes nothing.
     observe_only: bool = False
     failovers_keep_days: float = number(
         14.0,
-        "How long Swapgate keeps the failover log.",
+        "How long Swapproof keeps the failover log.",
         KEPT_DAYS,
     )
     traffic_keep_days: float = number(
         400.0,
-        "How long Swapgate keeps per-minute traffic and per-key spend; daily totals stay.",
+        "How long Swapproof keeps per-minute traffic and per-key spend; daily totals stay.",
         Range(62, 36_600),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class SpendingSettings:
-    """Limits Swapgate's own spending on models: evals, judges, shadows, drift, agents."""
+    """Limits Swapproof's own spending on models: evals, judges, shadows, drift, agents."""
 
     monthly_cap_usd: float | None = number(
         None,

@@ -47,7 +47,7 @@ def name_sink(number: int, sink: AlertSink) -> AlertSink:
             raise InputError("`webhook` must be an http or https URL")
         if not sink.secret_env:
             raise InputError(
-                "a webhook needs `secret_env`: Swapgate signs its messages with that secret"
+                "a webhook needs `secret_env`: Swapproof signs its messages with that secret"
             )
     elif sink.secret_env:
         raise InputError("only a webhook can have `secret_env`")
@@ -163,8 +163,8 @@ _SERVER_NAME_FAULT: Final = (
     "a tool server's name has lower-case letters, digits, '-' and '_': its tools are named "
     "SERVER.TOOL"
 )
-# Swapgate's own variables hold secrets and keys, so no tool server may receive them.
-_OWN_PREFIX: Final = "SWAPGATE_"
+# Swapproof's own variables hold secrets and keys, so no tool server may receive them.
+_OWN_PREFIX: Final = "SWAPPROOF_"
 
 Fault = tuple[KeyPath, str]
 
@@ -286,7 +286,7 @@ def _find_server_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
     """Checks a tool server's address and headers.
 
     A header names an environment variable, because the file must not contain secrets.
-    Swapgate's own variables are a fault, because a tool server would get their secrets.
+    Swapproof's own variables are a fault, because a tool server would get their secrets.
     """
     parts = _split_url(server.url)
     if parts is None:
@@ -302,7 +302,7 @@ def _find_server_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
             )
         elif variable.upper().startswith(_OWN_PREFIX):
             fault = (
-                f"{variable!r} is one of Swapgate's own variables, which no tool server gets"
+                f"{variable!r} is one of Swapproof's own variables, which no tool server gets"
             )
             yield place, fault
     try:

@@ -101,7 +101,7 @@ def field_comments(cls: type) -> Mapping[str, str]:
 @cache
 def _read_comments(module: str) -> Mapping[str, Mapping[str, str]]:
     """Maps each class to its fields, and each field to its comment. Caches a whole
-    module, because parsing it for each class took most of the time of `swapgate
+    module, because parsing it for each class took most of the time of `swapproof
     init`.
     """
     try:
@@ -248,11 +248,11 @@ class CodeEntry(BaseModel):
 
 
 class FileConfig(BaseModel):
-    """Describes Swapgate's configuration file."""
+    """Describes Swapproof's configuration file."""
 
     model_config = _STRICT
     database_url: str = Field("", description="SQLAlchemy URL; if empty, SQLite in `home`")
-    home: str = Field(".swapgate", description="folder for state, beside this file")
+    home: str = Field(".swapproof", description="folder for state, beside this file")
     router: RouterSettings = RouterSettings()  # the process that serves requests
     # The process that evaluates, decides and moves canaries.
     control: ControlSettings = ControlSettings()

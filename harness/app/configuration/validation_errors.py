@@ -175,12 +175,13 @@ _LOG: Final = logging.getLogger(__name__)
 # Texts by path in the file. `*` is any name or list index. `path=value` matches only this
 # value.
 RETIRED_KEYS: Final[Mapping[str, str]] = {
-    "policies.*.canary.carried_share": "Swapgate always uses new callers' evidence across days",
+    "policies.*.canary.carried_share": "Swapproof always uses new callers' evidence across "
+    "days",
     "policies.*.canary.evidence": "there is one rule of evidence",
     "policies.*.canary.segment_share": "a rollback shows segments, which are not evidence",
     "policies.*.canary.session_requests": "each caller counts once, by the first request",
     "policies.*.canary.session_s": "each caller counts once, by the first request",
-    "policies.*.canary.shadow": "`swapgate shadow start` mirrors a route's requests",
+    "policies.*.canary.shadow": "`swapproof shadow start` mirrors a route's requests",
     "policies.*.canary.unit=session": "each caller counts once, by the first request",
     "policies.*.gate.rule": "the gate has one rule; leave the key out",
     "policies.*.gate.spend": "the first look spends alpha, and all looks spend 1.5 times alpha",
@@ -197,7 +198,7 @@ RETIRED_KEYS: Final[Mapping[str, str]] = {
     "ui.oidc.project_roles": "put the groups in `ui.oidc.roles`",
 }
 
-# Keys of older files that have no effect: Swapgate ignores them with a warning.
+# Keys of older files that have no effect: Swapproof ignores them with a warning.
 IGNORED_KEYS: Final[Mapping[str, str]] = {
     "policies.*.canary.unit": "each caller counts once, by the first request; a request "
     "without a caller counts as a new caller",
@@ -207,22 +208,22 @@ IGNORED_KEYS: Final[Mapping[str, str]] = {
 
 # Texts by the command's words. Its subcommands are retired, too.
 RETIRED_COMMANDS: Final[Mapping[str, str]] = {
-    "agent purge-user": "use `swapgate user delete`",
+    "agent purge-user": "use `swapproof user delete`",
     "archive": "set `control.traffic_keep_days`, after which old traffic is deleted",
-    "audit resend": "use `swapgate audit export`",
+    "audit resend": "use `swapproof audit export`",
     "audit sinks": "collect the control plane's stdout",
-    "backup": "use `pg_dump` or SQLite's `.backup` (`swapgate docs open backup`)",
+    "backup": "use `pg_dump` or SQLite's `.backup` (`swapproof docs open backup`)",
     "bench": "run `make bench` in a checkout",
     "canary bench": "run `python -m benchmarks.canary.run` in a checkout",
-    "credential": "use `swapgate provider key`",
+    "credential": "use `swapproof provider key`",
     "db downgrade": "restore a backup from before the upgrade",
-    "db sign": "use `swapgate db remove-forged`",
-    "drift list": "use `swapgate drift status`",
-    "drift show": "use `swapgate drift status ROUTE`",
-    "eval import": "use `swapgate suite import`",
-    "restore": "use `pg_restore`, or put SQLite's file back (`swapgate docs open backup`)",
+    "db sign": "use `swapproof db remove-forged`",
+    "drift list": "use `swapproof drift status`",
+    "drift show": "use `swapproof drift status ROUTE`",
+    "eval import": "use `swapproof suite import`",
+    "restore": "use `pg_restore`, or put SQLite's file back (`swapproof docs open backup`)",
     "gate bench": "run `python -m benchmarks.gate.run` in a checkout",
-    "replay": "use `swapgate gate replay`",
+    "replay": "use `swapproof gate replay`",
 }
 
 

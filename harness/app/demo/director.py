@@ -36,7 +36,7 @@ from harness.app.demo.traffic import DemoAgent, DemoTraffic, ProposalWatch
 from harness.app.installation import Installation, open_installation
 from harness.app.set_up import SetUpResult, set_up
 from harness.canary import operations
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import SwapproofError
 from harness.frame.formatting import format_count, format_span
 from harness.frame.people.access import OPERATOR
 from harness.frame.runtime.supervisor import wait_for_interrupt
@@ -101,12 +101,12 @@ def _play(
     demo = DemoShow(installation, environment, traffic, people)
     for note in notes:
         demo.say(note)
-    demo.say("Swapgate's processes start: half a minute or so")
-    environment.start_swapgate()
+    demo.say("Swapproof's processes start: half a minute or so")
+    environment.start_swapproof()
     try:
         drawn = draw_log(installation, f"{environment.url('sim')}/v1", environment.folder)
         demo.release_model()
-        environment.await_swapgate()
+        environment.await_swapproof()
         demo.open(set_up_result)
         demo.say(drawn)
         demo.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models on a schedule")
@@ -188,10 +188,10 @@ class DemoShow:
                 *processes.address_lines(
                     self.installation.settings, ("ui", "router", "control")
                 ),
-                f"agents     {router}/agents (`swapgate docs open agents`)",
+                f"agents     {router}/agents (`swapproof docs open agents`)",
                 f"sign in    {set_up_result.sign_in_link}",
                 f"           works once; key for other browsers: {set_up_result.admin_key}",
-                f"commands   swapgate --config {self.environment.config} proposal list",
+                f"commands   swapproof --config {self.environment.config} proposal list",
             ],
         )
         self.say("policy `demo` asks for fewer items and callers than `default`")
@@ -354,7 +354,7 @@ class DemoShow:
             )
             self.say(f"{agent.route}: rolled back to {INCUMBENT}")
             agent.take_turn(INCUMBENT)
-        except SwapgateError as error:
+        except SwapproofError as error:
             self.say(str(error))
         return agent.has_survived(INCUMBENT, candidate, INCUMBENT)
 

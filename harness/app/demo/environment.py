@@ -4,7 +4,7 @@ A story's expected end follows from the skills of the simulated models, never fr
 two models exchange their skills, two stories exchange their ends.
 
 The environment is a folder with its own configuration and database, and real processes of
-Swapgate. It never uses the user's installation.
+Swapproof. It never uses the user's installation.
 """
 
 import os
@@ -25,7 +25,7 @@ import yaml
 
 from harness.app.demo.no_evals import CHEAPER, LOGGED_INCUMBENT, LOGGED_ROUTE
 from harness.app.processes import HEALTH_PATHS, answers_http
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import SwapproofError
 from harness.frame.failures import FailureClass
 from harness.frame.runtime.tcp_ports import free_port
 from harness.gate.canary_sentences import error_words
@@ -36,7 +36,7 @@ MODELS = Path(__file__).with_name("models.yaml")
 TIME_SCALE = 0.05
 # The commands in docs/reference/agents.md name this model; the demo simulates it.
 DOCUMENTED_MODEL = "gpt-4o-mini"
-_KEY_VARIABLE = "SWAPGATE_DEMO_KEY"
+_KEY_VARIABLE = "SWAPPROOF_DEMO_KEY"
 _KEY = "sk-simulated"
 PORTS = {
     "router": 8080,
@@ -176,9 +176,9 @@ def build_stories(*, swap: bool) -> tuple[Story, ...]:
 class DemoEnvironment:
     """The folder and the processes of one demo. `close` ends all processes."""
 
-    # Holds the database, the logs and swapgate.yaml.
+    # Holds the database, the logs and swapproof.yaml.
     folder: Path = field(
-        default_factory=lambda: Path(tempfile.mkdtemp(prefix="swapgate-demo-"))
+        default_factory=lambda: Path(tempfile.mkdtemp(prefix="swapproof-demo-"))
     )
     ports: dict[str, int] = field(default_factory=dict)  # by process
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -186,7 +186,7 @@ class DemoEnvironment:
 
     @property
     def config(self) -> Path:
-        return self.folder / "swapgate.yaml"
+        return self.folder / "swapproof.yaml"
 
     def url(self, name: str) -> str:
         return f"http://{HOST}:{self.ports[name]}"
@@ -209,14 +209,14 @@ class DemoEnvironment:
         arguments: list[str],
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        """Starts `swapgate WORDS` with its output in NAME.log. Does not wait."""
+        """Starts `swapproof WORDS` with its output in NAME.log. Does not wait."""
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.children[name] = subprocess.Popen(  # noqa: S603 - our own command
                 [
                     sys.executable,
                     "-m",
-                    "swapgate",
+                    "swapproof",
                     "--config",
                     str(self.config),
                     *arguments,
@@ -233,14 +233,14 @@ class DemoEnvironment:
             )
 
     def await_answer(self, name: str, path: str) -> None:
-        """Waits until the process serves. Raises SwapgateError with the end of its log."""
+        """Waits until the process serves. Raises SwapproofError with the end of its log."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self.children[name].poll() is None:
             if answers_http(HOST, self.ports[name], path):
                 return
             time.sleep(0.1)
         log = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
-        raise SwapgateError(f"{name} did not start:\n{log[-2000:]}")
+        raise SwapproofError(f"{name} did not start:\n{log[-2000:]}")
 
     def kill(self, name: str) -> int:
         """Kills a process without warning, as a crash would. Returns its pid."""
@@ -271,7 +271,7 @@ class DemoEnvironment:
             parameters: dict[str, str | None] = {**values, "outcome": claim}
             if claim is None:
                 parameters["verdict"] = None
-            connection = sqlite3.connect(self.folder / "swapgate.db", timeout=30)
+            connection = sqlite3.connect(self.folder / "swapproof.db", timeout=30)
             with closing(connection):
                 connection.execute("PRAGMA foreign_keys = ON")
                 try:
@@ -382,12 +382,12 @@ class DemoEnvironment:
         self.start(name, [*arguments, "--time-scale", str(TIME_SCALE)])
         self.await_answer(name, "/healthz")
 
-    def start_swapgate(self) -> None:
-        """Starts Swapgate's processes. Does not wait."""
+    def start_swapproof(self) -> None:
+        """Starts Swapproof's processes. Does not wait."""
         for part in ("control", "router", "agents", "ui"):
             self.start(part, ["serve", part], {_KEY_VARIABLE: _KEY})
 
-    def await_swapgate(self) -> None:
+    def await_swapproof(self) -> None:
         for part in ("control", "router", "agents"):
             self.await_answer(part, HEALTH_PATHS[part])
 

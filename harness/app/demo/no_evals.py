@@ -2,7 +2,7 @@
 answers, people label pairs, and a canary follows.
 
 The log, the judge and the people are simulated. The people are scripts: they see what
-`swapgate label` shows, and prefer an answer that names a day.
+`swapproof label` shows, and prefer an answer that names a day.
 """
 
 import json

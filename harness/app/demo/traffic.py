@@ -1,8 +1,8 @@
 """Sends the demo's traffic: the official openai client proves compatibility, and a light
 generator gives volume. An error, an empty answer or an incomplete stream counts as a failed
-request. Sends requests of simulated callers for `swapgate sim traffic`, and reports results.
+request. Sends requests of simulated callers for `swapproof sim traffic`, and reports results.
 
-The traffic reaches Swapgate only through the router's public API, with a client key.
+The traffic reaches Swapproof only through the router's public API, with a client key.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import aiohttp
 from openai import AsyncOpenAI, OpenAI, OpenAIError
 
 from harness.canary.status import list_canaries
-from harness.frame.errors import CallFailed, InputError, SwapgateError
+from harness.frame.errors import CallFailed, InputError, SwapproofError
 from harness.frame.formatting import format_bps, format_count, format_harm
 from harness.frame.runtime.supervisor import interrupts
 from harness.operations import queries
@@ -300,15 +300,15 @@ class DemoAgent:
         """Waits until the route serves `model`, then takes one turn and runs the tools that it
         calls.
 
-        Raises SwapgateError if the model does not serve within `SWAP_TIMEOUT_S`, or if the call
-        fails.
+        Raises SwapproofError if the model does not serve within `SWAP_TIMEOUT_S`, or if the
+        call fails.
         """
         with OpenAI(base_url=self.base_url, api_key=self.key, max_retries=0) as client:
             deadline = time.monotonic() + SWAP_TIMEOUT_S
             question = [{"role": "user", "content": "Who are you?"}]
             while self._send(client, "visitor", question)[0] != model:
                 if time.monotonic() > deadline:
-                    raise SwapgateError(f"{self.route} is not served by {model}")
+                    raise SwapproofError(f"{self.route} is not served by {model}")
                 time.sleep(0.1)
             served, message = self._send(
                 client,
@@ -346,8 +346,8 @@ class DemoAgent:
                 user=user,
             )
         except OpenAIError as error:
-            raise SwapgateError(f"the agent on {self.route} got no answer: {error}") from None
-        return raw.headers["x-swapgate-target"], raw.parse().choices[0].message
+            raise SwapproofError(f"the agent on {self.route} got no answer: {error}") from None
+        return raw.headers["x-swapproof-target"], raw.parse().choices[0].message
 
     def has_survived(self, *models: str) -> bool:
         """Returns whether these models served in this order, and whether the last answer is
@@ -400,7 +400,7 @@ def send_traffic(  # noqa: PLR0913 - what the command's options say
     if until_settled and not watch.open:
         raise InputError(
             f"no proposal is open on {', '.join(route_names)}, so there is nothing to wait "
-            f"for: create one with `swapgate proposal create {route_names[0]} MODEL --reason "
+            f"for: create one with `swapproof proposal create {route_names[0]} MODEL --reason "
             "WHY`"
         )
     traffic = DemoTraffic(
@@ -509,7 +509,7 @@ class ProposalWatch:
     def list_approvals(self) -> list[str]:
         """Lists the commands by which a person approves the waiting proposals."""
         return [
-            f"{route}: waits for {describe_approver(proposal)}: `swapgate proposal approve "
+            f"{route}: waits for {describe_approver(proposal)}: `swapproof proposal approve "
             f"{proposal.id}`, or the page Proposals; then send traffic again"
             for route, proposal in sorted(self.proposals.items())
             if proposal.phase is ProposalPhase.AWAITING_APPROVAL

@@ -1,4 +1,5 @@
-"""The checks of `swapgate doctor`: the installation, its providers, and tool loops of a target.
+"""The checks of `swapproof doctor`: the installation, its providers, and tool loops of a
+target.
 
 `provider_requests`, `tool_checks` and `live_checks` send questions to models with the user's
 keys, so they run only at the user's request.

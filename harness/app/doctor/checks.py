@@ -1,4 +1,4 @@
-"""The checks of `swapgate doctor`: findings, each with the next step.
+"""The checks of `swapproof doctor`: findings, each with the next step.
 
 A check repairs nothing. A fault of the installation becomes a finding, not an exception. The
 command line prints the findings and sets the exit code.
@@ -29,7 +29,7 @@ from harness.frame.errors import (
     InputError,
     NotAllowed,
     StoreUnavailable,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.pagination import PageRequest
 from harness.frame.runtime.tcp_ports import is_free, port_holder
@@ -57,7 +57,7 @@ from harness.routing.control import data_class_checks, freezes, routes, vector_c
 from harness.routing.table import FIRST_ROUTE_STEP
 
 SQLITE: Final = "sqlite:///"
-_INIT: Final = "run `swapgate init`"
+_INIT: Final = "run `swapproof init`"
 # Only problems of these subjects fail a provider; problems of other subjects are warnings.
 _PROVIDER_SUBJECTS: Final = (ProbeSubject.REACHABLE, ProbeSubject.KEY)
 
@@ -88,7 +88,7 @@ def run_checks(
     yield DoctorFinding("python", "ok", version)
     try:
         settings = read_settings()
-    except SwapgateError as error:
+    except SwapproofError as error:
         yield DoctorFinding("configuration", "fail", str(error), "fix the file")
         return
     yield _check_configuration(settings)
@@ -105,7 +105,7 @@ def run_checks(
 def _check_alert_sinks(settings: Settings, _: Context | None) -> Findings:
     sinks = ConfiguredSinks(settings.alerts, os.environ)
     if not sinks.names():
-        next_step = "add a sink under `alerts.sinks`, then run `swapgate alert test`"
+        next_step = "add a sink under `alerts.sinks`, then run `swapproof alert test`"
         yield DoctorFinding("alert sinks", "warn", "none: no person gets an alert", next_step)
     for name in sinks.names():
         subject = f"alert sink {name}"
@@ -117,7 +117,7 @@ def _check_alert_sinks(settings: Settings, _: Context | None) -> Findings:
 
 def _check_configuration(settings: Settings) -> DoctorFinding:
     if settings.source is None:
-        found = "only the shipped defaults: no swapgate.yaml here"
+        found = "only the shipped defaults: no swapproof.yaml here"
         return DoctorFinding("configuration", "warn", found, _INIT)
     return DoctorFinding("configuration", "ok", str(settings.source))
 
@@ -127,7 +127,7 @@ def _check_home(settings: Settings) -> DoctorFinding:
         return DoctorFinding("home", "fail", f"{settings.home} is missing", _INIT)
     try:
         secret_files.writable_home(settings)
-    except SwapgateError as error:
+    except SwapproofError as error:
         return DoctorFinding("home", "fail", str(error), "make it writable, or set `home:`")
     return DoctorFinding("home", "ok", f"{settings.home} is writable")
 
@@ -150,11 +150,11 @@ def _open_database(
             _check_audit_log(context),
             _check_signatures(context),
         ]
-    except SwapgateError as error:
+    except SwapproofError as error:
         return None, [*findings, *_describe_unusable(error, answers=bool(findings))]
 
 
-def _describe_unusable(error: SwapgateError, *, answers: bool) -> Findings:
+def _describe_unusable(error: SwapproofError, *, answers: bool) -> Findings:
     """Yields the findings about a database that cannot be read.
 
     Args:
@@ -184,7 +184,7 @@ def _check_schema(settings: Settings) -> DoctorFinding:
             f"{url} is at revision {state.found}, but needs {state.needed}: "
             f"{len(state.differences)} differences, the first: {state.differences[0]}"
         )
-        step = "run `swapgate db check`, then `swapgate db upgrade`"
+        step = "run `swapproof db check`, then `swapproof db upgrade`"
         return DoctorFinding("database", "fail", found, step)
     return DoctorFinding("database", "ok", f"{url}, at the newest revision")
 
@@ -194,10 +194,10 @@ def _check_roles(settings: Settings) -> list[DoctorFinding]:
         return []
     role = database.find_owning_role(settings)
     if role is None:
-        found = "the role runs Swapgate, and does not own the tables"
+        found = "the role runs Swapproof, and does not own the tables"
         return [DoctorFinding("database role", "ok", found)]
-    found = f"the role {role} runs Swapgate and owns its tables: it could drop the triggers"
-    step = "run Swapgate with a second role: `swapgate db grant ROLE`"
+    found = f"the role {role} runs Swapproof and owns its tables: it could drop the triggers"
+    step = "run Swapproof with a second role: `swapproof db grant ROLE`"
     return [DoctorFinding("database role", "warn", found, step)]
 
 
@@ -220,7 +220,7 @@ def _check_signatures(context: Context) -> DoctorFinding:
     if not faults:
         return DoctorFinding("signatures", "ok", "all signatures are valid")
     found = f"{len(faults)} rows do not verify, the first: {faults[0].name}: {faults[0].why}"
-    return DoctorFinding("signatures", "fail", found, "`swapgate db check` lists all")
+    return DoctorFinding("signatures", "fail", found, "`swapproof db check` lists all")
 
 
 def _check_schedules(settings: Settings, context: Context | None) -> Findings:
@@ -236,7 +236,7 @@ def _check_schedules(settings: Settings, context: Context | None) -> Findings:
             if route.settings.candidates is not None:
                 check_cron(route.settings.candidates.every)
         except InputError as error:
-            step = f"`swapgate route settings {name} --every CRON`"
+            step = f"`swapproof route settings {name} --every CRON`"
             yield DoctorFinding(f"schedule of route {name}", "fail", str(error), step)
 
 
@@ -249,7 +249,7 @@ def _check_suites(settings: Settings, context: Context | None) -> Findings:
         elif context is not None:
             try:
                 pin = context.suites.pin(name)
-            except SwapgateError as error:
+            except SwapproofError as error:
                 yield DoctorFinding(subject, "fail", str(error), "fix the file")
                 continue
             yield DoctorFinding(subject, "ok", f"{pin.items} items, pin {pin.digest[:12]}")
@@ -322,7 +322,7 @@ def _check_kinds(settings: Settings, context: Context) -> Findings:
         if not kind:
             continue
         host = urlsplit(provider.api_base).hostname
-        change = f'`swapgate provider set {provider.name} --kind {kind} --reason "its kind"`'
+        change = f'`swapproof provider set {provider.name} --kind {kind} --reason "its kind"`'
         in_file = f"providers.{provider.name}.kind: {kind}"
         first = f"set `{in_file}`, then run " if provider.name in settings.providers else "run "
         yield DoctorFinding(
@@ -385,9 +385,9 @@ def _check_stored_secrets(_: Settings, context: Context) -> Findings:
     for key in stored:
         try:
             context.cipher.decrypt(key.ciphertext)
-        except SwapgateError as error:
+        except SwapproofError as error:
             subject = f"stored key {key.name} of {key.provider}"
-            step = f"`swapgate provider key set {key.provider}`"
+            step = f"`swapproof provider key set {key.provider}`"
             yield DoctorFinding(subject, "fail", str(error), step)
     for provider in providers:
         missing = [name for name in provider.key_envs if not os.environ.get(name)]
@@ -422,7 +422,7 @@ def _check_changed_suites(_: Settings, context: Context) -> Findings:
         for route_suite in route.settings.suites:
             try:
                 pin = context.suites.pin(route_suite.suite)
-            except SwapgateError:
+            except SwapproofError:
                 continue  # `_check_suites` names it
             if not route_suite.digest or pin.digest == route_suite.digest:
                 continue
@@ -432,7 +432,7 @@ def _check_changed_suites(_: Settings, context: Context) -> Findings:
                 )
             found = f"suite {route_suite.suite} changed since it was accepted: {changed_pieces}"
             step = (
-                f"open proposals on it become stale: propose again; `swapgate route settings "
+                f"open proposals on it become stale: propose again; `swapproof route settings "
                 f"{name} --suite {route_suite.suite}` accepts the suite as it is now"
             )
             yield DoctorFinding(f"suites of route {name}", "warn", found, step)
@@ -452,7 +452,7 @@ def _check_routes_rules(_: Settings, context: Context) -> Findings:
     for waiver in fallback_chain.list_expired_waivers(context):
         target = queries.find_target(context, waiver.target).name
         found = f"the waiver of {waiver.author} for {target} expired on {waiver.expires_at:%F}"
-        command = f"swapgate route fallback remove {waiver.route} {target} --reason …"
+        command = f"swapproof route fallback remove {waiver.route} {target} --reason …"
         step = f"`{command}`, or add it again"
         yield DoctorFinding(f"route {waiver.route}", "warn", found, step)
     for violation in data_class_checks.list_violations(context):
@@ -487,12 +487,12 @@ def _check_learned_repairs(_: Settings, context: Context) -> Findings:
 
 def _check_leader(_: Settings, context: Context) -> Findings:
     leader = context.store.leader()
-    found = f"{leader} leads" if leader else "no leader: run `swapgate serve control`"
+    found = f"{leader} leads" if leader else "no leader: run `swapproof serve control`"
     yield DoctorFinding("control process", "ok", found)
 
 
 def _check_ports(settings: Settings, _: Context | None) -> Findings:
-    """Reports ports that another program holds. A port on which Swapgate answers is not a
+    """Reports ports that another program holds. A port on which Swapproof answers is not a
     fault.
     """
     parts = (

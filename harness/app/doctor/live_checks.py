@@ -1,4 +1,4 @@
-"""Tries a provider's model with the user's key, below a cap: `swapgate doctor --live`.
+"""Tries a provider's model with the user's key, below a cap: `swapproof doctor --live`.
 
 The requests pass a separate router without fallbacks and retries, so that each finding is about
 one call. `live_scenarios` has the requests and judges the answers.
@@ -51,7 +51,7 @@ from harness.providers.target import Price, Provider, Target
 from harness.providers.target_price import describe_missing
 from harness.routing.settings import AnsweredModel
 
-_UNKNOWN_SUFFIX: Final = "-swapgate-no-such-model"
+_UNKNOWN_SUFFIX: Final = "-swapproof-no-such-model"
 # The tokens that providers may add to a request: templates, a system prompt.
 _ADDED_INPUT_TOKENS: Final = 1_000
 # Ordinary text has fewer bytes per token. If an answer reports fewer tokens, doctor counts a
@@ -125,7 +125,7 @@ def find_models(installation: Installation, name: str) -> list[tuple[Provider, s
         provider = Providers(tx).all().get(provider_name)
         targets = Targets(tx).all().values()
     if provider is None:
-        raise NotFound(f"there is no provider {provider_name!r}: see `swapgate provider list`")
+        raise NotFound(f"there is no provider {provider_name!r}: see `swapproof provider list`")
     kind = PROVIDER_KINDS.get(provider.kind)
     if kind is not None and Endpoint.CHAT not in kind.serves:
         raise InputError(f"a provider of the kind {provider.kind} has no chat endpoint to try")
@@ -158,7 +158,7 @@ def probe_model(
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     name = f"{provider.name}/{model}"
     if lacks_key(provider, keys):
-        step = f"`swapgate provider key set {provider.name}`"
+        step = f"`swapproof provider key set {provider.name}`"
         expected = SCENARIOS[0].expected
         no_key_finding = LiveFinding("key", LiveOutcome.FAILS, expected, "it has no key", step)
         return TargetReport(name, ok=False, findings=[no_key_finding])
@@ -210,7 +210,7 @@ class _LiveRun:
             model,
             {AnswerLimit.MAX_TOKENS.value: ANSWER_LIMIT},
         )
-        with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
+        with tempfile.TemporaryDirectory(prefix="swapproof-doctor-") as folder:
             router, key = single_target_router(
                 self.installation,
                 target,

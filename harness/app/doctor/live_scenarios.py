@@ -1,4 +1,4 @@
-"""Judges the answer to each request of `swapgate doctor --live`. A finding describes an
+"""Judges the answer to each request of `swapproof doctor --live`. A finding describes an
 answer's structure, and never quotes its text.
 
 Pure: `live_checks` sends the requests.
@@ -32,7 +32,7 @@ _USUAL_NAME: Final = re.compile(r"[A-Za-z0-9._:/@-]{1,80}")
 
 class LiveOutcome(StrEnum):
     WORKS = "works"
-    DIFFERS = "differs"  # not as expected, but Swapgate can serve with it
+    DIFFERS = "differs"  # not as expected, but Swapproof can serve with it
     FAILS = "fails"
     NOT_TRIED = "not tried"
 
@@ -80,7 +80,7 @@ class LiveAnswer:
 
 _Judgement = tuple[LiveOutcome, str, str]
 _Judge = Callable[[LiveAnswer, CompletionResponse, str], _Judgement]
-_REPORT_STEP: Final = "report it as an issue of Swapgate, with this line"
+_REPORT_STEP: Final = "report it as an issue of Swapproof, with this line"
 _NO_USAGE_STEP: Final = "its costs are unknown, so budgets and the cost guardrail do not work"
 _PIN_STEP: Final = (
     "propose the model under that name, so that you evaluate the model that serves"
@@ -88,12 +88,12 @@ _PIN_STEP: Final = (
 _UNNAMED_STEP: Final = "nothing to do, but you cannot check which model you evaluate"
 _SEVERAL_STEP: Final = "ask the provider: you cannot know which of them you evaluate"
 _STEPS: Final[Mapping[str, str]] = {
-    FailureClass.OUR_KEY: "set the key: `swapgate provider key set PROVIDER`",
+    FailureClass.OUR_KEY: "set the key: `swapproof provider key set PROVIDER`",
     FailureClass.QUOTA: "check the account's credit and the key's rights",
     FailureClass.MODEL_UNKNOWN: "use a model that this account has",
     FailureClass.RATE_LIMITED: "run it again after the limit ends",
     FailureClass.OVERLOADED: "run it again later",
-    FailureClass.CONNECT: "check api_base and the network: `swapgate doctor`",
+    FailureClass.CONNECT: "check api_base and the network: `swapproof doctor`",
     FailureClass.TIMEOUT: "allow more time with --timeout",
     FailureClass.BAD_REQUEST: "see docs/reference/providers.md for what the kind accepts",
 }
@@ -191,7 +191,7 @@ def _judge_structured(
     response: CompletionResponse,
     _model: str,
 ) -> _Judgement:
-    step = "set json_schema: false for this model in swapgate.yaml"
+    step = "set json_schema: false for this model in swapproof.yaml"
     try:
         value = json.loads(response.text)
     except (ValueError, RecursionError):

@@ -1,5 +1,5 @@
-"""Sends one short question to a target, for `swapgate model probe`. Like the router, it uses no
-proxy and follows no redirect, so that a key reaches only its provider.
+"""Sends one short question to a target, for `swapproof model probe`. Like the router, it uses
+no proxy and follows no redirect, so that a key reaches only its provider.
 
 It asks the provider directly, without a route, a record or a budget.
 """
@@ -115,7 +115,7 @@ def count_numbers(answer: bytes) -> int:
 
 
 def format_model_line(model: str, form_by_endpoint: Mapping[Endpoint, str]) -> str:
-    """Returns the line that `swapgate.yaml` needs for a model; empty if it needs no line."""
+    """Returns the line that `swapproof.yaml` needs for a model; empty if it needs no line."""
     forms_text = ", ".join(
         f"{endpoint.value}: {form}" for endpoint, form in form_by_endpoint.items()
     )
@@ -282,7 +282,7 @@ def _describe_error(
     if reply.status not in KEY_REFUSED_STATUSES:
         return reply.error
     if key is None:
-        step = f"`swapgate provider key set {provider.name}`"
+        step = f"`swapproof provider key set {provider.name}`"
         return f"{reply.status}: the provider wants a key: {step}"
     return f"{reply.status}: the provider refuses our key (from {key.name})"
 

@@ -1,4 +1,4 @@
-"""Runs the same tool loop on any target: `swapgate doctor --tools`.
+"""Runs the same tool loop on any target: `swapproof doctor --tools`.
 
 `harness.providers.calls.tool_probe` judges the answers, by the same rules for every target. The
 loop runs through a router with a temporary database (`single_target_router`), which live checks
@@ -98,10 +98,10 @@ def probe_tools(
     """
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     if lacks_key(provider, keys):
-        step = f"`swapgate provider key set {provider.name}`"
+        step = f"`swapproof provider key set {provider.name}`"
         findings = [ToolFinding("key", ToolOutcome.DOES_NOT, True, "it has no key", step)]  # noqa: FBT003
     else:
-        with TemporaryDirectory(prefix="swapgate-doctor-") as folder:
+        with TemporaryDirectory(prefix="swapproof-doctor-") as folder:
             router, key = single_target_router(
                 installation,
                 target,
@@ -278,7 +278,7 @@ def single_target_router(
     from harness.app.store import migrate  # noqa: PLC0415 - slow to import
 
     telemetry.log_through_application()
-    database_url = f"sqlite:///{folder / 'swapgate.db'}"
+    database_url = f"sqlite:///{folder / 'swapproof.db'}"
     migrate.upgrade(database_url)
     settings = replace(installation.settings, home=folder, database_url=database_url)
     separate = _SeparateInstallation(

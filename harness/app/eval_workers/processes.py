@@ -436,4 +436,4 @@ def _build_environment() -> dict[str, str]:
 
 
 def worker_command(name: str) -> list[str]:
-    return [sys.executable, "-m", "swapgate", name]
+    return [sys.executable, "-m", "swapproof", name]

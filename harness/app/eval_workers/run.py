@@ -1,5 +1,5 @@
 """Runs eval workers: their start by the control process, the worker process, and the host
-(`swapgate worker`) that takes runs from the queue. Workers sign with the workers' key.
+(`swapproof worker`) that takes runs from the queue. Workers sign with the workers' key.
 
 A worker gets only the keys of its own run's providers, and no private key of the control plane.
 """
@@ -253,7 +253,7 @@ def run_worker_host(
     if control.queue is not RunQueueKind.PROCRASTINATE:
         raise ConfigError(
             "the control process runs the evals itself (control.queue: embedded): set "
-            "control.queue: procrastinate here and there, and run `swapgate db upgrade`"
+            "control.queue: procrastinate here and there, and run `swapproof db upgrade`"
         )
     providers_in_file = installation.settings.providers
     unknown = sorted(set(providers) - set(providers_in_file)) if providers_in_file else []

@@ -29,7 +29,7 @@ from harness.frame.errors import (
     RecordStale,
     SpendingPaused,
     StoreUnavailable,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.failures import DEFAULT_PATIENCE_S, next_try
 from harness.frame.formatting import format_span, format_usd
@@ -65,9 +65,9 @@ class WorkerEnv:
     headers: str  # the variable of the provider's headers, a JSON object
 
 
-TARGET = WorkerEnv("SWAPGATE_RUN_TARGET_KEY", "SWAPGATE_RUN_TARGET_HEADERS")
-JUDGE = WorkerEnv("SWAPGATE_RUN_JUDGE_KEY", "SWAPGATE_RUN_JUDGE_HEADERS")
-INCUMBENT = WorkerEnv("SWAPGATE_RUN_INCUMBENT_KEY", "SWAPGATE_RUN_INCUMBENT_HEADERS")
+TARGET = WorkerEnv("SWAPPROOF_RUN_TARGET_KEY", "SWAPPROOF_RUN_TARGET_HEADERS")
+JUDGE = WorkerEnv("SWAPPROOF_RUN_JUDGE_KEY", "SWAPPROOF_RUN_JUDGE_HEADERS")
+INCUMBENT = WorkerEnv("SWAPPROOF_RUN_INCUMBENT_KEY", "SWAPPROOF_RUN_INCUMBENT_HEADERS")
 STORE_ATTEMPTS = 30
 STORE_PAUSE_S = 1.0
 NOTE_EVERY = timedelta(seconds=5)
@@ -230,7 +230,7 @@ class EvalWorker:
                 current = EvalRuns(tx).get(run)
                 is_own = current.lease_owner == self.owner and current.state is RunState.RUNNING
                 return is_own and self._renew_lease(EvalRuns(tx).lease, run)
-        except SwapgateError as error:
+        except SwapproofError as error:
             # A short outage of the database must not end the run, because the worker still has
             # its samples.
             return error.retryable
@@ -426,7 +426,7 @@ class _ProgressMeter:
         if target.model not in self.job.provider.prices:
             limit = format_usd(budget.max_cost_usd)
             return describe_missing(
-                target.name, effect=f", so Swapgate cannot limit its cost to {limit}"
+                target.name, effect=f", so Swapproof cannot limit its cost to {limit}"
             )
         if self.cost_usd >= budget.max_cost_usd:
             spent_text = format_usd(self.cost_usd)

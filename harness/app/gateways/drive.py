@@ -1,8 +1,8 @@
-"""Runs `swapgate serve drive`: another gateway splits a route's traffic as Swapgate decides.
+"""Runs `swapproof serve drive`: another gateway splits a route's traffic as Swapproof decides.
 
-Each tick gives the gateway the routing table's shares, and reports shares that Swapgate did not
-set. A tick also counts the gateway's outcomes, in the same records as a router. An outcome is
-evidence only if its request began while Swapgate's split was in force. The rules about such
+Each tick gives the gateway the routing table's shares, and reports shares that Swapproof did
+not set. A tick also counts the gateway's outcomes, in the same records as a router. An outcome
+is evidence only if its request began while Swapproof's split was in force. The rules about such
 times are pure, in `harness.canary.split`.
 """
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from router.recording.recorder import Recorder
     from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 
-log = structlog.get_logger("swapgate.drive")
+log = structlog.get_logger("swapproof.drive")
 
 # A tick reads the logs of requests that began within RECENT_PERIOD. Once per LATE_READ_EVERY,
 # it reads back to LONGEST_LOG_DELAY before the last such read, because gateways log slow
@@ -66,17 +66,17 @@ OUTCOMES_SUBJECT: Final = "the gateway's outcomes"
 REPEAT_AFTER: Final = timedelta(minutes=1)
 NO_AUDIENCE: Final = (
     "its canary has an audience, which a gateway that picks a model for each request cannot "
-    "apply, so all callers keep the incumbent: send the requests to Swapgate's router, or "
+    "apply, so all callers keep the incumbent: send the requests to Swapproof's router, or "
     "abort the canary and propose with a policy without `canary.audience`"
 )
 
 
 class DrivenRoute(NamedTuple):
     """The drive's knowledge about a route. times: the times at which the gateway's split was
-    certainly Swapgate's.
+    certainly Swapproof's.
     """
 
-    split: Split  # the split that Swapgate set; empty if the gateway refused it
+    split: Split  # the split that Swapproof set; empty if the gateway refused it
     times: Sequence[TrustedTime]
     targets: Mapping[str, Target]  # by id: the route's targets, current and former
 
@@ -135,7 +135,7 @@ class SplitDrive:
             log.exception("route_failed", route=name)
             return (
                 f"an unexpected fault, {error!r}: its last split stays in force. Report the "
-                "log of `swapgate serve drive`."
+                "log of `swapproof serve drive`."
             )
 
     def _update_route(self, name: str, route: "CompiledRoute") -> str:
@@ -176,14 +176,14 @@ class SplitDrive:
         if has_audience:
             return NO_AUDIENCE
         return change and (
-            f"the gateway's split was not the one that Swapgate allows: {change}. Swapgate "
+            f"the gateway's split was not the one that Swapproof allows: {change}. Swapproof "
             "corrected it; earlier requests do not count as evidence."
         )
 
     def _count_outcomes(self, serving: "CompiledSnapshot", problems: dict[str, str]) -> None:
         """Counts the outcomes that no earlier tick has counted.
 
-        Ignores requests from times at which the split was not Swapgate's. Adds the problems to
+        Ignores requests from times at which the split was not Swapproof's. Adds the problems to
         `problems`.
         """
         now = self._clock.now()
@@ -222,7 +222,7 @@ class SplitDrive:
         for name, number in (+unnamed).items():
             problems[f"route {name}"] = (
                 f"{format_quantity(number, 'request')} got an answer after a retry or a "
-                "fallback, and the log does not name the model that failed first. Swapgate "
+                "fallback, and the log does not name the model that failed first. Swapproof "
                 "counts them as failures of the candidate. Install the callback of "
                 "`how-to/beside-litellm`."
             )

@@ -1,6 +1,6 @@
 """Splits a flag of flagd, OpenFeature's flag daemon: the flag's variants are a route's targets.
 
-flagd reads the flags from a JSON file that Swapgate writes. The outcomes are spans in the file
+flagd reads the flags from a JSON file that Swapproof writes. The outcomes are spans in the file
 that an OpenTelemetry Collector's `file` exporter writes, one batch of OTLP JSON a line.
 Source: flagd's flag definitions, and its operation `fractional`.
 """
@@ -24,7 +24,7 @@ from harness.routing.table import BUCKETS
 # The greatest number of bytes of outcomes that a call reads. The next call continues at their
 # end.
 MAX_READ_BYTES: Final = 64 * 1024 * 1024
-OTHER_RULES: Final = "rules that Swapgate did not write"
+OTHER_RULES: Final = "rules that Swapproof did not write"
 _CALLER: Final = {"var": "targetingKey"}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_TIME_NS: Final = 2**63
@@ -86,7 +86,7 @@ class FlagdFile:
         if bucket_by is OTHER_RULES:
             raise UpstreamError(
                 f"flag {route!r} of {self._flags} has targeting of its own: remove it, because "
-                "it gives callers a model that Swapgate did not allow"
+                "it gives callers a model that Swapproof did not allow"
             )
         flag["defaultVariant"] = weights[-1][0]
         flag["targeting"] = {}
@@ -168,7 +168,7 @@ class FlagdFile:
             temporary.chmod(status.st_mode)
             if target_file.read_bytes() != expected:
                 raise UpstreamError(
-                    f"flagd's file {target_file} changed while Swapgate read it"
+                    f"flagd's file {target_file} changed while Swapproof read it"
                 )
             temporary.replace(target_file)
             temporary = None
@@ -231,7 +231,7 @@ def _find_target(
 def _read_distribution(targeting: Any) -> tuple[Any, _Weights]:
     """Returns the operand that `fractional` hashes, and the weights by variant.
 
-    The operand is None without targeting, and OTHER_RULES for rules that Swapgate did not
+    The operand is None without targeting, and OTHER_RULES for rules that Swapproof did not
     write.
     """
     if not targeting:

@@ -1,7 +1,7 @@
 """Uses LiteLLM's admin API. The deployments of a model group are a route's targets.
 
-A deployment's `weight` is its share. If the share is 0, Swapgate also sets `blocked`, because
-LiteLLM uses a deployment of weight 0 if no other deployment is left. Swapgate reads the share
+A deployment's `weight` is its share. If the share is 0, Swapproof also sets `blocked`, because
+LiteLLM uses a deployment of weight 0 if no other deployment is left. Swapproof reads the share
 of a deployment that is not blocked as at least 1 basis point. `drive` decides about the calls
 and the split.
 """
@@ -22,8 +22,8 @@ from harness.routing.table import BUCKETS
 # The error statuses that a caller's mistake causes. Other error statuses count against the
 # deployment.
 CALLER_FAULT_STATUSES: Final = frozenset({"400", "413", "422"})
-TARGET_FIELD: Final = "swapgate_target"  # in `model_info`, if its model has another name
-FAILED_FIELD: Final = "swapgate_failed"  # in `spend_logs_metadata`, from our callback
+TARGET_FIELD: Final = "swapproof_target"  # in `model_info`, if its model has another name
+FAILED_FIELD: Final = "swapproof_failed"  # in `spend_logs_metadata`, from our callback
 MAX_WEIGHT: Final = 1e9  # the greatest weight that we read; LiteLLM accepts larger weights
 _UNREADABLE: Final = (AttributeError, LookupError, TypeError, ValueError)
 

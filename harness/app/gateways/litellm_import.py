@@ -41,7 +41,7 @@ _KEYS_BY_PLACEHOLDER: Final[Mapping[str, tuple[str, ...]]] = {
     "REGION": ("aws_region_name", "region_name", "vertex_location"),
     "PROJECT": ("vertex_project",),
 }
-# Maps a kind to the end of Swapgate's address, and then to the ends that LiteLLM's address may
+# Maps a kind to the end of Swapproof's address, and then to the ends that LiteLLM's address may
 # have.
 _ADDRESS_ENDINGS: Final = {
     "azure_openai": ("/openai/v1", "/openai", "/models"),
@@ -71,7 +71,7 @@ REQUEST_FIELDS: Final = frozenset(
         "truncation",
     }
 )
-# A row has Swapgate's section and name, and the factor and summand that convert a number. The
+# A row has Swapproof's section and name, and the factor and summand that convert a number. The
 # factor 0 marks a flag. LiteLLM's key finds the row.
 _Row = tuple[str, str, float, int]
 _FACTS: Final[Mapping[str, _Row]] = {
@@ -118,7 +118,7 @@ _CHAINS: Final = (
     "context_window_fallbacks",
     "content_policy_fallbacks",
 )
-_KEY_COMMAND: Final = "`swapgate key create --help`"
+_KEY_COMMAND: Final = "`swapproof key create --help`"
 _REASONS: Final[Mapping[str, str]] = {
     key: reason
     for keys, reason in (
@@ -128,7 +128,7 @@ _REASONS: Final[Mapping[str, str]] = {
         ),
         (
             "environment_variables",
-            "Swapgate copies no values: set them, or put them into .env",
+            "Swapproof copies no values: set them, or put them into .env",
         ),
         (
             "credential_list",
@@ -144,7 +144,7 @@ _REASONS: Final[Mapping[str, str]] = {
         ),
         (
             "optional_pre_call_checks",
-            "for affinity, clients send the header x-swapgate-sticky",
+            "for affinity, clients send the header x-swapproof-sticky",
         ),
         (
             "routing_strategy",
@@ -163,8 +163,8 @@ _REASONS: Final[Mapping[str, str]] = {
             "rpm tpm max_budget budget_duration",
             f"limits belong to client keys: {_KEY_COMMAND}",
         ),
-        ("master_key", f"Swapgate copies no keys: {_KEY_COMMAND} creates new keys"),
-        ("cache cache_params", "Swapgate caches no answers"),
+        ("master_key", f"Swapproof copies no keys: {_KEY_COMMAND} creates new keys"),
+        ("cache cache_params", "Swapproof caches no answers"),
         ("alerting alert_types", "list the receivers in alerts.sinks"),
         (
             "callbacks success_callback failure_callback",
@@ -182,8 +182,8 @@ _Deployment = tuple[float, float, int, str, object]
 
 
 def convert_litellm(source: SourceConfig) -> Conversion:
-    """Converts a configuration to Swapgate's. A part that Swapgate cannot convert gets a note,
-    and does not stop the conversion.
+    """Converts a configuration to Swapproof's. A part that Swapproof cannot convert gets a
+    note, and does not stop the conversion.
     """
     return _Converter(source).convert()
 
@@ -235,7 +235,7 @@ class _Converter:
             "routes": self._routes,
         }
         config = {
-            "home": ".swapgate",
+            "home": ".swapproof",
             **{key: part for key, part in parts.items() if part},
         }
         return Conversion(config, tuple(source.notes()), tuple(self._variables))
@@ -250,7 +250,7 @@ class _Converter:
         litellm_parameters = source.value(parameters_path)
         mode = source.value((*path, "model_info", "mode")) or "chat"
         if mode not in ("chat", "completion", "embedding", "responses"):
-            raise InputError(f"Swapgate serves chats and embeddings, no {mode!s:.40}")
+            raise InputError(f"Swapproof serves chats and embeddings, no {mode!s:.40}")
         if not isinstance(litellm_parameters, Mapping):
             raise InputError("its `litellm_params` is not a mapping")
         if "litellm_credential_name" in litellm_parameters:
@@ -275,7 +275,7 @@ class _Converter:
             source.leave(path, "")
             text = (
                 f"providers.{provider}. A route serves one model: the models that this file "
-                "names have routes; `swapgate route create --help` adds others"
+                "names have routes; `swapproof route create --help` adds others"
             )
             source.take(path, text, changed=True)
             return
@@ -307,7 +307,7 @@ class _Converter:
             elif row := _FACTS.get(key):
                 have_prices = (self._is_price((*place[:-1], other)) for other in _BOTH_PRICES)
                 if row[0] == "prices" and not all(have_prices):
-                    raise InputError("Swapgate needs both prices: for input and for output")
+                    raise InputError("Swapproof needs both prices: for input and for output")
                 self._convert_value(facts, row, place)
 
         for section in ("model_info", "litellm_params"):
@@ -360,7 +360,7 @@ class _Converter:
             stem = vendor if vendor == kind else vendor.replace("_", "-")
             name = self._provider_names[identity] = stem if number == 1 else f"{stem}-{number}"
             if is_in_clear:
-                variable = f"SWAPGATE_{name.replace('-', '_').upper()}_API_KEY"
+                variable = f"SWAPPROOF_{name.replace('-', '_').upper()}_API_KEY"
             entry = {
                 "kind": kind,
                 "api_base": base,
@@ -371,7 +371,7 @@ class _Converter:
         for part in ("custom_llm_provider", *self._list_address_keys(path, kind)):
             source.take((*path, part), f"providers.{name}: kind and api_base")
         variable = self._providers[name].get("api_key_env", "")
-        text = f"the file has the key in clear, and Swapgate does not copy it: set {variable}"
+        text = f"the file has the key in clear, and Swapproof does not copy it: set {variable}"
         text = text if is_in_clear else f"providers.{name}.api_key_env: {variable}"
         source.take(key, text, changed=is_in_clear)
         return name
@@ -382,7 +382,7 @@ class _Converter:
         """
         if vendor not in list_vendors():
             hint = did_you_mean(vendor, list_vendors())
-            raise InputError(f"Swapgate has no provider {vendor!r}{hint}")
+            raise InputError(f"Swapproof has no provider {vendor!r}{hint}")
         kind = KINDS.get(vendor, "custom")
         if vendor == "azure_ai" and _FOUNDRY_DOMAIN in self._source.text(
             (*path, "api_base"), ""
@@ -455,8 +455,8 @@ class _Converter:
                 elif rank:
                     text += (
                         "a fallback. The incumbent takes all traffic. For a share of it, give "
-                        f"the route a suite, `swapgate route settings {quote(route)} --suite "
-                        f"tickets`, then `swapgate proposal create {quote(route)} "
+                        f"the route a suite, `swapproof route settings {quote(route)} --suite "
+                        f"tickets`, then `swapproof proposal create {quote(route)} "
                         f"{_format_target(entry)}`."
                     )
                 else:
@@ -503,7 +503,7 @@ class _Converter:
         except InputError as error:
             self._source.leave(path, f"{error}")
             return
-        start = f"`swapgate shadow start {quote(route)} {target} --reason 'a silent_model'`"
+        start = f"`swapproof shadow start {quote(route)} {target} --reason 'a silent_model'`"
         text = f"{start} mirrors 1 % of the callers (see `--share`)"
         text += "; for a model without a known price, add `--usd-per-day none`"
         text += (
@@ -582,7 +582,7 @@ class _Converter:
         self._source.take(path, text, changed=is_narrow or bool(unconverted))
 
     def _read_chain(self, path: ConfigPath) -> tuple[list[str], list[str]]:
-        """Returns a chain's routes. Also returns the names and keys that Swapgate cannot
+        """Returns a chain's routes. Also returns the names and keys that Swapproof cannot
         convert.
         """
         if not isinstance(entries := self._source.value(path), list):

@@ -1,4 +1,4 @@
-"""LiteLLM's names of providers, each with its kind in Swapgate, its public address, and the
+"""LiteLLM's names of providers, each with its kind in Swapproof, its public address, and the
 usual variables of its key, as in `litellm.litellm_core_utils.get_llm_provider_logic` 1.106.
 """
 
@@ -145,6 +145,6 @@ def find_vendor(name: str, vendor: str) -> tuple[str, str]:
         raise InputError("`*` names no provider: give each model its own entry")
     hint = did_you_mean(prefix, list_vendors(), otherwise=".") if slash else "."
     raise InputError(
-        f"Swapgate does not know the provider of {name!r}{hint} If it uses OpenAI's "
+        f"Swapproof does not know the provider of {name!r}{hint} If it uses OpenAI's "
         "protocol, add a provider of kind custom with its api_base"
     )

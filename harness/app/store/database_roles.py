@@ -1,5 +1,5 @@
 """Grants a PostgreSQL role the runtime's rights. One role owns and migrates the tables, and
-another role runs Swapgate. The runtime's role may neither run DDL nor UPDATE or DELETE in
+another role runs Swapproof. The runtime's role may neither run DDL nor UPDATE or DELETE in
 append-only tables, so an attacker in a process cannot drop the triggers. SQLite has no roles.
 
 The triggers (`guards`) refuse the changes that these rights cannot express.
@@ -29,7 +29,7 @@ _NEVER_DELETED_NAMES: Final = frozenset(NEVER_EMPTIED) - _APPEND_ONLY_NAMES | {
 
 
 # The runtime may change and delete jobs, because no decision uses them.
-QUEUE_SCHEMA: Final = "swapgate_queue"
+QUEUE_SCHEMA: Final = "swapproof_queue"
 _HAS_QUEUE: Final = sa.text("SELECT to_regnamespace(:name) IS NOT NULL")
 _QUEUE_RIGHTS: Final = (
     "GRANT USAGE ON SCHEMA {schema} TO {to}; "
@@ -86,7 +86,7 @@ def grant(
     if parsed.get_backend_name() != "postgresql":
         raise InputError(
             "SQLite has no roles: the file's mode decides who may change it. With PostgreSQL, "
-            "one role can own the tables and another one run Swapgate"
+            "one role can own the tables and another one run Swapproof"
         )
     with (
         engine.temporary(parsed) as temporary_engine,
@@ -136,7 +136,7 @@ def _check_role(db: sa.Connection, role: str) -> None:
     if owns is None:
         raise NotFound(
             f"there is no role {role!r}, or there are no tables: create the role with `CREATE "
-            f'ROLE "{role}" LOGIN PASSWORD …`, and the tables with `swapgate db upgrade`'
+            f'ROLE "{role}" LOGIN PASSWORD …`, and the tables with `swapproof db upgrade`'
         )
     if owns:
         raise InputError(
@@ -163,7 +163,7 @@ def describe_missing_right(url: str, action: str) -> str:
     ):
         role, owner = db.execute(_OWNER).one()
     return (
-        f"the role {role!r} may not {action}: it does not own the tables. Run `swapgate db "
+        f"the role {role!r} may not {action}: it does not own the tables. Run `swapproof db "
         f"upgrade` once with their owner {owner!r} in `database_url`, where the signing key "
         f"is; other processes continue to use {role!r}"
     )

@@ -266,5 +266,5 @@ def _translate_queue_errors() -> Iterator[None]:
     except exceptions.ConnectorException as error:
         raise StoreUnavailable(
             f"the job queue does not work ({error.__cause__ or error}): if its tables are "
-            "missing, run `swapgate db upgrade`"
+            "missing, run `swapproof db upgrade`"
         ) from error

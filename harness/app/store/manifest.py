@@ -4,9 +4,9 @@ A row's signature proves that the control plane wrote the row once. It proves ne
 row is current nor that no row was deleted. The manifest proves both: it has a digest of the
 signatures of all current rows, the revision, and the number of changes. Each change checks the
 stored manifest and signs a new one in the same transaction. So a new manifest never confirms a
-row that somebody inserted, deleted or restored without Swapgate.
+row that somebody inserted, deleted or restored without Swapproof.
 
-`signed_snapshot` checks the manifest for routers, and `row_faults` for `swapgate doctor`.
+`signed_snapshot` checks the manifest for routers, and `row_faults` for `swapproof doctor`.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ from harness.routing.records.versions import NEWEST_SIGNATURES, route_version
 # call's time.
 _SEPARATOR: Final = "\n"
 # Key of a connection's `info`: the database state at the last successful check.
-_VERIFIED_STATE: Final = "swapgate_fits"
+_VERIFIED_STATE: Final = "swapproof_fits"
 
 
 def _join_values(column: sa.ColumnElement[Any]) -> tuple[sa.ColumnElement[Any], ...]:
@@ -78,7 +78,7 @@ LOG_END: Final = (
 )
 
 REVOKED_KEYS_DIFFER: Final = (
-    "the manifest does not fit: someone other than Swapgate added or removed a revoked key; "
+    "the manifest does not fit: someone other than Swapproof added or removed a revoked key; "
     f"{REMEDY}"
 )
 MANIFEST_MISSING: Final = f"the manifest of the signed rows is missing; {REMEDY}"
@@ -220,9 +220,9 @@ def check_content(stored: Manifest, current: ManifestContent) -> None:
     counted = (current.epoch, current.revision, current.changes)
     if current.digest != stored.digest:
         raise SignatureInvalid(
-            "the manifest does not fit: someone other than Swapgate added, deleted or restored "
-            "a row of the routing table, a provider, a key, a person, a switch, a shadow, a "
-            f"stored credential or an agent's grant; {REMEDY}"
+            "the manifest does not fit: someone other than Swapproof added, deleted or "
+            "restored a row of the routing table, a provider, a key, a person, a switch, a "
+            f"shadow, a stored credential or an agent's grant; {REMEDY}"
         )
     if current.revoked != stored.revoked:
         raise SignatureInvalid(REVOKED_KEYS_DIFFER)

@@ -123,7 +123,7 @@ _POSTGRES: Final = sa.text(
 
 def rule_differences(db: sa.Connection) -> list[str]:
     """Lists missing and changed CHECK constraints and indexes. Ignores rules that are not
-    Swapgate's, and tables that the database lacks, which `list_differences` reports itself.
+    Swapproof's, and tables that the database lacks, which `list_differences` reports itself.
     """
     expected = build_definitions(db)
     actual = read_definitions(db)

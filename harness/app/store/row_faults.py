@@ -1,6 +1,6 @@
 """Finds signed rows that do not verify and gaps between route versions; signs all rows again
-(`swapgate db retire-key`), and removes forged rows (`swapgate db remove-forged`). Both changes
-run as the tables' owner, in one transaction, `without_triggers`.
+(`swapproof db retire-key`), and removes forged rows (`swapproof db remove-forged`). Both
+changes run as the tables' owner, in one transaction, `without_triggers`.
 
 `Store` opens the transactions and writes the audit events.
 """

@@ -118,6 +118,6 @@ def _find_misfits(actual_columns: dict[str, dict[str, bool]]) -> Iterator[str]:
 def _describe_unsupported(reason: str) -> str:
     return (
         f"the database is from before 0.1.0 ({reason}, and this version needs {REVISION}): "
-        "Swapgate cannot upgrade it, and has not changed it. For a new installation, set "
-        "`home` to a new folder and `database_url` to a new database, then run `swapgate init`"
+        "Swapproof cannot upgrade it, and has not changed it. For a new installation, set "
+        "`home` to a new folder and `database_url` to a new database, then run `swapproof init`"
     )

@@ -144,7 +144,7 @@ def refuse_table(text: str) -> NoReturn:
     raise InputError(
         "is not from a known eval tool, and has no readable scores; its columns are "
         f"{shown_names}. A table needs {WANTED}. A table with a row for each answer needs a "
-        "column `score` instead. To have answers scored, see `swapgate try --suite`"
+        "column `score` instead. To have answers scored, see `swapproof try --suite`"
     )
 
 

@@ -174,7 +174,7 @@ class _Parts:
 
 
 def _refuse_document_type(*_: object) -> None:
-    raise InputError(f"has a document type definition, which Swapgate never reads: {_SAVE_AS}")
+    raise InputError(f"has a document type definition, which Swapproof never reads: {_SAVE_AS}")
 
 
 def _local(name: str) -> str:

@@ -71,7 +71,7 @@ class AlertRule:
     severity: Severity
     next_step: str  # PROVIDER is a placeholder for the provider's name
     lasting: bool = True  # the cause lasts until it ends; False for a single event
-    # Swapgate drops a source that reports nothing for this time, because a dead worker cannot
+    # Swapproof drops a source that reports nothing for this time, because a dead worker cannot
     # report the end of its cause. None if the control plane itself checks the cause.
     silent: timedelta | None = None
     by_router: bool = True  # routers report it; means nothing without `silent`
@@ -79,7 +79,7 @@ class AlertRule:
 
 
 NO_SINK: Final = (
-    "no person gets an alert: add a sink under `alerts.sinks` in swapgate.yaml (`swapgate "
+    "no person gets an alert: add a sink under `alerts.sinks` in swapproof.yaml (`swapproof "
     "docs open how-to/alerts`)"
 )
 PROVIDER_PLACEHOLDER: Final = "PROVIDER"
@@ -92,39 +92,39 @@ _S = Severity
 ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.BREAKER_OPEN: AlertRule(
         _S.WARNING,
-        "see the provider's status page; `swapgate route failovers` shows what failed, "
-        "`swapgate switch throw` keeps traffic away",
+        "see the provider's status page; `swapproof route failovers` shows what failed, "
+        "`swapproof switch throw` keeps traffic away",
         silent=_WORKER,
     ),
     _K.TARGET_SILENT: AlertRule(
         _S.CRITICAL,
-        "see the provider's status page; `swapgate route fallback add` gives the route another "
-        "target, which then answers such callers",
+        "see the provider's status page; `swapproof route fallback add` gives the route "
+        "another target, which then answers such callers",
         silent=_WORKER,
     ),
     _K.PROVIDER_DOWN: AlertRule(
         _S.WARNING,
-        "start the server if it is yours, else see the status page of PROVIDER; `swapgate "
+        "start the server if it is yours, else see the status page of PROVIDER; `swapproof "
         "route fallback add` gives a route another target. The first answer ends the alert",
     ),
     _K.ROUTE_DOWN: AlertRule(
         _S.CRITICAL,
-        "`swapgate route failovers` shows what failed, and `swapgate switch list` the kill "
-        "switches; `swapgate route fallback add` gives the route another target; `swapgate "
+        "`swapproof route failovers` shows what failed, and `swapproof switch list` the kill "
+        "switches; `swapproof route fallback add` gives the route another target; `swapproof "
         "switch throw target:PROVIDER/MODEL` sends the route's requests to a target",
         remind=timedelta(hours=4),
     ),
     _K.ON_FALLBACK: AlertRule(
         _S.WARNING,
         "nothing at once: callers get answers; see the status page of the provider whose model "
-        "fails, and `swapgate route failovers`",
+        "fails, and `swapproof route failovers`",
     ),
     _K.OUR_KEY: AlertRule(
         _S.CRITICAL,
-        "`swapgate provider key set PROVIDER` stores a valid key, which routers use at once "
-        "(`swapgate provider key login PROVIDER` if people sign in with an account). Or put a "
+        "`swapproof provider key set PROVIDER` stores a valid key, which routers use at once "
+        "(`swapproof provider key login PROVIDER` if people sign in with an account). Or put a "
         "key into the provider's variable in `.env` and send the router a SIGHUP. Then run "
-        "`swapgate doctor`",
+        "`swapproof doctor`",
         silent=_WORKER,
     ),
     _K.QUOTA: AlertRule(
@@ -135,14 +135,14 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.MODEL_UNKNOWN: AlertRule(
         _S.CRITICAL,
-        "the provider has no such model any more: propose another model with `swapgate "
+        "the provider has no such model any more: propose another model with `swapproof "
         "proposal create`",
         silent=_WORKER,
     ),
     _K.REVISION_REFUSED: AlertRule(
         _S.CRITICAL,
-        "fix what the alert names, or go back with `swapgate route rollback`; the old revision "
-        "continues to serve",
+        "fix what the alert names, or go back with `swapproof route rollback`; the old "
+        "revision continues to serve",
         silent=_REPORTED_ONCE,
     ),
     _K.OBSERVATIONS_DROPPED: AlertRule(
@@ -159,7 +159,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.ROLLED_BACK: AlertRule(
         _S.CRITICAL,
-        "`swapgate canary status` and the Canary page show the evidence; callers are on the "
+        "`swapproof canary status` and the Canary page show the evidence; callers are on the "
         "incumbent",
         lasting=False,
     ),
@@ -172,28 +172,28 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.CANARY_HELD: AlertRule(
         _S.WARNING,
         "fix what the alert names, or wait until the freeze ends: the canary then "
-        "continues by itself; `swapgate canary status` shows its state",
+        "continues by itself; `swapproof canary status` shows its state",
     ),
     _K.WAY_BACK_GONE: AlertRule(
         _S.WARNING,
-        "`swapgate route history` lists former incumbents: `swapgate route rollback "
+        "`swapproof route history` lists former incumbents: `swapproof route rollback "
         "--to-version N` restores another one if the present model fails. Add a fallback with "
-        "`swapgate route fallback add`; `swapgate canary finish` ends a bake that compares "
+        "`swapproof route fallback add`; `swapproof canary finish` ends a bake that compares "
         "nothing",
         remind=timedelta(days=7),
     ),
     _K.PROMOTED: AlertRule(
         _S.INFO,
-        "nothing; `swapgate route rollback` restores the former model",
+        "nothing; `swapproof route rollback` restores the former model",
         lasting=False,
     ),
     _K.CANARY_PAUSED: AlertRule(
         _S.WARNING,
-        "look at the Canary page, then `swapgate canary resume` or `abort`",
+        "look at the Canary page, then `swapproof canary resume` or `abort`",
     ),
     _K.AWAITING_APPROVAL: AlertRule(
         _S.WARNING,
-        "read the comparison, then `swapgate proposal approve` or `reject`",
+        "read the comparison, then `swapproof proposal approve` or `reject`",
     ),
     _K.SAMPLE_RATIO: AlertRule(
         _S.CRITICAL,
@@ -203,66 +203,67 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.SHARED_KEY: AlertRule(
         _S.INFO,
         "send a key for each person or conversation, in `safety_identifier`, `user` or the "
-        "header x-swapgate-sticky; until then each conversation is assigned separately",
+        "header x-swapproof-sticky; until then each conversation is assigned separately",
         silent=_WORKER,
     ),
     _K.LEARNED_REPAIR: AlertRule(
         _S.INFO,
         "nothing, if answers may lack the field; else leave out a field of the combination, or "
-        "send such requests to another target. Page Providers and `swapgate doctor` list the "
+        "send such requests to another target. Page Providers and `swapproof doctor` list the "
         "combinations",
         silent=_WORKER,
         remind=timedelta(days=7),
     ),
     _K.KEY_BUDGET: AlertRule(
         _S.WARNING,
-        "`swapgate key list` shows each key's spending; `swapgate key limits` changes budgets",
+        "`swapproof key list` shows each key's spending; `swapproof key limits` changes "
+        "budgets",
         lasting=False,
     ),
     _K.SPENDING_CAP: AlertRule(
         _S.WARNING,
-        "`swapgate spending` shows the spending by purpose; raise `spending.monthly_cap_usd` "
+        "`swapproof spending` shows the spending by purpose; raise `spending.monthly_cap_usd` "
         "and send the control process a SIGHUP, or wait for the next month",
     ),
     _K.WAIVER_EXPIRED: AlertRule(
         _S.WARNING,
-        "remove the target with `swapgate route fallback remove`, or give it a verdict or a "
+        "remove the target with `swapproof route fallback remove`, or give it a verdict or a "
         "new waiver with `add`; until then the route's settings and chain cannot change",
     ),
     _K.MIXED_VECTORS: AlertRule(
         _S.CRITICAL,
-        "remove the other model with `swapgate route fallback remove`, or end its canary with "
-        "`swapgate canary abort`. If one index may hold the vectors of both models, set "
+        "remove the other model with `swapproof route fallback remove`, or end its canary with "
+        "`swapproof canary abort`. If one index may hold the vectors of both models, set "
         "`comparable_vectors: true` on the route",
     ),
     _K.BREAK_GLASS: AlertRule(
         _S.CRITICAL,
-        "`swapgate route break-glass list` shows who is responsible; `end` restores the former "
-        "model early. If that model cannot serve, repair its provider, or restore another "
-        "former model with `swapgate route rollback`",
+        "`swapproof route break-glass list` shows who is responsible; `end` restores the "
+        "former model early. If that model cannot serve, repair its provider, or restore "
+        "another former model with `swapproof route rollback`",
         remind=timedelta(hours=4),
     ),
     _K.JOB_FAILED: AlertRule(
-        _S.CRITICAL, "see the control process's log, and `swapgate doctor`"
+        _S.CRITICAL, "see the control process's log, and `swapproof doctor`"
     ),
     _K.AUDIT_BROKEN: AlertRule(
         _S.CRITICAL,
-        "`swapgate audit verify` names the event or the row: compare it with a backup",
+        "`swapproof audit verify` names the event or the row: compare it with a backup",
     ),
     _K.DRIFT: AlertRule(
         _S.CRITICAL,
-        "`swapgate drift status ROUTE` shows the changed answers: accept the new answers with "
-        "`swapgate drift accept`, or propose another model",
+        "`swapproof drift status ROUTE` shows the changed answers: accept the new answers with "
+        "`swapproof drift accept`, or propose another model",
     ),
     _K.SERVED_MODEL: AlertRule(
         _S.WARNING,
-        "ask the provider what it changed; `swapgate drift run` measures at once, "
-        "`swapgate drift accept` makes the new model the reference",
+        "ask the provider what it changed; `swapproof drift run` measures at once, "
+        "`swapproof drift accept` makes the new model the reference",
     ),
     _K.MODEL_ENDS: AlertRule(
         _S.WARNING,
         "run the command in the alert: it proposes the successor, or shows the candidates; "
-        "`swapgate model list` shows when each model ends",
+        "`swapproof model list` shows when each model ends",
         remind=timedelta(days=7),
     ),
     _K.MODEL_ENDED: AlertRule(
@@ -272,73 +273,73 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.SIGN_IN_ENDED: AlertRule(
         _S.CRITICAL,
-        "a person with the account runs `swapgate provider key login PROVIDER`; until then "
+        "a person with the account runs `swapproof provider key login PROVIDER`; until then "
         "fallbacks answer",
     ),
     _K.TOKEN_NOT_RENEWED: AlertRule(
         _S.WARNING,
-        "check that the control process reaches the address in the alert; Swapgate tries again "
-        "at least once a minute",
+        "check that the control process reaches the address in the alert; Swapproof tries "
+        "again at least once a minute",
     ),
     _K.EVIDENCE_MISMATCH: AlertRule(
         _S.CRITICAL,
         "somebody changed scores or verdicts in the database: compare it with a backup; "
-        "`swapgate gate replay` and `swapgate db check` show the differences",
+        "`swapproof gate replay` and `swapproof db check` show the differences",
         lasting=False,
     ),
     _K.MODEL_SWITCH: AlertRule(
         _S.WARNING,
-        "read the question on the page Sessions or with `swapgate agent requests`, then "
-        "`swapgate agent approve` or `reject`",
+        "read the question on the page Sessions or with `swapproof agent requests`, then "
+        "`swapproof agent approve` or `reject`",
     ),
     _K.INTERNAL_ERROR: AlertRule(
         _S.CRITICAL,
         "report it with the router's log, which names the line of code; the route's canary "
-        "takes no step until a person runs `swapgate canary resume`",
+        "takes no step until a person runs `swapproof canary resume`",
     ),
     _K.DATABASE_RESTORED: AlertRule(
         _S.CRITICAL,
         "bring the newer database back, or accept the restored database with "
-        "`swapgate db accept-restore --reason WHY`",
+        "`swapproof db accept-restore --reason WHY`",
         silent=_WORKER,
     ),
     _K.NEW_CANDIDATE: AlertRule(
         _S.INFO,
-        "nothing; `swapgate route candidates ROUTE` shows the measurements and their times",
+        "nothing; `swapproof route candidates ROUTE` shows the measurements and their times",
         lasting=False,
     ),
     _K.RETIREMENT_WAITS: AlertRule(
         _S.WARNING,
         "run the command in the alert: it approves the swap, or compares a spare with the "
-        "model that ends; `swapgate route fallback spares` lists the spares",
+        "model that ends; `swapproof route fallback spares` lists the spares",
         remind=timedelta(days=7),
     ),
     _K.BETTER_CANDIDATE: AlertRule(
         _S.INFO,
-        "read the comparison, then propose the swap with `swapgate proposal create`",
+        "read the comparison, then propose the swap with `swapproof proposal create`",
         lasting=False,
     ),
     _K.SHADOW_VERDICT: AlertRule(
         _S.INFO,
-        "`swapgate shadow status` shows the verdict, and the next commands: a shadow's verdict "
-        "opens no canary",
+        "`swapproof shadow status` shows the verdict, and the next commands: a shadow's "
+        "verdict opens no canary",
         lasting=False,
     ),
     _K.EVAL_WAITS: AlertRule(
         _S.WARNING,
         "bring a provider back that is away. Where callers come first, wait, raise the "
-        "account's limit, or give the candidate a key of another account. `swapgate proposal "
-        "retry` tries at once, and `swapgate proposal cancel` ends the comparison",
+        "account's limit, or give the candidate a key of another account. `swapproof proposal "
+        "retry` tries at once, and `swapproof proposal cancel` ends the comparison",
     ),
     _K.LABELS_WAIT: AlertRule(
         _S.WARNING,
-        "label the pairs by the command in the alert, or on the page Labels; `swapgate "
+        "label the pairs by the command in the alert, or on the page Labels; `swapproof "
         "proposal cancel` ends the comparison",
     ),
     _K.SPLIT: AlertRule(
         _S.CRITICAL,
         "do what the alert says; before you change the shares in the gateway yourself, end "
-        "`swapgate serve drive`",
+        "`swapproof serve drive`",
         silent=_WORKER,
         by_router=False,
     ),

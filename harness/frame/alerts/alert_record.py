@@ -465,8 +465,8 @@ class AlertSink:
     """A destination of alerts: an apprise URL (`url`, or in the variable `url_env`) or a
     webhook.
 
-    An apprise URL contains passwords, so Swapgate never logs, stores or shows it. If a variable
-    NAME is not set, Swapgate reads the file that the variable NAME_FILE names.
+    An apprise URL contains passwords, so Swapproof never logs, stores or shows it. If a
+    variable NAME is not set, Swapproof reads the file that the variable NAME_FILE names.
     """
 
     name: str = ""  # shown in messages and errors; by default its kind and number

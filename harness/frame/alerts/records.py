@@ -114,7 +114,7 @@ FOLLOWS_ANOTHER = sa.exists().where(
 class Alerts(Records[AlertRecord]):
     record = ALERT
     order = (alert.c.last_seen.desc(), alert.c.id)
-    missing = "there is no alert {}; `swapgate alert list` shows them"
+    missing = "there is no alert {}; `swapproof alert list` shows them"
 
     def fold(self, alerts: Iterable[Alert]) -> None:
         """Combines alerts with the records of their keys (`apply_alerts`), and stores them."""

@@ -12,7 +12,7 @@ from harness.frame.errors import InputError
 from harness.frame.redaction import find_keys
 
 ConfigPath = tuple[str | int, ...]
-# The formats that `swapgate suite import --from` names.
+# The formats that `swapproof suite import --from` names.
 SUITE_SOURCES: Final = (
     "promptfoo",
     "inspect",
@@ -34,7 +34,7 @@ _VARIABLE: Final = re.compile(f"{ENVIRONMENT_MARK}([A-Za-z_][A-Za-z0-9_]*)")
 
 class ConversionOutcome(StrEnum):
     TAKEN = "taken"
-    CHANGED = "changed"  # converted, but with another meaning in Swapgate
+    CHANGED = "changed"  # converted, but with another meaning in Swapproof
     LEFT = "not taken"
 
 
@@ -43,12 +43,12 @@ class ConversionNote:
     place: str  # file:line
     key: str  # dotted path in the source file
     outcome: ConversionOutcome
-    text: str  # the key's place in swapgate.yaml, or why Swapgate did not convert it
+    text: str  # the key's place in swapproof.yaml, or why Swapproof did not convert it
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    config: Mapping[str, object]  # the content of a swapgate.yaml
+    config: Mapping[str, object]  # the content of a swapproof.yaml
     notes: tuple[ConversionNote, ...]  # in the order of the source file
     variables: tuple[str, ...]  # environment variables that must contain secrets
 
@@ -107,7 +107,7 @@ class SourceConfig:
         """Returns a value. Raises InputError if it may be a secret."""
         text = f"{value}" if (value := self.value(path)) else ""
         if ENVIRONMENT_MARK in text or any(True for _ in find_keys(text)):
-            raise InputError("it may be a secret, and Swapgate never copies secrets")
+            raise InputError("it may be a secret, and Swapproof never copies secrets")
         return value
 
     def _resolve(self, path: ConfigPath, default: object) -> object:
@@ -154,7 +154,7 @@ class SourceConfig:
         place = self.places.get(path, place)
         if path and not (note or keys or covered):
             empty = isinstance(value, Mapping | list)
-            text = "it is empty" if empty else "Swapgate has no such setting"
+            text = "it is empty" if empty else "Swapproof has no such setting"
             note = (ConversionOutcome.LEFT, text)
         if note:
             yield ConversionNote(place, ".".join(map(str, path)), *note)

@@ -5,8 +5,8 @@ that reads the file records their names in its environment, for itself and its c
 from collections.abc import Mapping
 from typing import Final
 
-DOTENV_VARIABLE: Final = "SWAPGATE_DOTENV_NAMES"  # the variables that `.env` set
-DOTENV_FILE_VARIABLE: Final = "SWAPGATE_DOTENV_FILE"  # the path of that `.env`
+DOTENV_VARIABLE: Final = "SWAPPROOF_DOTENV_NAMES"  # the variables that `.env` set
+DOTENV_FILE_VARIABLE: Final = "SWAPPROOF_DOTENV_FILE"  # the path of that `.env`
 
 
 def dotenv_names(environ: Mapping[str, str]) -> set[str]:

@@ -92,7 +92,7 @@ USUAL_LENGTH: Final = Range(0, 200)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenForm:
-    """The form, such as `1%`, in which people write a value that Swapgate stores in another
+    """The form, such as `1%`, in which people write a value that Swapproof stores in another
     unit.
     """
 

@@ -1,6 +1,6 @@
 """Parses YAML and keeps the file and line of every value, for error messages. The size of the
 input is limited, because a few lines of aliases can expand to a billion values. Environment
-variables override the file (SWAPGATE__SECTION__KEY, and *_FILE for a value in a file).
+variables override the file (SWAPPROOF__SECTION__KEY, and *_FILE for a value in a file).
 
 This module knows no key of the configuration, because it also parses other tools' suites and
 the simulator's profiles. `schema` knows the keys.
@@ -20,7 +20,7 @@ from harness.frame.errors import ConfigError, InputError
 
 KeyPath = tuple[str | int, ...]
 MAX_CHARACTERS: Final = 1_000_000
-# Nested aliases multiply the values, and no Swapgate file needs many of them.
+# Nested aliases multiply the values, and no Swapproof file needs many of them.
 MAX_ALIASES: Final = 20
 MAX_DEPTH: Final = 32
 TOO_DEEP: Final = f"is nested more than {MAX_DEPTH} deep"
@@ -136,7 +136,7 @@ def parse_file(file: Path, *, core: bool = False) -> Document:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file; `swapgate init` writes one") from None
+        raise ConfigError(f"{file}: no such file; `swapproof init` writes one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
     return parse_text(text, file, core=core)
@@ -280,13 +280,14 @@ def _merge(under: dict[str, object], over: dict[str, object]) -> dict[str, objec
     return result
 
 
-PREFIX = "SWAPGATE__"
+PREFIX = "SWAPPROOF__"
 
 
 def environment_document(environ: Mapping[str, str]) -> Document:
-    """Reads the SWAPGATE__ variables, whose values are YAML scalars. Raises ConfigError.
+    """Reads the SWAPPROOF__ variables, whose values are YAML scalars. Raises ConfigError.
 
-    SWAPGATE__ROUTER__PORT sets `router.port`: two underscores separate the keys, in lower case.
+    SWAPPROOF__ROUTER__PORT sets `router.port`: two underscores separate the keys, in lower
+    case.
     """
     values: dict[str, object] = {}
     places: dict[KeyPath, str] = {}

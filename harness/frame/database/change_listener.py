@@ -173,7 +173,7 @@ def visible_state(db: sa.Connection) -> object | None:
     return version, driver.total_changes
 
 
-CHANNEL: Final = "swapgate_changed"
+CHANNEL: Final = "swapproof_changed"
 
 
 class PostgresListener:

@@ -149,7 +149,7 @@ _SEVERAL_HOSTS: Final = re.compile(
 PAUSE_LIMIT_MS: Final = 7_000
 
 # The name of the execution option that chooses the kind of BEGIN on SQLite.
-BEGIN: Final = "swapgate_begin"
+BEGIN: Final = "swapproof_begin"
 
 # Execution options of writing and reading transactions, by database.
 OPTIONS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
@@ -190,7 +190,7 @@ def parse(url: str) -> sa.URL:
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
         raise ConfigError(
-            f"database_url: Swapgate needs SQLite or PostgreSQL, not {backend!r}; write "
+            f"database_url: Swapproof needs SQLite or PostgreSQL, not {backend!r}; write "
             "postgresql://user@host/database, or remove the setting for SQLite"
         )
     if parsed.database in (None, "", ":memory:"):
@@ -219,7 +219,7 @@ def require_file(url: str) -> None:
     if parsed.get_backend_name() == "sqlite" and not file_of(parsed).exists():
         raise DatabaseUnusable(
             f"there is no database at {file_of(parsed)}: restore the file from a "
-            "backup, fix `database_url`, or create a new database with `swapgate init`"
+            "backup, fix `database_url`, or create a new database with `swapproof init`"
         )
 
 
@@ -238,7 +238,7 @@ def create_folder(url: sa.URL) -> None:
     if not os.access(folder, os.W_OK):
         raise StoreUnavailable(
             f"the folder {folder} is not writable, and the database is unchanged: make the "
-            "folder writable for the user that runs Swapgate"
+            "folder writable for the user that runs Swapproof"
         )
 
 

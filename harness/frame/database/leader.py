@@ -71,8 +71,8 @@ def _describe_pooler(url: sa.URL) -> str:
     address = f" ({url.host}:{url.port} is the address of a pooler)" if is_pooler else ""
     return (
         f"the connection pooler in front of the database is in transaction mode{address}, and "
-        "Swapgate needs separate sessions: set `pool_mode = session`, or use the address of "
-        "PostgreSQL itself; only `swapgate serve router` may use this pooler"
+        "Swapproof needs separate sessions: set `pool_mode = session`, or use the address of "
+        "PostgreSQL itself; only `swapproof serve router` may use this pooler"
     )
 
 

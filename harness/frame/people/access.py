@@ -66,7 +66,7 @@ class Actor:
             )
 
 
-SYSTEM = Actor("swapgate", Role.ADMIN, "swapgate")
+SYSTEM = Actor("swapproof", Role.ADMIN, "swapproof")
 
 
 class OptOut(StrEnum):
@@ -201,7 +201,7 @@ LINK_PREFIX: Final = "sg-link-"
 COOKIE_PREFIX: Final = "sg-session-"
 SIGN_IN_PATH: Final = "/sign-in"
 LINK_LASTS: Final = timedelta(minutes=15)
-# The link of `swapgate init` lasts longer, because a new user must first start the dashboard.
+# The link of `swapproof init` lasts longer, because a new user must first start the dashboard.
 FIRST_LINK_LASTS: Final = timedelta(hours=1)
 
 
@@ -267,7 +267,7 @@ def require_link_right(
     if creator_key != for_key and creator not in key_creators:
         raise NotAllowed(
             f"you neither act with the key {for_key} nor took part in creating it: its owner "
-            "prints the link with `swapgate key sign-in-link --key-file FILE`"
+            "prints the link with `swapproof key sign-in-link --key-file FILE`"
         )
 
 

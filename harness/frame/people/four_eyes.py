@@ -27,7 +27,7 @@ NEW_FOR: Final = timedelta(days=7)
 # Two keys that one person helped to create count as keys of two people after this time.
 SEPARATE_AFTER: Final = timedelta(days=30)
 
-# Advice for the operator who set Swapgate up alone, and so took part in creating all keys.
+# Advice for the operator who set Swapproof up alone, and so took part in creating all keys.
 _OPERATOR_ADVICE: Final[Mapping[str, str]] = {
     "approve": ". Or cancel it, let somebody propose it with their own key (`--key-file`), and "
     "approve it as the operator",
@@ -114,8 +114,8 @@ def _find_refusals(
                 f"{name} took part in creating both keys within the last "
                 f"{SEPARATE_AFTER.days} days, the proposer's ({proposer_key}) and yours "
                 f"({actor.key}), and could act as both people. To {act} {proposal.id}, use a "
-                f"key in which {name} had no part: the operator creates one with `swapgate key "
-                f"create NAME --role {actor.role.name.lower()} --principal "
+                f"key in which {name} had no part: the operator creates one with `swapproof "
+                f"key create NAME --role {actor.role.name.lower()} --principal "
                 f"{shlex.quote(actor.name)}`. Or wait until {format_date_time(separate_at)}"
             )
         if proposer_principal and all(
@@ -149,8 +149,8 @@ def _find_undeclared(
         yield (
             f"no admin has declared who {undeclared.name} (single sign-on) is: "
             f"{actor.name} and {proposal.proposer} could be one person. Before {actor.name} "
-            f"can {act} {proposal.id}, an admin who is neither of them declares it: `swapgate "
-            "person link`, or `swapgate person separate`"
+            f"can {act} {proposal.id}, an admin who is neither of them declares it: `swapproof "
+            "person link`, or `swapproof person separate`"
         )
     # Allows the operator, because the operator may declare a person. `list_key_remarks` reports
     # such cases.

@@ -380,7 +380,7 @@ class KeyLimits:
     warn_share: float = setting(
         0.8,
         Declaration(
-            meaning="Share of a budget at which Swapgate warns.",
+            meaning="Share of a budget at which Swapproof warns.",
             caption="warned at",
             format="{:g}".format,
             range=Range(0, 1, above=True),

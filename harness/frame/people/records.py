@@ -171,7 +171,7 @@ class ApiKeys(Records[ApiKey]):
 
     record = API_KEY
     order = (api_key.c.created_at, api_key.c.id)
-    missing = "there is no key {}; `swapgate key list` shows them"
+    missing = "there is no key {}; `swapproof key list` shows them"
 
     def find(self, key: str) -> ApiKey | None:
         return self._first(self._select(self._is(key)))
@@ -220,7 +220,9 @@ class ApiKeys(Records[ApiKey]):
 
 class DashboardSessions(Records[DashboardSession]):
     record = DASHBOARD_SESSION
-    missing = "there is no dashboard session {}: `swapgate person sessions` shows the open ones"
+    missing = (
+        "there is no dashboard session {}: `swapproof person sessions` shows the open ones"
+    )
 
     def by_link(self, hash_: str) -> DashboardSession | None:
         """Finds the sign-in of a link, also of a used link. A `write()` locks it

@@ -79,7 +79,7 @@ class UtcTime(sa.types.TypeDecorator[datetime]):
         try:
             return EPOCH + value * MICROSECOND
         except OverflowError:
-            # Somebody wrote the value without Swapgate. The row must not hide other rows.
+            # Somebody wrote the value without Swapproof. The row must not hide other rows.
             return LAST if value > 0 else FIRST
 
 
@@ -93,7 +93,7 @@ _JSON: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 class Json(sa.types.TypeDecorator[object]):
     """Stores a JSON value as canonical text, so that equal values have equal bytes.
 
-    Somebody may have written malformed JSON without Swapgate. The type then returns the text,
+    Somebody may have written malformed JSON without Swapproof. The type then returns the text,
     and the row's signature fails, so that the row does not hide other rows.
     """
 

@@ -1,6 +1,6 @@
 """Signed tables: declares which key signs a table's rows, which columns a signature covers, and
 which rows a snapshot contains (`sign_rows_of`, `signed_table`). `RowSignatures` signs rows when
-Swapgate writes them, and `RowVerifier` verifies rows when Swapgate decides by them.
+Swapproof writes them, and `RowVerifier` verifies rows when Swapproof decides by them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +23,7 @@ from harness.frame.signing.keyring import KeyPurpose, row_payload
 
 # The next step in messages about a row that does not verify.
 REMEDY: Final = (
-    "`swapgate db check` names every such row, and `swapgate db remove-forged` removes it"
+    "`swapproof db check` names every such row, and `swapproof db remove-forged` removes it"
 )
 
 _SIGNED: Final = "signed"
@@ -240,7 +240,7 @@ class RowVerifier:
         if reason := self.row_fault(signed, row, **further_values):
             name = named(signed, {name: getattr(row, name) for name in signed.key})
             raise SignatureInvalid(
-                f"the row {name} does not verify: {reason}. Swapgate does not use this row; "
+                f"the row {name} does not verify: {reason}. Swapproof does not use this row; "
                 f"{REMEDY}"
             )
 

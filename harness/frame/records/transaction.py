@@ -19,7 +19,7 @@ from harness.frame.errors import (
     IllegalTransition,
     InputError,
     StoreUnavailable,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.ports import Clock
 from harness.frame.records.columns import SIGNATURE, Row
@@ -45,14 +45,14 @@ _FAILURES: Final = (
             "UndefinedColumn",
         ),
         StoreUnavailable,
-        "the database has no tables or outdated tables: run `swapgate db upgrade`",
+        "the database has no tables or outdated tables: run `swapproof db upgrade`",
     ),
     (
         ("unable to open database file",),
         DatabaseUnusable,
         (
             "the database's file is missing or cannot be opened: restore it from a backup, "
-            "fix `database_url`, or create a new file with `swapgate db upgrade`"
+            "fix `database_url`, or create a new file with `swapproof db upgrade`"
         ),
     ),
     (
@@ -105,7 +105,7 @@ class RoleRefused(DatabaseUnusable):
     def __init__(self, database: str) -> None:
         super().__init__(
             f"the database's role may not do this ({database}): the owner of the tables runs "
-            "`swapgate db upgrade`, then `swapgate db grant ROLE`"
+            "`swapproof db upgrade`, then `swapproof db grant ROLE`"
         )
         self.database = database
 
@@ -127,7 +127,7 @@ def translated() -> Iterator[None]:
         clear_frames(error, error.orig)
         raise _translate_error(error) from error
     except sa.exc.StatementError as error:
-        if isinstance(error.orig, SwapgateError):
+        if isinstance(error.orig, SwapproofError):
             raise error.orig from None
         raise InputError(f"the database cannot store a value: {error.orig}") from error
 
@@ -154,7 +154,7 @@ def _translate_error(error: sa.exc.DBAPIError) -> Exception:
         return RoleRefused(line)
     if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated:
         return StoreUnavailable(
-            f"the database does not answer ({line}); try again later, `swapgate doctor` shows "
+            f"the database does not answer ({line}); try again later, `swapproof doctor` shows "
             "more"
         )
     return error

@@ -27,7 +27,7 @@ JUMP_S: Final = 5.0
 SETTLE_S: Final = 120.0
 
 # After the clock was set back, old rows look new until the clock reaches its old time, and
-# this long beyond it. A row covers one minute, and Swapgate notices a missing row a minute
+# this long beyond it. A row covers one minute, and Swapproof notices a missing row a minute
 # later.
 OLD_ROWS_PASS_FOR: Final = timedelta(seconds=180)
 

@@ -39,7 +39,7 @@ def read_key_file(file: Path) -> list[str]:
             raise ConfigError(
                 f"{file} has mode {mode:04o}, so users other than its owner may use it: run "
                 f"`chmod 600 {file}`. If somebody may have read it, add a new key as the first "
-                "one, and run `swapgate provider key rotate-encryption`"
+                "one, and run `swapproof provider key rotate-encryption`"
             )
         keys = split_keys(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -127,6 +127,6 @@ class FernetCipher:
                 # The error's text may contain the key.
                 raise ConfigError(
                     "an encryption key is malformed: each is 32 bytes in URL-safe base64, as "
-                    "`swapgate init` makes them"
+                    "`swapproof init` makes them"
                 ) from None
         return self._fernet

@@ -24,7 +24,7 @@ CHECK_EVERY_S = 0.2
 # Makes a single process read the configuration again. A SIGHUP makes all of the supervisor's
 # processes read it.
 RELOAD: Final = signal.SIGUSR2
-SUPERVISOR_VARIABLE: Final = "SWAPGATE_SUPERVISOR_PID"
+SUPERVISOR_VARIABLE: Final = "SWAPPROOF_SUPERVISOR_PID"
 
 
 def has_terminal() -> bool:

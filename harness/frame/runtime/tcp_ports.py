@@ -94,7 +94,7 @@ def require_free(
 ) -> None:
     """Raises ConfigError if a port is in use. The message names its holder and the setting."""
     if not is_free(host, port):
-        remedy = f"set {setting} in swapgate.yaml"
+        remedy = f"set {setting} in swapproof.yaml"
         if setting.startswith("--"):
             remedy = f"give another port with {setting}"
         raise ConfigError(

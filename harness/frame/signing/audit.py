@@ -24,7 +24,7 @@ FOR_ADMINS: Final = "for admins"
 class AuditEvent:
     number: int  # 1, 2, 3 … without gaps
     at: datetime
-    actor: str  # the name of a person or service, or `swapgate` itself
+    actor: str  # the name of a person or service, or `swapproof` itself
     action: str
     subject: str  # `proposal p_…`, `route triage`
     details: Mapping[str, object]

@@ -1,7 +1,7 @@
 """The sentences of the audit log: who did what, for people. Pure.
 
 The log stores an action's code, its subject and details. A sentence leaves most details out;
-`swapgate audit tail --json` and the Audit page's export show all of them.
+`swapproof audit tail --json` and the Audit page's export show all of them.
 """
 
 from collections.abc import Mapping

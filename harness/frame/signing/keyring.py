@@ -147,7 +147,7 @@ def rotate_key(keyring: Keyring, new: PublicKey) -> dict[str, PublicKey]:
 
 
 # The prefix of each signed payload, so that no other document can pass for a row.
-SIGNING_DOMAIN: Final = b"swapgate row 1\n"
+SIGNING_DOMAIN: Final = b"swapproof row 1\n"
 
 
 def row_payload(

@@ -129,7 +129,7 @@ def _describe_older(served: Lineage, offered: Lineage) -> str:
 
 RESTORE_HINT: Final = (
     "The router keeps serving the last good table. If you want the restored database, run "
-    "`swapgate db accept-restore --reason WHY`"
+    "`swapproof db accept-restore --reason WHY`"
 )
 
 

@@ -1,4 +1,4 @@
-"""A label plan fixes, before a person labels the next pair, what Swapgate bets on its label
+"""A label plan fixes, before a person labels the next pair, what Swapproof bets on its label
 (statistics.md §1.23). Pure.
 
 A pair has the answers of both models to one request. The judge's preference and the person's

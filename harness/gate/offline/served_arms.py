@@ -14,7 +14,7 @@ from harness.gate.offline.suite_claims import SuiteClaim
 # With a larger share of an arm's answers from a gateway's fallback, a run is not measured.
 MOST_FALLBACKS: Final = 0.05
 ARMS: Final = ("incumbent", "candidate")
-CONFIRM_SAME_MODEL: Final = "swapgate proposal confirm-same-model"
+CONFIRM_SAME_MODEL: Final = "swapproof proposal confirm-same-model"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Evidence paths: each guardrail's evidence after every block, and the combined evidence
 (statistics.md §2.5), with the weights of the evidence (§2.11).
 
-Each function computes all blocks at once, because Swapgate evaluates a rollout of a million
+Each function computes all blocks at once, because Swapproof evaluates a rollout of a million
 requests every few seconds.
 
 During the warm-up, the candidate's times do not count: a newly started model answers slowly at

@@ -291,7 +291,7 @@ class TrafficMinute:
     windows_failed: int = 0
 
 
-# Swapgate counts this many names per route and day separately, and sums up all other names.
+# Swapproof counts this many names per route and day separately, and sums up all other names.
 MOST_ASKED_NAMES: Final = 200
 OTHER_NAMES: Final = "(others)"
 # The beginning of the names under which a sample of a route's requests counts by need.

@@ -88,7 +88,7 @@ def unsupported_reason(rollout: Rollout, evidence: CanaryEvidence) -> str:
         return ""
     return (
         f"{found.text}. After a promotion, only a fallback could answer them. Give these "
-        "requests a route of their own, or accept it once with `swapgate canary resume`"
+        "requests a route of their own, or accept it once with `swapproof canary resume`"
     )
 
 
@@ -186,7 +186,7 @@ def left_out_reason_text(differences: Sequence[LeftOutDifference]) -> str:
         "The arms leave out unlike shares of requests, and the step would not stand if the "
         "candidate's excess were failures. "
         + "; ".join(one.text for one in differences)
-        + ". Find the cause, or acknowledge it once with `swapgate canary resume`"
+        + ". Find the cause, or acknowledge it once with `swapproof canary resume`"
     )
 
 

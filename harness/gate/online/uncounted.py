@@ -40,7 +40,7 @@ UNCOUNTED_WORDS: Final[Mapping[str, str]] = {
 _REMEDIES: Final[Mapping[str, str]] = {
     UncountedReason.HANDOVER: "lower the policy's `handover_s`, or wait until it is over",
     UncountedReason.OPT_OUT: "let more API keys take part in canaries",
-    UncountedReason.SWITCH: "end the switch (`swapgate switch list`)",
+    UncountedReason.SWITCH: "end the switch (`swapproof switch list`)",
     UncountedReason.KEEP_WARM: "lower the setting `keep_warm`",
     UncountedReason.AGENT: "let the agents call the route instead of a target",
     UncountedReason.MAX_KEYS: "use more routers, or sticky keys that stay the same",
@@ -72,14 +72,14 @@ def describe_uncountable(uncounted: Mapping[str, ArmSplit], exposures: int) -> s
         return ""
     reason = max(found, key=lambda name: (found[name], name))
     share = format_percent(found[reason] / requests, significant=2)
-    remedy = _REMEDIES.get(reason, "see `swapgate canary explain`")
+    remedy = _REMEDIES.get(reason, "see `swapproof canary explain`")
     return (
         f"Most callers can't be counted: in {found[reason]:,} of "
         f"{format_quantity(requests, 'request')} ({share}), {uncounted_words(reason)}; {remedy}"
     )
 
 
-# Swapgate's translation to the candidate has no form for these requests.
+# Swapproof's translation to the candidate has no form for these requests.
 _UNTRANSLATED: Final = outcome_key(OutcomeKind.NOT_MEASURED, OutcomeReason.UNSUPPORTED)
 
 
@@ -87,7 +87,7 @@ class UnsupportedShare(NamedTuple):
     """The callers in the candidate's arm who sent requests that the candidate cannot take.
 
     requests: the first such request of each caller's day. It needs an ability which the
-    candidate lacks, or which Swapgate's translation cannot express. of: these and all assigned
+    candidate lacks, or which Swapproof's translation cannot express. of: these and all assigned
     requests, which are the first of each caller's day, too.
     """
 

@@ -84,7 +84,7 @@ def build_app(
     metrics_token: str | None = None,
     turn_age_s: TurnAge | None = None,
 ) -> FastAPI:
-    app = DocumentedApi("Swapgate", f"{PREFIX}/openapi.json", _complete_document)
+    app = DocumentedApi("Swapproof", f"{PREFIX}/openapi.json", _complete_document)
     app.state.installation = installation
     app.state.turn_age_s = turn_age_s
     app.include_router(health.probes)
@@ -119,16 +119,16 @@ def documented_answers() -> Mapping[tuple[str, str], Any]:
     }
 
 
-log = structlog.get_logger("swapgate.control")
+log = structlog.get_logger("swapproof.control")
 
-METRICS_TOKEN = "SWAPGATE_METRICS_TOKEN"  # noqa: S105 - a variable's name, not a secret
+METRICS_TOKEN = "SWAPPROOF_METRICS_TOKEN"  # noqa: S105 - a variable's name, not a secret
 
 
 def _apply_seed(installation: Installation) -> None:
     try:
         seed.apply_seed(installation.context, installation.settings)
     except SignatureInvalid as error:
-        log.error("seeded_nothing", reason=str(error), next="swapgate db check")  # noqa: TRY400 - the reason needs no traceback
+        log.error("seeded_nothing", reason=str(error), next="swapproof db check")  # noqa: TRY400 - the reason needs no traceback
 
 
 def run_control(config: Path | None) -> None:

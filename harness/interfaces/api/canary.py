@@ -37,7 +37,7 @@ router = APIRouter()
 
 
 class CanaryOperationBody(Body):
-    """An operation on a canary. version: the rollout's version that the person saw; Swapgate
+    """An operation on a canary. version: the rollout's version that the person saw; Swapproof
     refuses the operation if the rollout has another version now.
     """
 

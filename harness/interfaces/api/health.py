@@ -19,7 +19,7 @@ from harness.operations.context import Context
 from harness.proposals import submission
 from harness.routing.proposal import ProposalPhase
 
-log = structlog.get_logger("swapgate.api")
+log = structlog.get_logger("swapproof.api")
 router = APIRouter(include_in_schema=False)
 probes = APIRouter(include_in_schema=False)  # every process with an API serves these paths
 TurnAge = Callable[[], float | None]
@@ -33,7 +33,7 @@ async def healthz() -> JsonAnswer:
 
 @probes.get("/readyz")
 def readyz(request: Request) -> JsonAnswer:
-    """Returns whether the database answers and has Swapgate's tables."""
+    """Returns whether the database answers and has Swapproof's tables."""
     state = request.app.state
     installation: Installation = state.installation
     try:
@@ -80,20 +80,20 @@ class _MetricsCollector(Collector):
         yield from self._measure_canaries()
         age = self._turn_age_s() if self._turn_age_s else None
         if age is not None:
-            spec = CONTROL_METRICS["swapgate_reconcile_age_seconds"]
-            yield GaugeMetricFamily("swapgate_reconcile_age_seconds", spec.meaning, age)
+            spec = CONTROL_METRICS["swapproof_reconcile_age_seconds"]
+            yield GaugeMetricFamily("swapproof_reconcile_age_seconds", spec.meaning, age)
 
     def _count_proposals(self) -> Metric:
-        family = _build_gauge("swapgate_proposals")
+        family = _build_gauge("swapproof_proposals")
         counts = submission.count_phases(self._ctx)
         for phase in ProposalPhase:
             family.add_metric([phase.value], counts.get(phase, 0))
         return family
 
     def _measure_canaries(self) -> Iterable[Metric]:
-        weight = _build_gauge("swapgate_canary_weight_bps")
-        log_e = _build_gauge("swapgate_canary_log_e")
-        distance = _build_gauge("swapgate_canary_distance_to_trip")
+        weight = _build_gauge("swapproof_canary_weight_bps")
+        log_e = _build_gauge("swapproof_canary_log_e")
+        distance = _build_gauge("swapproof_canary_distance_to_trip")
         for status in canary_status.list_canaries(self._ctx):
             rollout = status.rollout
             weight.add_metric(

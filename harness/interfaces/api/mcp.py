@@ -1,6 +1,6 @@
 """The MCP server, on stdin and stdout or over streamable HTTP with the callers' keys.
 
-A tool's answer is JSON. A Swapgate error becomes the tool's answer; for any other error the
+A tool's answer is JSON. A Swapproof error becomes the tool's answer; for any other error the
 answer has only an id that is also in the log. The management tools read measurements and
 propose swaps; no tool approves or promotes.
 """
@@ -51,7 +51,7 @@ from harness.frame.errors import (
     InputError,
     NotAllowed,
     NotFound,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.imports import freeze_application
 from harness.frame.pagination import MOST_LISTED, PageRequest
@@ -86,7 +86,7 @@ from harness.routing.agent import SWITCH_MODEL
 
 Answer = Callable[[ApiCaller, Any], object]  # takes the caller and the arguments
 RequestContext = ServerRequestContext[Any, Any]
-log = structlog.get_logger("swapgate.mcp")
+log = structlog.get_logger("swapproof.mcp")
 
 
 @dataclass(frozen=True)
@@ -243,9 +243,9 @@ def preview_swap(caller: ApiCaller, body: proposals.ProposalBody) -> object:
 
 @management_tool(proposals.ProposalBody, Role.PROPOSER)
 def propose_swap(caller: ApiCaller, body: Any) -> object:
-    """Proposes another model for a route. Swapgate measures both models, and starts a canary if
-    the verdict is `passed`. If the policy requires an approval, a person approves, never an
-    agent. Swapgate refuses a candidate whose cost would end its canary, unless an approver
+    """Proposes another model for a route. Swapproof measures both models, and starts a canary
+    if the verdict is `passed`. If the policy requires an approval, a person approves, never an
+    agent. Swapproof refuses a candidate whose cost would end its canary, unless an approver
     proposes it and accepts the cost.
     """
     return proposals.create_proposal(caller, body)
@@ -258,7 +258,7 @@ def manage_credentials(caller: ApiCaller, _: CredentialsArguments) -> object:
 
 
 INSTRUCTIONS: Final = (
-    "Swapgate changes the model behind a route only with proof. You may read routes, "
+    "Swapproof changes the model behind a route only with proof. You may read routes, "
     "comparisons and canaries, and propose a swap; people approve. On behalf of an agent's "
     "session, you may request another model, which a person approves, and run sub-tasks in "
     "parallel."
@@ -293,8 +293,8 @@ class McpServer:
 
     def build(self) -> Server[Any]:
         return Server(
-            "swapgate",
-            title="Swapgate",
+            "swapproof",
+            title="Swapproof",
             version=__version__,
             instructions=INSTRUCTIONS,
             on_list_tools=self.list_tools,
@@ -307,7 +307,7 @@ class McpServer:
         """Lists the tools that the caller's key may call."""
         try:
             client = await anyio.to_thread.run_sync(self._client, context)
-        except SwapgateError:
+        except SwapproofError:
             return ListToolsResult(tools=[])
         actor = find_management_actor(client)
         tools = [
@@ -328,7 +328,7 @@ class McpServer:
         try:
             text = await self._answer(context, params)
             is_error = False
-        except SwapgateError as error:
+        except SwapproofError as error:
             text = str(error)
             is_error = True
         except Exception:
@@ -436,7 +436,7 @@ def _describe_session_tool(tool: BuiltInTool, *, has_session: bool) -> Tool:
     )
 
 
-KEY_VARIABLE: Final = "SWAPGATE_MANAGEMENT_KEY"
+KEY_VARIABLE: Final = "SWAPPROOF_MANAGEMENT_KEY"
 PATH: Final = "/mcp"
 
 

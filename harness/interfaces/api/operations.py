@@ -54,7 +54,7 @@ else:
 
 class LimitsBody(KeyLimitFields):
     """The limits of a client key; an omitted field sets no limit. warn_share: the share of a
-    budget at which Swapgate raises an alert.
+    budget at which Swapproof raises an alert.
     """
 
     def limits(self) -> KeyLimits:

@@ -97,10 +97,10 @@ class AcceptingProposalBody(ProposalBody):
 
 
 class ApprovalBody(Body):
-    """An approval of a proposal. verdict: the id of the verdict that the approver saw; Swapgate
-    refuses the approval if the proposal has another verdict now. change_reference: the change
-    request, if the proposal names none. accept_cost: the approver accepts a cost of up to this
-    many times the incumbent's, for the approval's reason.
+    """An approval of a proposal. verdict: the id of the verdict that the approver saw;
+    Swapproof refuses the approval if the proposal has another verdict now. change_reference:
+    the change request, if the proposal names none. accept_cost: the approver accepts a cost of
+    up to this many times the incumbent's, for the approval's reason.
     """
 
     reason: Text = ""

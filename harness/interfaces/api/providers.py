@@ -133,8 +133,8 @@ class CredentialBody(ProviderBody):
 
 
 class NewCredentialBody(CredentialBody):
-    """A provider's first key. name: the provider's name. Swapgate adds a missing provider whose
-    name is a kind.
+    """A provider's first key. name: the provider's name. Swapproof adds a missing provider
+    whose name is a kind.
     """
 
     name: Name

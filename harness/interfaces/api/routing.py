@@ -200,7 +200,7 @@ class ChainBody(Body):
 class RollbackBody(Body):
     """A rollback to a former incumbent. to_version: the route's version to restore; null for
     the incumbent before the current one. force: restore a model that cannot serve. version: the
-    route's version that the person saw; Swapgate refuses the rollback if the route has another
+    route's version that the person saw; Swapproof refuses the rollback if the route has another
     version now.
     """
 
@@ -252,7 +252,7 @@ def list_models(caller: CallerParam, query: PageParam) -> Page[Target]:
 @endpoint(router, "POST", "/models", status=201)
 def add_model(caller: CallerParam, body: ModelBody) -> AddedTarget:
     """Adds a model. Adding the same content again changes nothing, because a model's id is the
-    hash of its content. Unless `discover` is false, Swapgate asks a gateway, a self-hosted
+    hash of its content. Unless `discover` is false, Swapproof asks a gateway, a self-hosted
     server or a simulator for its list of models.
     """
     added = targets.add_target(caller.ctx, caller.actor, body.to_target())

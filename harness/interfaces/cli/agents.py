@@ -1,4 +1,4 @@
-"""`swapgate agent` and `swapgate user`."""
+"""`swapproof agent` and `swapproof user`."""
 
 import click
 
@@ -27,7 +27,7 @@ agent = operation_group(AGENTS)
 add_commands(agent, GRANT_LISTS)
 
 
-@command(agent, example="swapgate agent requests")
+@command(agent, example="swapproof agent requests")
 def requests(
     session: Session,
     *,
@@ -58,7 +58,7 @@ def requests(
     )
 
 
-@command(agent, example="swapgate agent show sw_4be0c7d1f2a89365")
+@command(agent, example="swapproof agent show sw_4be0c7d1f2a89365")
 def show(session: Session, request_id: str = arg("ID")) -> None:
     """Show a request with both models' prices and quality, and the agent's reason."""
     view = view_switch(session.context, switches.load_switch(session.context, request_id))

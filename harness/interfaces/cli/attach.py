@@ -1,4 +1,4 @@
-"""`swapgate attach` reads the traffic that a team has logged, and says what a swap needs."""
+"""`swapproof attach` reads the traffic that a team has logged, and says what a swap needs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -24,13 +24,13 @@ from harness.proposals.report.blocks import (
 )
 
 
-@command(name="attach", example="swapgate attach spend-logs.jsonl")
+@command(name="attach", example="swapproof attach spend-logs.jsonl")
 def attach_(
     session: Session,
     sources: tuple[str, ...] = arg("SOURCE…", type=click.Path()),
     *,
     from_: str = opt(
-        "Format of the files; Swapgate recognises it otherwise.",
+        "Format of the files; Swapproof recognises it otherwise.",
         "--from",
         metavar="FORMAT",
         default="",
@@ -58,16 +58,16 @@ def attach_(
 ) -> None:
     """Read the traffic that you have logged, and say what a swap would save and need.
 
-    SOURCE: a file, or the address of a LiteLLM proxy, whose spend logs Swapgate reads with a
+    SOURCE: a file, or the address of a LiteLLM proxy, whose spend logs Swapproof reads with a
     read-only key. Formats of files: LiteLLM's spend logs, Langfuse, LangSmith, Braintrust,
-    Phoenix, OpenTelemetry's GenAI spans (OTLP JSON), promptfoo's results, and Swapgate's
+    Phoenix, OpenTelemetry's GenAI spans (OTLP JSON), promptfoo's results, and Swapproof's
     captures; JSON, JSON lines or CSV.
 
     Shows the models in use with requests, spend, time, errors and their ends; what could take
     their place, and which requests it could not take; and what a proof would take. An unknown
     cost, time or number of tokens stays unknown.
 
-    Swapgate writes nothing to a source, and sends contents nowhere.
+    Swapproof writes nothing to a source, and sends contents nowhere.
     """
     # Late, so that `--help` stays quick.
     from harness.app.attach.attach import AttachRequest, attach  # noqa: PLC0415
@@ -94,7 +94,7 @@ def attach_(
     for line in _list_lines(blocks):
         click.echo(escape_controls(line))
     if is_small_program():
-        output.note("this command needs the package swapgate")
+        output.note("this command needs the package swapproof")
 
 
 def _write_page(page: Path, blocks: Sequence[Block]) -> None:
@@ -108,7 +108,7 @@ def _write_page(page: Path, blocks: Sequence[Block]) -> None:
 
 
 def _list_lines(blocks: Iterable[Block]) -> Iterator[str]:
-    """Yields a report's lines in plain text, because swapgate-try draws no tables."""
+    """Yields a report's lines in plain text, because swapproof-try draws no tables."""
     for block in blocks:
         match block:
             case Heading(text, level):

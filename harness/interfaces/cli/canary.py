@@ -1,4 +1,4 @@
-"""`swapgate canary`. On a terminal, an operation that ends a canary or overrules its evidence
+"""`swapproof canary`. On a terminal, an operation that ends a canary or overrules its evidence
 explains its effect, and asks for confirmation.
 """
 
@@ -128,7 +128,7 @@ def operation_command(signal: RolloutSignal) -> click.Command:
         name=signal.value,
         help=text,
         short_help=OPERATIONS[signal],
-        example=f'swapgate canary {signal.value} support --reason "ticket 12"',
+        example=f'swapproof canary {signal.value} support --reason "ticket 12"',
     )
     return register(ask_and_operate if signal in ASKING_OPERATIONS else operate)
 
@@ -167,7 +167,7 @@ for _signal in OPERATIONS:
 add_commands(canary, CANARY_CALLERS)
 
 
-@command(canary, example="swapgate canary status support")
+@command(canary, example="swapproof canary status support")
 def status(
     session: Session,
     route: str | None,
@@ -226,7 +226,7 @@ def _print_canaries(canaries: Sequence[CanaryStatus]) -> None:
         output.facts(rollout_facts(row))
 
 
-@command(canary, example="swapgate canary explain support")
+@command(canary, example="swapproof canary explain support")
 def explain(session: Session, route: str) -> None:
     """Explain why ROUTE's canary is at its step, and what the next step needs."""
     history = canary_status.explain_canary(session.context, route)
@@ -296,7 +296,7 @@ def _print_explanation(history: CanaryHistory) -> None:
                 "BECAUSE": event.details.get("reason"),
             },
         )
-        output.note("`swapgate gate replay EVENT` decides an event again from its blocks")
+        output.note("`swapproof gate replay EVENT` decides an event again from its blocks")
 
 
 def outcome_cells(row: OutcomeRow) -> dict[str, object]:

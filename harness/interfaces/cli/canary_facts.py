@@ -1,4 +1,4 @@
-"""Loads and describes canaries for `swapgate canary` and `swapgate proposal`."""
+"""Loads and describes canaries for `swapproof canary` and `swapproof proposal`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def list_brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
         ("failed", failed_callers(status.action.figures)),
         ("outcomes", describe_outcomes(status.action.figures) or None),
         ("harm", describe_harm(status.action.distance_to_trip)),
-        ("more", f"`swapgate canary status {status.rollout.route}`"),
+        ("more", f"`swapproof canary status {status.rollout.route}`"),
     ]
 
 
@@ -128,7 +128,7 @@ class AwaitedCanary:
             return f"{proposal.route}: no canary opened: {self.progress}{reason}"
         text = f"{proposal.route}: waits for a canary: {self.progress}"
         if proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None:
-            text += f"; `swapgate proposal approve {proposal.id}` lets it open"
+            text += f"; `swapproof proposal approve {proposal.id}` lets it open"
         return text
 
 

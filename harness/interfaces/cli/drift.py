@@ -1,4 +1,4 @@
-"""`swapgate drift`."""
+"""`swapproof drift`."""
 
 from typing import Final
 
@@ -31,7 +31,7 @@ def drift() -> None:
     """The drift watch: whether models still answer as before."""
 
 
-@command(drift, example="swapgate drift status support")
+@command(drift, example="swapproof drift status support")
 def status(
     session: Session,
     route: str | None,
@@ -63,7 +63,7 @@ def _list_watches(session: Session) -> None:
             "NEXT (UTC)": timestamp(row.next_at),
         },
         empty="no model is watched: add a `drift` section to a suite; see "
-        "`swapgate docs open explanation/drift`",
+        "`swapproof docs open explanation/drift`",
     )
 
 
@@ -88,7 +88,7 @@ def _show_route(
         return
     if not drift_reports:
         output.note(
-            f"no suite watches route {route}: see `swapgate docs open explanation/drift`"
+            f"no suite watches route {route}: see `swapproof docs open explanation/drift`"
         )
     for report in drift_reports:
         _print_report(report)
@@ -139,12 +139,12 @@ def _print_report(report: DriftReport) -> None:
     click.echo()
     if drift_status.state == DRIFTED:
         output.note(
-            f"next: accept the current answers with `swapgate drift accept "
+            f"next: accept the current answers with `swapproof drift accept "
             f"{drift_status.routes[0]} --reason …`, or propose another model"
         )
 
 
-@command(drift, example="swapgate drift run support")
+@command(drift, example="swapproof drift run support")
 def run(
     session: Session,
     route: str,
@@ -159,10 +159,10 @@ def run(
         return
     for check in new_checks:
         click.echo(check.run)
-    output.note(f"started; `swapgate drift status {route}` shows the result")
+    output.note(f"started; `swapproof drift status {route}` shows the result")
 
 
-@command(drift, example='swapgate drift accept support --reason "the new answers are fine"')
+@command(drift, example='swapproof drift accept support --reason "the new answers are fine"')
 def accept(
     session: Session,
     route: str,

@@ -1,4 +1,4 @@
-"""The root command `swapgate`. `VERBS` lists every command with its module and help."""
+"""The root command `swapproof`. `VERBS` lists every command with its module and help."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import SwapproofError
 from harness.interfaces.cli.frame.command import (
     LazyCommand,
     LazyCommandGroup,
@@ -25,7 +25,7 @@ class RootCommand(LazyCommandGroup):
     def main(  # type: ignore[override]  # it always ends the process, in either mode
         self,
         args: Sequence[str] | None = None,
-        prog_name: str | None = "swapgate",
+        prog_name: str | None = "swapproof",
         **extra: Any,
     ) -> NoReturn:
         words = list(sys.argv[1:] if args is None else args)
@@ -44,11 +44,11 @@ class RootCommand(LazyCommandGroup):
                 _show_example(error)
             code = error.exit_code
             _print_error(words, type(error).__name__, error.format_message(), code)
-        except SwapgateError as error:
-            click.echo(f"swapgate: {error}", err=True)
+        except SwapproofError as error:
+            click.echo(f"swapproof: {error}", err=True)
             if error.docs_page and "docs" in self.lazy and sys.stderr.isatty():
                 click.echo(
-                    f"more about it: swapgate docs open {error.docs_page}",
+                    f"more about it: swapproof docs open {error.docs_page}",
                     err=True,
                 )
             code = error.exit_code
@@ -68,7 +68,7 @@ class RootCommand(LazyCommandGroup):
 def _explain_retired(error: click.NoSuchCommand) -> click.UsageError:
     try:
         from harness.app.configuration.validation_errors import RETIRED_COMMANDS  # noqa: PLC0415 - `--help` stays quick
-    except ModuleNotFoundError:  # swapgate-try has no retired command, and no configuration
+    except ModuleNotFoundError:  # swapproof-try has no retired command, and no configuration
         return error
     words = [error.command_name]
     ctx = error.ctx
@@ -79,7 +79,7 @@ def _explain_retired(error: click.NoSuchCommand) -> click.UsageError:
     if replacement is None:
         return error
     return click.UsageError(
-        f"`swapgate {' '.join(words)}` is retired: {replacement}", error.ctx
+        f"`swapproof {' '.join(words)}` is retired: {replacement}", error.ctx
     )
 
 
@@ -101,8 +101,8 @@ def _report_unexpected(words: Sequence[str], error: Exception) -> None:
         click.echo(traceback.format_exc(), err=True, nl=False)
     text = f"{type(error).__name__}: {error}"
     click.echo(
-        f"swapgate: unexpected error: {text}. This is a fault of Swapgate: report it with the "
-        "output of the same command with --debug",
+        f"swapproof: unexpected error: {text}. This is a fault of Swapproof: report it with "
+        "the output of the same command with --debug",
         err=True,
     )
     _print_error(words, "Unexpected", text, 1)
@@ -135,7 +135,7 @@ def _print_version(
     if value and not ctx.resilient_parsing:
         from importlib import metadata  # noqa: PLC0415 - it takes a fifth of `--help`
 
-        click.echo(f"swapgate {metadata.version('swapgate')}")
+        click.echo(f"swapproof {metadata.version('swapproof')}")
         ctx.exit()
 
 
@@ -150,8 +150,8 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             ".attach:attach_",
             "Read the traffic that you have logged, and say what a swap would save and need.",
         ),
-        "init": (".operations.init", "Set up Swapgate in this folder."),
-        "serve": (".operations.serve", "Run Swapgate's processes."),
+        "init": (".operations.init", "Set up Swapproof in this folder."),
+        "serve": (".operations.serve", "Run Swapproof's processes."),
         "worker": (
             ".operations.serve",
             "Take eval runs from the queue that the workers of all hosts share.",
@@ -164,10 +164,10 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
             ".operations.doctor",
             "Check the installation, and show what to fix.",
         ),
-        "docs": (".operations.docs", "The docs that ship with Swapgate."),
+        "docs": (".operations.docs", "The docs that ship with Swapproof."),
         "demo": (
             ".operations.serve",
-            "Show Swapgate at work, with simulated providers and real processes.",
+            "Show Swapproof at work, with simulated providers and real processes.",
         ),
         "sim": (
             ".operations.serve",
@@ -252,7 +252,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "Set up": {
         "key": (
             ".operations.client_keys",
-            "Keys that Swapgate issues to clients and people.",
+            "Keys that Swapproof issues to clients and people.",
         ),
         "person": (
             ".operations.client_keys",
@@ -274,7 +274,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         ),
     },
 }
-# Only Swapgate's own processes start these commands.
+# Only Swapproof's own processes start these commands.
 _HIDDEN: Final = {
     "eval-worker": (
         ".operations.serve",
@@ -286,10 +286,10 @@ _HIDDEN: Final = {
     ),
     "router-worker": (
         ".operations.serve",
-        "Serve requests for `swapgate serve router`, which sends the settings on stdin.",
+        "Serve requests for `swapproof serve router`, which sends the settings on stdin.",
     ),
 }
-# Computed, because the package's name is `swapgate.harness…` in a wheel.
+# Computed, because the package's name is `swapproof.harness…` in a wheel.
 _PACKAGE: Final = __name__.rpartition(".")[0]
 
 
@@ -332,7 +332,7 @@ VERBS = {
 def program(ctx: click.Context) -> None:
     """Change the model behind an LLM feature with proof.
 
-    Without a command, `swapgate` shows the state of all routes, and what waits for a person.
+    Without a command, `swapproof` shows the state of all routes, and what waits for a person.
     Global options may stand before or after the verb.
     """
     ctx.call_on_close(ctx.ensure_object(Session).close)

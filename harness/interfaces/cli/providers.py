@@ -1,4 +1,4 @@
-"""`swapgate provider` manages providers, `swapgate provider key` their keys."""
+"""`swapproof provider` manages providers, `swapproof provider key` their keys."""
 
 import os
 import sys
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 provider = operation_group(PROVIDERS)
 
 
-@command(provider, "matrix", example="swapgate provider matrix")
+@command(provider, "matrix", example="swapproof provider matrix")
 def show_matrix(session: Session) -> None:
     """Show each provider's health, and the abilities of its models."""
     from harness.routing.reports.matrix import build_matrix  # noqa: PLC0415 - `--help` stays quick
@@ -65,7 +65,7 @@ def _build_matrix_cells(row: "MatrixRow", model: "MatrixModel | None") -> dict[s
     }
 
 
-@command(provider, example="swapgate provider show openai")
+@command(provider, example="swapproof provider show openai")
 def show(session: Session, name: str) -> None:
     """Show a provider, without the values of its extra headers."""
     _print_provider(
@@ -122,7 +122,7 @@ class _ProviderOptions:
         return ProviderChange(kind, given_options(self.plain), headers, body, reason)
 
 
-@command(provider, example="swapgate provider add mistral --key-env MISTRAL_API_KEY")
+@command(provider, example="swapproof provider add mistral --key-env MISTRAL_API_KEY")
 def add(
     session: Session,
     name: str,
@@ -132,7 +132,7 @@ def add(
 ) -> None:
     """Add a provider. Routers know it within two seconds; no route uses it yet.
 
-    Its models are called NAME/MODEL. Store its key with `swapgate provider key set NAME`.
+    Its models are called NAME/MODEL. Store its key with `swapproof provider key set NAME`.
     """
     change = options.change(kind)
     ctx = session.context_with_providers
@@ -144,7 +144,7 @@ def add(
 
 
 @command(
-    provider, "set", example="swapgate provider set openai --key-env OPENAI_PRODUCTION_KEY"
+    provider, "set", example="swapproof provider set openai --key-env OPENAI_PRODUCTION_KEY"
 )
 def set_provider(
     session: Session,
@@ -171,7 +171,7 @@ def set_provider(
     )
 
 
-@command(provider, example="swapgate provider remove mistral")
+@command(provider, example="swapproof provider remove mistral")
 def remove(session: Session, name: str) -> None:
     """Remove a provider. Exit code 6 if a route or a proposal uses it."""
     session.decide(registered_providers.remove_provider, name)
@@ -182,7 +182,7 @@ def remove(session: Session, name: str) -> None:
     output.answer({"removed": name}, f"removed {name}")
 
 
-@command(example="swapgate provider key login github_copilot")
+@command(example="swapproof provider key login github_copilot")
 def login(session: Session, provider: str) -> None:
     """Sign in to github_copilot or openai_codex, by a code on the vendor's page.
 
@@ -212,7 +212,7 @@ provider.add_command(provider_key)
 provider_key.add_command(login)
 
 
-@command(provider_key, "set", example="swapgate provider key set openai < openai.key")
+@command(provider_key, "set", example="swapproof provider key set openai < openai.key")
 def set_credential(
     session: Session,
     provider: str,
@@ -266,7 +266,7 @@ def _read_key(provider: str) -> str:
     return sys.stdin.read()
 
 
-@command(provider_key, "import", example="swapgate provider key import --from .env")
+@command(provider_key, "import", example="swapproof provider key import --from .env")
 def import_credentials(
     session: Session,
     *,
@@ -310,7 +310,7 @@ def _read_env_file(file: Path) -> Mapping[str, str]:
 @command(
     provider_key,
     "rotate-encryption",
-    example="swapgate provider key rotate-encryption --new-key",
+    example="swapproof provider key rotate-encryption --new-key",
 )
 def rotate_encryption(
     session: Session,

@@ -1,4 +1,4 @@
-"""`swapgate shadow`."""
+"""`swapproof shadow`."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -34,7 +34,7 @@ shadow = operation_group(SHADOWS)
 
 @command(
     shadow,
-    example='swapgate shadow start support openai/gpt-4o-mini --share 5 --reason "a look"',
+    example='swapproof shadow start support openai/gpt-4o-mini --share 5 --reason "a look"',
 )
 def start(
     session: Session,
@@ -107,7 +107,7 @@ def start(
         advice=f"requests of {format_bps(limits.share_bps)} of route {route}'s callers are "
         f"mirrored to {started_shadow.candidate.name} until "
         f"{timestamp(started_shadow.expires_at)} UTC{receiver}: "
-        f"`swapgate shadow status {route}`",
+        f"`swapproof shadow status {route}`",
     )
 
 
@@ -120,7 +120,7 @@ def _read_usd(text: str) -> float | None:
         raise InputError(f"--usd-per-day must be a number or `none`, not {text!r}") from None
 
 
-@command(shadow, example="swapgate shadow status support")
+@command(shadow, example="swapproof shadow status support")
 def status(
     session: Session,
     route: str | None,

@@ -1,7 +1,7 @@
-"""The root command `swapgate-try`: the commands of `swapgate` that need only files.
+"""The root command `swapproof-try`: the commands of `swapproof` that need only files.
 
-The distribution `swapgate-try` holds this module and what its commands import (ADR 0049).
-`swapgate` has the same commands.
+The distribution `swapproof-try` holds this module and what its commands import (ADR 0049).
+`swapproof` has the same commands.
 """
 
 import sys
@@ -18,7 +18,7 @@ from harness.interfaces.cli.frame.session import Session, adopt_options, global_
 from harness.interfaces.cli.program import VERBS, RootCommand
 from harness.interfaces.cli.proposals.proof_verification import VERIFY
 
-NAME: Final = "swapgate-try"
+NAME: Final = "swapproof-try"
 _GROUPS: Final = (
     LazyCommandGroup("gate", lazy={"decide": DECIDE}, help="The gate's rule, for files."),
     LazyCommandGroup(
@@ -52,11 +52,11 @@ class TryRoot(RootCommand):
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
-            if _find_version("swapgate"):
+            if _find_version("swapproof"):
                 raise
             raise InputError(
-                f"this needs the package swapgate, and only {NAME} is installed: add it with "
-                f"`{sys.executable} -m pip install swapgate=={_find_version(NAME)}`"
+                f"this needs the package swapproof, and only {NAME} is installed: add it with "
+                f"`{sys.executable} -m pip install swapproof=={_find_version(NAME)}`"
             ) from error
 
 
@@ -76,8 +76,8 @@ def _print_version(
     value: bool,  # noqa: FBT001 - click's signature
 ) -> None:
     if value and not ctx.resilient_parsing:
-        # A checkout has the modules of both distributions, and is installed as `swapgate`.
-        click.echo(f"{NAME} {_find_version(NAME) or _find_version('swapgate')}")
+        # A checkout has the modules of both distributions, and is installed as `swapproof`.
+        click.echo(f"{NAME} {_find_version(NAME) or _find_version('swapproof')}")
         ctx.exit()
 
 
@@ -103,8 +103,8 @@ def _print_version(
 def program(ctx: click.Context) -> None:
     """Judge a candidate model from files that you have.
 
-    Without a command's name, `swapgate-try` runs `try`: `swapgate-try a.json b.json`. The whole
-    of Swapgate is the package `swapgate`, which has these commands too.
+    Without a command's name, `swapproof-try` runs `try`: `swapproof-try a.json b.json`. The
+    whole of Swapproof is the package `swapproof`, which has these commands too.
     """
     ctx.ensure_object(Session)
 
@@ -117,7 +117,7 @@ for _group in _GROUPS:
 
 
 def main() -> None:
-    """Starts the command `swapgate-try`. Does not return."""
+    """Starts the command `swapproof-try`. Does not return."""
     delay_collection()
     program(prog_name=NAME)
 

@@ -22,7 +22,7 @@ from harness.frame.errors import (
     InputError,
     RouteBusy,
     StoreUnavailable,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.formatting import format_usd
 from harness.frame.people.access import SYSTEM
@@ -81,7 +81,7 @@ def run_once(ctx: ProposalsContext) -> list[str]:
             lines += _run_route(ctx, route)
         except StoreUnavailable:
             raise
-        except SwapgateError as error:
+        except SwapproofError as error:
             failed.append(f"route {route.name}: {error}")
     if failed:
         raise ConfigError("; ".join(failed))
@@ -288,7 +288,7 @@ def refresh_lists(ctx: ProposalsContext, wanted: Callable[[Provider], bool]) -> 
         if not (name in read_at and now - read_at[name] < LISTS_EVERY) and wanted(provider)
     ]
     results = named_models.discover_several(ctx, SYSTEM, due).values()
-    return [str(error) for error in results if isinstance(error, SwapgateError)]
+    return [str(error) for error in results if isinstance(error, SwapproofError)]
 
 
 def describe_schedule_faults(ctx: ProposalsContext, routes: Sequence[Route]) -> Sequence[str]:

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from harness.frame.cron import check_cron, next_time
-from harness.frame.errors import InputError, StoreUnavailable, SwapgateError
+from harness.frame.errors import InputError, StoreUnavailable, SwapproofError
 from harness.frame.formatting import format_quantity, format_usd
 from harness.frame.records.transaction import Transaction
 from harness.frame.suggestions import did_you_mean
@@ -47,7 +47,7 @@ from harness.routing.records.proposals import Proposals
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import Route
 
-# Swapgate reads a provider's list daily. A warning names the time of an older list.
+# Swapproof reads a provider's list daily. A warning names the time of an older list.
 LIST_AGE: Final = timedelta(hours=36)
 # Models that run on the team's own machines cost no money per token.
 _FREE_GROUPS: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
@@ -157,7 +157,7 @@ def select_candidates(
         elif matching_names == {incumbent}:
             warnings.append(f"{pattern.text} selects only {incumbent}, which serves already")
         warnings += [
-            f"the list of {provider} is of {read_at[provider]:%Y-%m-%d %H:%M} UTC: Swapgate "
+            f"the list of {provider} is of {read_at[provider]:%Y-%m-%d %H:%M} UTC: Swapproof "
             "could not read it since"
             for provider in filter(pattern.takes_provider, sorted(read_at))
             if now - read_at[provider] > LIST_AGE
@@ -186,7 +186,7 @@ def _explain_no_match(
         hint = did_you_mean(
             pattern.provider,
             providers,
-            otherwise=" (`swapgate provider list`)",
+            otherwise=" (`swapproof provider list`)",
         )
         return f": there is no provider {pattern.provider!r}{hint}"
     unread_providers = [name for name in matching_providers if name not in read_at]
@@ -366,7 +366,7 @@ def price_candidate(
 ) -> PlannedCandidate:
     """Estimates the cost of measuring a model, or explains why a round cannot measure it.
 
-    Any SwapgateError becomes the candidate's remark, so that one model does not stop a round.
+    Any SwapproofError becomes the candidate's remark, so that one model does not stop a round.
     Raises StoreUnavailable.
     """
     request = ProposalRequest(route.name, name, claim=schedule.prefer.claim)
@@ -385,7 +385,7 @@ def price_candidate(
         return _sum_candidate_cost(name, estimates, cost)
     except StoreUnavailable:
         raise
-    except SwapgateError as error:
+    except SwapproofError as error:
         return PlannedCandidate(name, None, remark=str(error))
 
 
@@ -404,7 +404,7 @@ def _compare_costs(
         arms = (Targets(tx).all()[route.incumbent], target)
         accepted = cost_ratio.find_accepted_cost(ctx, tx, route.name, target)
         cost = cost_ratio.find_ratio(ctx, tx, plans, policy, arms, accepted)
-    command = f"swapgate proposal accept-cost {route.name} {target.name}"
+    command = f"swapproof proposal accept-cost {route.name} {target.name}"
     cost.require_acceptance(f"An approver may accept it: `{command} --up-to {{0}} --because …`")
     return cost
 

@@ -135,8 +135,8 @@ def guess_usage(
     plan: SuitePlan,
     target: Target | None,
 ) -> MeanUsage | None:
-    """Guesses the usage from the items' texts and list prices; None if Swapgate cannot read the
-    texts.
+    """Guesses the usage from the items' texts and list prices; None if Swapproof cannot read
+    the texts.
 
     Times are GUESSED_START_S and GUESSED_TOKEN_S for each output token. The judge reads
     question, answer and GUESSED_RUBRIC_TOKENS, and writes GUESSED_VERDICT_TOKENS.

@@ -122,7 +122,7 @@ class SuiteEstimate:
         """A sentence for an estimate that does not rest on both models' answers; else empty."""
         if self.guessed:
             return (
-                "neither model has answers yet; Swapgate guesses cost and time from the "
+                "neither model has answers yet; Swapproof guesses cost and time from the "
                 "items' texts and list prices"
             )
         if self.estimated:

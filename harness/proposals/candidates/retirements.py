@@ -18,7 +18,7 @@ from typing import Final
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.alerts import AlertNotice
-from harness.frame.errors import StoreUnavailable, SwapgateError
+from harness.frame.errors import StoreUnavailable, SwapproofError
 from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.gate.policy import Policy, Retirement
@@ -55,7 +55,7 @@ class EndingRoute:
     days: int  # until that day; 0 or less once the model has ended
     policy: Policy
     spares: Sequence[Spare]  # without models that end soon themselves
-    tried: Sequence[Proposal]  # Swapgate's proposals because of this end, the newest first
+    tried: Sequence[Proposal]  # Swapproof's proposals because of this end, the newest first
     open: Proposal | None
     freeze: str  # why a freeze delays the next step; empty without one
 
@@ -83,7 +83,7 @@ class EndingRoute:
 
     @property
     def proposes(self) -> bool:
-        """Whether Swapgate proposes the next spare now, by the policy."""
+        """Whether Swapproof proposes the next spare now, by the policy."""
         ahead = timedelta(days=self.policy.retire_before_d) + PROPOSE_AHEAD
         is_due = 0 < self.days <= ahead.days
         is_free = self.open is None and not self.settled
@@ -94,7 +94,7 @@ def describe_wait(ending: EndingRoute, fault: str = "") -> AlertNotice | None:
     """Describes what a route waits for whose model ends soon; None if it waits for nothing.
 
     Args:
-        fault: why Swapgate could not propose the next spare; empty without a fault.
+        fault: why Swapproof could not propose the next spare; empty without a fault.
     """
     if ending.settled or ending.days > ALERT_FROM.days:
         return None
@@ -110,10 +110,10 @@ def describe_wait(ending: EndingRoute, fault: str = "") -> AlertNotice | None:
         return _notice(name, f"no proposal replaces {ends}", f"{fault}. {command}")
     is_automatic = ending.policy.retire is Retirement.AUTO
     if is_automatic and ending.days > 0:
-        return None  # Swapgate proposes the spare when it is due
+        return None  # Swapproof proposes the spare when it is due
     because = f"The policy {ending.policy.name} has `retire: manual`."
     if is_automatic:
-        because = "Swapgate proposes nothing after the end."
+        because = "Swapproof proposes nothing after the end."
     title = f"a person must replace {ends} by a proven spare"
     return _notice(name, title, f"{spare.text}. {command} {because}")
 
@@ -122,7 +122,7 @@ def _describe_open(ending: EndingRoute, proposal: Proposal, ends: str) -> AlertN
     """Describes what a passed proposal waits for: a person, or the end of a freeze."""
     name = ending.route.name
     if proposal.approver is None:
-        command = f"`swapgate proposal approve {proposal.id} --reason …`"
+        command = f"`swapproof proposal approve {proposal.id} --reason …`"
         title = f"the swap from {ends} waits for a person"
         return _notice(name, title, f"{command} lets its canary open.")
     wait = ending.freeze or "its canary opens next"
@@ -151,7 +151,7 @@ def _describe_missing(ending: EndingRoute) -> str:
 
 def _propose_command(ending: EndingRoute, name: str) -> str:
     claim = choose_claim(ending.policy).value
-    command = f"swapgate proposal create {quote(ending.route.name)} {quote(name)}"
+    command = f"swapproof proposal create {quote(ending.route.name)} {quote(name)}"
     return f"`{command} --claim {claim} --reason {quote(ending.reason)}` compares it."
 
 
@@ -174,7 +174,7 @@ def run_once(ctx: ProposalsContext) -> list[str]:
                 continue
             except StoreUnavailable:
                 raise
-            except SwapgateError as error:
+            except SwapproofError as error:
                 fault = str(error).rstrip(".")
         if notice := describe_wait(ending, fault):
             notices[KIND, ending.route.name] = notice
@@ -249,7 +249,7 @@ def _load_ending(
     tried = [
         proposal
         for proposal in Proposals(tx).since(route.name, now - ALERT_AHEAD)
-        # Any proposer may write the reason, so only Swapgate's own proposals count.
+        # Any proposer may write the reason, so only Swapproof's own proposals count.
         if proposal.reason == ending.reason
         and proposal.proposer_principal == SYSTEM.principal
         and proposal.incumbent == route.incumbent

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from harness.evals import proof_validity
 from harness.evals.proof_validity import ProofState
-from harness.frame.errors import ProofRefused, SwapgateError
+from harness.frame.errors import ProofRefused, SwapproofError
 from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.gate.verdict import InfraError, Passed
@@ -92,7 +92,7 @@ def _read_digests(ctx: ProposalsContext, route: Route) -> tuple[Mapping[str, str
         return {}, "the route has no suites"
     try:
         return {suite: ctx.suites.pin(suite).digest for suite in suites}, ""
-    except SwapgateError as error:
+    except SwapproofError as error:
         return {}, f"a suite cannot be loaded ({error})"
 
 

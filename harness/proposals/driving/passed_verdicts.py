@@ -182,7 +182,7 @@ def _announce_better(
         subject=f"route {proposal.route}",
         title=f"{name} passed on route {proposal.route}",
         text=f"{proof.words}: {describe_reason(proof)} "
-        f"`swapgate proposal create {proposal.route} {name}` proposes it.{setback_text}",
+        f"`swapproof proposal create {proposal.route} {name}` proposes it.{setback_text}",
     )
     reason = f"it passed on schedule; propose {name} to swap"
     reject(ctx, tx, proposal, ProposalEvent.NOT_CHOSEN, reason)

@@ -39,7 +39,7 @@ def describe_label_command(proposal: Proposal) -> str:
     candidates to label; then the command names the proposal.
     """
     name = proposal.id if proposal.selection else proposal.route
-    return f"`swapgate label {name}`"
+    return f"`swapproof label {name}`"
 
 
 def describe_hidden(proposal: Proposal) -> str:

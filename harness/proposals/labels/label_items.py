@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.frame.errors import InputError, SwapgateError
+from harness.frame.errors import InputError, SwapproofError
 from harness.frame.formatting import format_quantity
 from harness.frame.plain_data import canonical_json
 from harness.frame.records.transaction import Transaction
@@ -166,7 +166,7 @@ def load_texts(
     if is_deleted(sample) or is_deleted(others[item]):
         raise InputError(
             f"suite {suite!r}: the answers of this pair were deleted after their retention. An "
-            "approver closes the labelling by `swapgate label LABELLING --close REASON`; then "
+            "approver closes the labelling by `swapproof label LABELLING --close REASON`; then "
             "propose again, and label sooner"
         )
     digest = EvalRuns(tx).get(runs.candidate).suite_digest
@@ -182,7 +182,7 @@ def _write_request(ctx: ProposalsContext, suite: str, digest: str, sample: Sampl
     try:
         messages = ctx.suites.conversation(suite, sample.item)
         is_measured = ctx.suites.pin(suite).digest == digest
-    except SwapgateError:
+    except SwapproofError:
         messages = ()
         is_measured = False
     if messages and is_measured:

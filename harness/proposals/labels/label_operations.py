@@ -1,4 +1,4 @@
-"""The simple operations on people's labels. `swapgate label` and the page Labels show pairs by
+"""The simple operations on people's labels. `swapproof label` and the page Labels show pairs by
 hand.
 """
 

@@ -96,7 +96,7 @@ def start_labelling(
         if plan.suite in begun:
             raise Conflict(
                 f"{stored.id} has a labelling of suite {plan.suite!r}: a second one would be a "
-                f"second chance. Continue it by `swapgate label {stored.route}`"
+                f"second chance. Continue it by `swapproof label {stored.route}`"
             )
         principals = _find_people(tx, people, actor)
         items = load_items(tx, stored, plan)
@@ -197,7 +197,7 @@ def find_proposal(ctx: ProposalsContext, name: str) -> tuple[str, str | None]:
                 is_suite = name not in (proposal.id, proposal.route)
                 return proposal.id, name if is_suite else None
     raise NotFound(
-        f"{name!r} is no route, suite or proposal with answers to label: `swapgate proposal "
+        f"{name!r} is no route, suite or proposal with answers to label: `swapproof proposal "
         "create ROUTE PROVIDER/MODEL` compares a candidate first"
     )
 
@@ -371,7 +371,7 @@ def _find_people(tx: Transaction, names: Sequence[str], actor: Actor) -> tuple[s
     for name in names:
         principal = Principals(tx).named(name)
         if principal is None:
-            raise NotFound(f"there is no person {name!r}; `swapgate person list` shows them")
+            raise NotFound(f"there is no person {name!r}; `swapproof person list` shows them")
         found.append(principal.id)
     for principal in Principals(tx).among(found).values():
         if principal.kind is PrincipalKind.SERVICE:

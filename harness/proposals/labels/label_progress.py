@@ -65,7 +65,7 @@ class LabelProgress:
         names = ", ".join(f"{name} ({count:,})" for name, count in self.missing.items())
         return (
             f"Pairs without a label count against the candidate: {names}. If a person cannot "
-            f"label any more, an approver closes the labelling: `swapgate label {self.id} "
+            f"label any more, an approver closes the labelling: `swapproof label {self.id} "
             "--close WHY`."
         )
 

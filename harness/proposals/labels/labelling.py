@@ -2,7 +2,7 @@
 suite. Pure.
 
 Its pairs, people and claim are fixed at its start. Each draw is fixed before its label: which
-pair, for whom, and what Swapgate bets. A person sees two answers in random order, without the
+pair, for whom, and what Swapproof bets. A person sees two answers in random order, without the
 models' names, scores or evidence.
 """
 

@@ -65,7 +65,7 @@ label = LABEL.table
 class Labellings(Records[Labelling]):
     record = LABELLING
     order = (labelling.c.created_at.desc(), labelling.c.id.desc())
-    missing = "there is no labelling {}; `swapgate label ROUTE` starts one"
+    missing = "there is no labelling {}; `swapproof label ROUTE` starts one"
 
     def of_proposal(self, proposal_id: str) -> Sequence[Labelling]:
         return self._all(self._select(labelling.c.proposal == proposal_id))

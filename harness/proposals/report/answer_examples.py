@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import SwapproofError
 from harness.frame.formatting import format_points, format_score
 from harness.gate.verdict import Verdict
 from harness.proposals.context import ProposalsContext
@@ -119,12 +119,12 @@ def _build_replay(report: Report, verdict: Verdict) -> Blocks:
     if report.standalone and report.kept is None:
         yield Sentence(
             mark_code(
-                "The answers were not kept. `swapgate gate run … --keep FOLDER` keeps answers, "
-                "so that `swapgate gate replay` can decide again from them."
+                "The answers were not kept. `swapproof gate run … --keep FOLDER` keeps "
+                "answers, so that `swapproof gate replay` can decide again from them."
             )
         )
         return
-    arguments = ["swapgate", "gate", "replay", verdict.id]
+    arguments = ["swapproof", "gate", "replay", verdict.id]
     environment = "" if report.kept is None else f"{replay_variables(report.kept)} "
     yield Commands([environment + shlex.join(arguments)])
     yield Sentence("decides again from the stored answers, and must give the same bytes.")
@@ -220,7 +220,7 @@ def _read_suite(
         if ctx.suites.pin(suite).data_sha256 != side.pin.data_sha256:
             return {}, "the suite's data have changed since"
         shown_texts = {item: ctx.suites.item_texts(suite, item) for item in items}
-    except SwapgateError as error:
+    except SwapproofError as error:
         return {}, str(error)
     if not any(expected for _, expected in shown_texts.values()):
         return shown_texts, "the suite's items contain no expected answer"

@@ -38,7 +38,7 @@ def plain_text(text: Text) -> str:
 
 
 def mark_code(sentence: str) -> Text:
-    """Turns the `backticks` of a sentence into spans of code. Use it for Swapgate's own
+    """Turns the `backticks` of a sentence into spans of code. Use it for Swapproof's own
     sentences.
     """
     parts = sentence.split("`")

@@ -16,7 +16,7 @@ from typing import Final
 from harness.evals import proof_validity
 from harness.evals.proof_validity import ProofValidity
 from harness.evals.spending import JudgingCost, sum_judging_cost
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import SwapproofError
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.canary_sentences import end_reason
@@ -291,7 +291,7 @@ def _describe_excluded_requests(ctx: ProposalsContext, proposal: Proposal) -> Ma
             continue
         try:
             sentence = ctx.suites.describe_sample(plan.suite)
-        except SwapgateError as error:  # a past comparison does not need the file
+        except SwapproofError as error:  # a past comparison does not need the file
             sentence = str(error)
         sentences[plan.suite] = sentence.rstrip(".")
     return {suite: sentence for suite, sentence in sentences.items() if sentence}

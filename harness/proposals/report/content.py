@@ -13,7 +13,7 @@ from shlex import quote
 from statistics import fmean
 from typing import Final
 
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import SwapproofError
 from harness.frame.formatting import (
     DASH,
     NOT_RECORDED,
@@ -38,9 +38,9 @@ from harness.proposals.report.comparison import (
 )
 from harness.proposals.report.next_steps import NEXT_STEPS, TRIAL_STEPS
 
-DATABASE_VARIABLE: Final = "SWAPGATE__DATABASE_URL"
-DATABASE_FILE: Final = "swapgate.db"
-KEYRING_VARIABLE: Final = "SWAPGATE_SIGNING_KEYRING_FILE"
+DATABASE_VARIABLE: Final = "SWAPPROOF__DATABASE_URL"
+DATABASE_FILE: Final = "swapproof.db"
+KEYRING_VARIABLE: Final = "SWAPPROOF_SIGNING_KEYRING_FILE"
 PUBLIC_KEYS_FILE: Final = "signing.pub"
 
 
@@ -50,7 +50,7 @@ def database_url(folder: Path) -> str:
 
 
 def replay_variables(folder: Path) -> str:
-    """Writes the shell variables for `swapgate gate replay`: database and signers."""
+    """Writes the shell variables for `swapproof gate replay`: database and signers."""
     keyring = folder.resolve() / PUBLIC_KEYS_FILE
     return (
         f"{DATABASE_VARIABLE}={quote(database_url(folder))} "
@@ -329,7 +329,7 @@ def _build_telling_answer(
     candidate_sample = item.candidate[0]
     try:
         expected = ctx.suites.item_texts(suite, item.item)[1]
-    except SwapgateError:
+    except SwapproofError:
         expected = ""  # the suite's items are unknown here
     return TellingAnswer(
         suite=suite,

@@ -277,7 +277,7 @@ def add_json_mode(candidate: Target) -> Target:
 def build_model_add_command(target: Target) -> str:
     """Writes the command that registers a target with its settings."""
     named = f"{target.provider}/{target.model}"
-    return shlex.join(["swapgate", "model", "add", named, *build_target_options(target)])
+    return shlex.join(["swapproof", "model", "add", named, *build_target_options(target)])
 
 
 def build_target_options(target: Target) -> Sequence[str]:
@@ -315,7 +315,7 @@ def build_rerun_command(comparison: Comparison, candidate: Target | None = None)
         return ""
     target = candidate or comparison.candidate
     # `--suite` names the primary suite.
-    arguments = ["swapgate", "gate", "run", "--suite", *primary]
+    arguments = ["swapproof", "gate", "run", "--suite", *primary]
     for plan in proposal.plans:
         if plan.role is not SuiteRole.PRIMARY:
             arguments += [OPTIONS[plan.role], plan.suite]
@@ -475,7 +475,7 @@ def _build_proposal_command(target: Target, proposal: Proposal) -> str:
     `--descends-from` charges the candidate's looks to the fixed target, which was tuned on
     them.
     """
-    arguments = ["swapgate", "proposal", "create", proposal.route, target.id]
+    arguments = ["swapproof", "proposal", "create", proposal.route, target.id]
     arguments += ["--claim", proposal.claim.value]
     margins = {plan.margin for plan in proposal.plans}
     if proposal.claim is not Claim.SUPERIOR and len(margins) == 1:

@@ -39,7 +39,7 @@ def render_junit(report: Report) -> str:
     ]
     suite = ET.Element(
         "testsuite",
-        name=f"swapgate: {comparison.candidate.name} against {comparison.incumbent.name}",
+        name=f"swapproof: {comparison.candidate.name} against {comparison.incumbent.name}",
         tests=str(len(cases)),
         failures=str(problems.count("failure")),
         errors=str(problems.count("error")),
@@ -49,7 +49,7 @@ def render_junit(report: Report) -> str:
         case = ET.SubElement(
             suite,
             "testcase",
-            classname="swapgate.gate",
+            classname="swapproof.gate",
             name=name,
             time=f"{duration_s:.3f}",
         )

@@ -29,7 +29,7 @@ from harness.routing.proposal import Proposal, ProposalPhase
 
 # By a verdict's outcome, for a verdict without a proposal, such as a `gate run`'s.
 NEXT_STEPS: Final[Mapping[str, str]] = {
-    "passed": "no eval result contradicts a canary: `swapgate proposal create` proposes the "
+    "passed": "no eval result contradicts a canary: `swapproof proposal create` proposes the "
     "swap.",
     "failed": "keep the incumbent. The samples show where the candidate is worse; propose "
     "another candidate, or this one with a changed request patch.",
@@ -37,13 +37,13 @@ NEXT_STEPS: Final[Mapping[str, str]] = {
     "propose the patched target.",
     "inconclusive": "the data favour neither model, so more items may not decide. The current "
     "model stays.",
-    "infra_error": "run `swapgate doctor`, fix the problems that it lists, then propose again. "
-    "This is not evidence about the candidate.",
+    "infra_error": "run `swapproof doctor`, fix the problems that it lists, then propose "
+    "again. This is not evidence about the candidate.",
 }
 
 # By a verdict's outcome, for `try --suite`, which has a file of questions and no route.
 TRIAL_STEPS: Final[Mapping[str, str]] = {
-    "passed": "make a suite of {file}: Swapgate then gives the candidate 1 % of your callers "
+    "passed": "make a suite of {file}: Swapproof then gives the candidate 1 % of your callers "
     "first.",
     "failed": "keep the incumbent, or try another candidate or prompt on the same questions.",
     "harness_mismatch": "ask for the form that the scorer reads, with --system or --template, "
@@ -55,7 +55,7 @@ TRIAL_STEPS: Final[Mapping[str, str]] = {
 }
 
 MISSING_SCORES: Final = (
-    "run `swapgate doctor`, fix the cause of the missing scores (the reason names a provider, "
+    "run `swapproof doctor`, fix the cause of the missing scores (the reason names a provider, "
     "a judge or a scorer), then propose again. This is not evidence about the candidate."
 )
 
@@ -111,7 +111,7 @@ def _describe_remeasurement(decided: DecidedProposal) -> str:
     """Describes the step after NOT MEASURED: the next attempt, or the cause to fix first."""
     proposal = decided.proposal
     if proposal.retry_at is not None and proposal.open:
-        return f"Swapgate measures it again at {_format_time(proposal.retry_at)}."
+        return f"Swapproof measures it again at {_format_time(proposal.retry_at)}."
     if step := _find_unreadable_step(decided):
         return step
     cut_answers = filter(None, map(count_cut, chain.from_iterable(decided.answers.values())))

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Final
 
 from harness.evals.recorded_turn import Coverage, RecordedTurn
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import SwapproofError
 from harness.frame.formatting import format_percent, format_quantity
 from harness.frame.plain_data import canonical_json
 from harness.frame.records.transaction import Transaction
@@ -108,7 +108,7 @@ def _find_turns(
             return {}
         order = ctx.suites.groups(plan.suite).order(plan.order_seed)
         turns = ctx.suites.recorded_turns(plan.suite)
-    except SwapgateError:
+    except SwapproofError:
         return {}
     return {item: turns[item] for item in order[: plan.items_in(units)] if item in turns}
 

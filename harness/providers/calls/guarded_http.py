@@ -23,7 +23,7 @@ from harness.frame.errors import InputError
 from harness.providers.api_base_rules import may_connect
 from harness.providers.target import Provider
 
-USER_AGENT: Final = "swapgate"
+USER_AGENT: Final = "swapproof"
 
 
 class ClosedAddress(OSError):
@@ -80,7 +80,7 @@ def check_peer(
     address only now and then.
     """
     if not may_connect(host, str(sock.getpeername()[0]), allowed):
-        raise ClosedAddress("its name resolves to an address that Swapgate does not call")
+        raise ClosedAddress("its name resolves to an address that Swapproof does not call")
 
 
 class _TimedResponse(http.client.HTTPResponse):
@@ -222,14 +222,14 @@ def request_headers(
         "accept": "text/event-stream" if stream else "application/json",
         "content-type": "application/json",
         "accept-encoding": "identity",
-        "user-agent": "swapgate",
+        "user-agent": "swapproof",
         **provider.key_headers(key),
         **extra,
     }
 
 
 def _check_header_name(name: str) -> None:
-    """Checks a header's name. Raises InputError for a name that HTTP or Swapgate uses
+    """Checks a header's name. Raises InputError for a name that HTTP or Swapproof uses
     itself.
     """
     shown = f"{name[:_SHOWN]!r}"
@@ -240,7 +240,7 @@ def _check_header_name(name: str) -> None:
         )
     if name.lower() in _CONNECTION_HEADERS:
         raise InputError(
-            f"Swapgate sets the extra header {shown} itself, for the connection: remove it"
+            f"Swapproof sets the extra header {shown} itself, for the connection: remove it"
         )
 
 
@@ -256,5 +256,5 @@ def check_request_headers(provider: Provider, key: str) -> None:
         if not _VALUE_PATTERN.fullmatch(value):
             raise InputError(
                 f"a header of this provider cannot be sent: the key in {name!r} is not visible "
-                f"ASCII. Set it again: `swapgate provider key set {provider.name}`"
+                f"ASCII. Set it again: `swapproof provider key set {provider.name}`"
             )

@@ -105,7 +105,7 @@ def _compare_windows(
     if declared_window is None or declared_window <= window:
         return ProbeFinding(subject, ProbeStatus.OK, text)
     text = (
-        f"{text}, but Swapgate expects {declared_window:,}: the server refuses longer requests"
+        f"{text}, but Swapproof expects {declared_window:,}: the server refuses longer requests"
     )
     step = (
         f"start the server with a larger context, or declare `context_window: {window}` for "

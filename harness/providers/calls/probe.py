@@ -45,13 +45,13 @@ PROBE_QUESTION: Final = "Reply with the one word: ready"
 KEY_REFUSED_STATUSES: Final = (401, 403)
 # Without these queries, the providers list only a few models per page.
 _WHOLE_LIST: Final = {"anthropic": "?limit=1000", "gemini": "?pageSize=1000"}
-# Providers refuse signed requests and tokens if the clocks differ by minutes. Swapgate warns
+# Providers refuse signed requests and tokens if the clocks differ by minutes. Swapproof warns
 # earlier.
 MAX_SKEW_S: Final = 30.0
 MAX_REPLY_BYTES: Final = 4 * 1024 * 1024  # the probe ignores the rest of an answer
 _MESSAGES_TOKENS: Final = 64
 _RETIRED: Final = (
-    "check its spelling; if it is retired, propose another with `swapgate proposal create`"
+    "check its spelling; if it is retired, propose another with `swapproof proposal create`"
 )
 
 
@@ -238,8 +238,8 @@ def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
         advice = "check whether it runs"
         kind = PROVIDER_KINDS.get(provider.kind)
         if kind is not None and kind.group is ProviderGroup.SIMULATED:
-            advice = f"`swapgate sim --port {urlsplit(provider.api_base).port}` starts it"
-        step = f"{advice}, or `swapgate provider set {provider.name} --api-base URL`"
+            advice = f"`swapproof sim --port {urlsplit(provider.api_base).port}` starts it"
+        step = f"{advice}, or `swapproof provider set {provider.name} --api-base URL`"
         return ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.FAIL, models.error, step)
     found = f"answers after {format_milliseconds(models.seconds * 1000)}"
     return ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.OK, found)
@@ -294,7 +294,7 @@ def _first_token(target: Target | None, chat: ProbeReply | None) -> ProbeFinding
     """
     subject = ProbeSubject.FIRST_TOKEN
     if target is None:
-        step = "`swapgate model add PROVIDER/MODEL` adds a target"
+        step = "`swapproof model add PROVIDER/MODEL` adds a target"
         return ProbeFinding(subject, ProbeStatus.UNKNOWN, "it has no target", step)
     if chat is None:
         found = "only the router speaks its protocol"
@@ -303,7 +303,9 @@ def _first_token(target: Target | None, chat: ProbeReply | None) -> ProbeFinding
         found = f"after {format_milliseconds(chat.first_s * 1000)}"
         return ProbeFinding(subject, ProbeStatus.OK, found)
     if chat.status == 200:
-        step = f"`swapgate model probe {target.provider}/{target.model}` shows the whole answer"
+        step = (
+            f"`swapproof model probe {target.provider}/{target.model}` shows the whole answer"
+        )
         return ProbeFinding(subject, ProbeStatus.WARN, f"no content came: {chat.error}", step)
     return ProbeFinding(subject, ProbeStatus.FAIL, chat.error, _step(chat.status))
 

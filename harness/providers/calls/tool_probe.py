@@ -142,7 +142,7 @@ def tool_findings(
 
 _Judgement = tuple[ToolOutcome, str]
 _NO_TURN_STEP: Final = (
-    "fix the cause of the error; `swapgate doctor` checks key, address and model"
+    "fix the cause of the error; `swapproof doctor` checks key, address and model"
 )
 _RESULTS_STEP: Final = (
     "check whether its chat template keeps tool results, or propose another model"

@@ -32,7 +32,7 @@ from harness.providers.models.capabilities import (
 from harness.providers.models.model_names import parse_model_name
 from harness.providers.target import LongPrice, Price, Provider, TierPrice
 
-CONFIGURATION: Final = "swapgate.yaml"  # a source of prices
+CONFIGURATION: Final = "swapproof.yaml"  # a source of prices
 
 ABILITIES: Final = tuple(
     ability.name for ability in fields(Capabilities) if isinstance(ability.default, bool)

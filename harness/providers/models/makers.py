@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.providers.kinds import LOCAL_KEYWORDS, PROVIDER_KINDS, ProviderGroup
 
-# Beginnings of model names of vendors for which Swapgate has no kind with such names.
+# Beginnings of model names of vendors for which Swapproof has no kind with such names.
 _OTHER_MAKERS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("llama", "meta-llama", "codellama"), "meta"),
     **dict.fromkeys((*LOCAL_KEYWORDS, "qwq"), "alibaba"),

@@ -59,7 +59,7 @@ class EndStatement:
     source: str  # as in `ModelEnd`
     dates: EndDates
     seen_at: datetime  # when the source last stated it
-    checked_at: datetime  # when Swapgate last read the source, with or without the statement
+    checked_at: datetime  # when Swapproof last read the source, with or without the statement
 
     @property
     def is_withdrawn(self) -> bool:

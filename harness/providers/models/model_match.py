@@ -34,7 +34,7 @@ from harness.providers.models.model_names import (
 from harness.providers.target import Price, Provider, Target
 
 MAX_MODELS: Final = 5_000
-UNLISTED_KEPT_FOR: Final = timedelta(days=90)  # how long Swapgate keeps an unlisted model
+UNLISTED_KEPT_FOR: Final = timedelta(days=90)  # how long Swapproof keeps an unlisted model
 # ASCII only, because other letters can look alike, and people approve names by sight.
 _NAME: Final = re.compile(r"[\x21-\x7e]{1,200}")
 # Names of the context window's size at OpenRouter and Together, vLLM, Groq, Mistral and LM
@@ -210,7 +210,7 @@ HOSTED, _LOCAL = (
     for group in (ProviderGroup.HOSTED, ProviderGroup.LOCAL)
 )
 NO_OFFER: Final = (
-    "no configured provider offers a model: `swapgate provider add` adds a provider"
+    "no configured provider offers a model: `swapproof provider add` adds a provider"
 )
 MOST_NAMED: Final = 5
 # Words that name a vendor, not a family.
@@ -313,7 +313,7 @@ def list_offers(
 
 
 def providers_with_known_models(offers: Iterable[ModelOffer]) -> frozenset[str]:
-    """Returns the providers with known models. Swapgate refuses other names at these
+    """Returns the providers with known models. Swapproof refuses other names at these
     providers.
     """
     return frozenset(
@@ -357,7 +357,7 @@ def match_among(
         fits = _best_families(words, _with_version(_all_sizes(words, parsed), wanted_name))
     if not fits:
         families = ", ".join(sorted({parsed_name.family for _, parsed_name in best}))
-        reason = f"{families} has no such version, and Swapgate never replaces a named version"
+        reason = f"{families} has no such version, and Swapproof never replaces a named version"
         ranked = sorted(best, key=lambda pair: (pair[1].rank, pair[0].name), reverse=True)
         return ModelMatch(reason, near=tuple(offer.name for offer, _ in ranked[:MOST_NAMED]))
     if is_vendor_only and (wanted_name.version or wanted_name.date):

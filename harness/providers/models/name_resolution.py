@@ -50,8 +50,8 @@ class ResolutionRule(StrEnum):
 
 class RuleOutcome(StrEnum):
     TOOK = "took"  # the rule found the provider
-    NO = "no"  # the rule does not apply: Swapgate tries the next rule
-    REFUSED = "refused"  # the rule refuses the name: Swapgate tries no other rule
+    NO = "no"  # the rule does not apply: Swapproof tries the next rule
+    REFUSED = "refused"  # the rule refuses the name: Swapproof tries no other rule
     NOT_ASKED = "not asked"
 
 
@@ -354,7 +354,7 @@ class ModelNameQuery:
         if provider not in self.signed_in:
             return _Refusal(
                 f"{provider} has no stored tokens: sign in with "
-                f"`swapgate provider key login {provider}`"
+                f"`swapproof provider key login {provider}`"
             )
         return _Match(provider, model, f"{provider} is named, and is signed in")
 

@@ -7,7 +7,7 @@ from typing import Final
 from harness.providers.models.catalogue import CatalogueEntry
 from harness.providers.models.model_names import parse_model_name
 
-ALERT_AHEAD: Final = timedelta(days=90)  # how long before a model's end Swapgate warns
+ALERT_AHEAD: Final = timedelta(days=90)  # how long before a model's end Swapproof warns
 
 
 def find_successor(

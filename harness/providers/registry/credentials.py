@@ -55,7 +55,7 @@ class StoredKeyView(CamelCase):
     created_at: datetime
     updated_at: datetime
     created_by: str
-    expires_at: datetime | None  # when Swapgate removes it
+    expires_at: datetime | None  # when Swapproof removes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,9 @@ class KeyVariable(CamelCase):
     def removal(self) -> str:
         """Tells a person how to remove the key."""
         if self.file is None:
-            return f"unset {self.variable} where Swapgate starts, and restart its processes"
+            return f"unset {self.variable} where Swapproof starts, and restart its processes"
         return (
-            f"delete {self.variable} from {self.file}, and send SIGHUP to Swapgate's processes"
+            f"delete {self.variable} from {self.file}, and send SIGHUP to Swapproof's processes"
         )
 
 
@@ -219,7 +219,7 @@ def _store_credential(
         if create_only and any(credential.live(now) for credential in stored):
             raise Conflict(
                 f"provider {name!r} has a key already: replace it with PUT or "
-                f"`swapgate provider key set {name}`"
+                f"`swapproof provider key set {name}`"
             )
         providers = Providers(tx).all()
         existing = providers.get(name)
@@ -228,7 +228,7 @@ def _store_credential(
         )
         if existing is not None and change.kind not in (None, existing.kind):
             raise InputError(
-                f"provider {name!r} is of kind {existing.kind!r}: `swapgate provider set "
+                f"provider {name!r} is of kind {existing.kind!r}: `swapproof provider set "
                 f"{name} --kind {change.kind}` changes that"
             )
         value = None if change.value is None else check_key_value(change.value)

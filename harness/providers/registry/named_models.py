@@ -21,7 +21,7 @@ from harness.frame.errors import (
     InputError,
     NotFound,
     StoreUnavailable,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.formatting import format_quantity
 from harness.frame.people.access import SYSTEM, Actor, Role
@@ -85,7 +85,7 @@ def discover_several(
     ctx: ProvidersContext,
     actor: Actor,
     providers: Sequence[Provider],
-) -> Mapping[str, DiscoveredList | SwapgateError]:
+) -> Mapping[str, DiscoveredList | SwapproofError]:
     """Reads the lists of several providers, AT_ONCE at a time. One list takes at most
     TIMEOUT_S.
 
@@ -95,25 +95,25 @@ def discover_several(
 
     requested_at = ctx.clock.now()
 
-    def ask(provider: Provider) -> ProbeReply | SwapgateError:
+    def ask(provider: Provider) -> ProbeReply | SwapproofError:
         try:
             return _request_list(ctx, provider)
-        except SwapgateError as error:
+        except SwapproofError as error:
             return error
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         replies = list(pool.map(ask, providers))
-    results: dict[str, DiscoveredList | SwapgateError] = {}
+    results: dict[str, DiscoveredList | SwapproofError] = {}
     for provider, reply in zip(providers, replies, strict=True):
         try:
             results[provider.name] = (
                 reply
-                if isinstance(reply, SwapgateError)
+                if isinstance(reply, SwapproofError)
                 else _store_list(ctx, actor, provider, reply, requested_at)
             )
         except StoreUnavailable:
             raise
-        except SwapgateError as error:
+        except SwapproofError as error:
             results[provider.name] = error
     return results
 
@@ -133,7 +133,7 @@ def _store_list(
     name = provider.name
     if reply.error:
         raise DiscoveryFailed(
-            f"provider {name!r} lists no models: {reply.error}; `swapgate provider set {name} "
+            f"provider {name!r} lists no models: {reply.error}; `swapproof provider set {name} "
             "--api-base URL` changes its address"
         )
     try:
@@ -145,7 +145,7 @@ def _store_list(
     with ctx.store.write() as tx:
         if Providers(tx).all().get(name) != provider:
             raise Conflict(
-                f"provider {name!r} was changed while Swapgate read its list: discover again"
+                f"provider {name!r} was changed while Swapproof read its list: discover again"
             )
         if DiscoveredModels(tx).has_newer(provider, requested_at):
             return parsed
@@ -172,8 +172,8 @@ def describe_unlisted(
     if has_own_models(provider) and ctx.probe is not None:
         try:
             discover_models(ctx, actor, target.provider)
-        except SwapgateError as error:
-            return f"Swapgate could not read its models: {error}"
+        except SwapproofError as error:
+            return f"Swapproof could not read its models: {error}"
     with ctx.store.read() as tx:
         return describe_missing_in_list(tx, target)
 
@@ -191,8 +191,8 @@ def describe_list(
         return ""
     try:
         models_list = discover_models(ctx, actor, provider)
-    except SwapgateError as error:
-        return f"Swapgate could not read its models: {error}"
+    except SwapproofError as error:
+        return f"Swapproof could not read its models: {error}"
     return f"it lists {format_quantity(len(models_list.models), 'model')}"
 
 
@@ -206,7 +206,7 @@ def _request_list(ctx: ProvidersContext, provider: Provider) -> ProbeReply:
     if lacks_key(provider, keys):
         raise Conflict(
             f"provider {provider.name!r} has no key: "
-            f"`swapgate provider key set {provider.name}`"
+            f"`swapproof provider key set {provider.name}`"
         )
     clear = provider_secrets.decrypt_headers(provider, ctx.cipher)
     secret = keys[0].secret if keys else ""
@@ -303,7 +303,7 @@ def require_listed(
         return
     nearest = list_nearest(name, (offer.name for offer in read_offers(ctx, tx)))
     shown_name = name if len(name) <= MAX_NAME_IN_ERROR else "PROVIDER/MODEL"
-    advice = f"`swapgate model add {shown_name}` adds it"
+    advice = f"`swapproof model add {shown_name}` adds it"
     raise NotFound(_describe_unknown(name, nearest) + advice, code=MODEL_NOT_FOUND)
 
 
@@ -312,7 +312,7 @@ def describe_unchecked(
     tx: Transaction,
     target: Target,
 ) -> str:
-    """Returns a warning if Swapgate could not check the model's name; else empty."""
+    """Returns a warning if Swapproof could not check the model's name; else empty."""
     provider = targets.provider_of(tx, target)
     listed_models = read_lists(tx)
     if (
@@ -323,7 +323,7 @@ def describe_unchecked(
         return ""
     return (
         f"{provider.name} never listed its models, so {target.model} was not checked: "
-        f"`swapgate model discover {provider.name}` reads its list"
+        f"`swapproof model discover {provider.name}` reads its list"
     )
 
 
@@ -414,7 +414,7 @@ def read_name(
         return _build_reading(
             resolution,
             f"{name[:MAX_NAME_IN_ERROR]!r} is {resolution.target}, whose provider has no key: "
-            f"`swapgate provider key set {resolution.provider}`",
+            f"`swapproof provider key set {resolution.provider}`",
         )
     target = targets.find_known_target(tx, resolution.target) or Target.from_name(
         resolution.target
@@ -487,7 +487,7 @@ def _build_unknown_reading(
     versions = match_among(name, offers, today=ctx.clock.now().date()).near
     known_names = {*(offer.name for offer in offers), *ctx.uses.routed_targets(tx)}
     nearest = tuple(dict.fromkeys((*versions, *list_nearest(name, known_names))))[:MAX_NEAREST]
-    advice = "`swapgate model add PROVIDER/MODEL` adds a model"
+    advice = "`swapproof model add PROVIDER/MODEL` adds a model"
     if resolution.add_command:
         model = re.split("[/:]", name, maxsplit=1)[-1]
         nearest = tuple(other for other in nearest if is_short_for(model, other))

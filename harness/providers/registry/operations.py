@@ -37,7 +37,7 @@ def _provider_cells(row: ProviderSummary) -> dict[str, object]:
 
 def _describe_removal(_: Any, provider: str) -> list[str]:
     effect = (
-        f"Within 2 s, every router removes **{provider}** and its stored keys. Swapgate "
+        f"Within 2 s, every router removes **{provider}** and its stored keys. Swapproof "
         "refuses this while a route, a proposal, a shadow or a judge uses the provider."
     )
     return [effect]
@@ -62,10 +62,10 @@ PRICES: Final = OperationGroup(
             role=Role.ADMIN,
             words="Set the price of a model, in US dollars per million tokens of input and "
             "output.\n\n"
-            "Budgets, guardrails and forecasts use the price. Swapgate knows the prices of the "
-            "catalogue and of a provider's list without this command.",
+            "Budgets, guardrails and forecasts use the price. Swapproof knows the prices of "
+            "the catalogue and of a provider's list without this command.",
             command="price PROVIDER/MODEL INPUT OUTPUT",
-            example="swapgate model price openai/gpt-4o-mini 0.15 0.60",
+            example="swapproof model price openai/gpt-4o-mini 0.15 0.60",
             endpoint="POST /prices",
             body_text="A model's price, in US dollars per million tokens.",
             parameters={
@@ -115,12 +115,12 @@ PROVIDERS: Final = OperationGroup(
             role=Role.VIEWER,
             words="List the providers, and the routes that use them.",
             command="list",
-            example="swapgate provider list",
+            example="swapproof provider list",
             endpoint="GET /providers",
             needs_providers=True,
             listing=Listing(
                 by_row(_provider_cells),
-                empty="no provider yet: `swapgate provider add openai` adds one",
+                empty="no provider yet: `swapproof provider add openai` adds one",
             ),
         ),
         Operation(
@@ -185,12 +185,12 @@ PROVIDER_KEYS: Final = OperationGroup(
             role=Role.VIEWER,
             words="List the providers and their keys, stored or in this shell's environment.",
             command="list",
-            example="swapgate provider key list",
+            example="swapproof provider key list",
             endpoint="GET /credentials/providers",
             needs_providers=True,
             listing=Listing(
                 by_row(_key_cells),
-                empty="no provider yet: `swapgate provider key set openai` adds one with its "
+                empty="no provider yet: `swapproof provider key set openai` adds one with its "
                 "key",
             ),
         ),
@@ -203,7 +203,7 @@ PROVIDER_KEYS: Final = OperationGroup(
             "\n\n"
             "A key in `.env` or in the environment stays; the command shows where it is.",
             command="remove PROVIDER",
-            example="swapgate provider key remove openai",
+            example="swapproof provider key remove openai",
             parameters={"key": Parameter(meaning="Only this stored key. [default: all]")},
             done=lambda removed: f"{removed.inputs['name']}: removed",
             advice=_advise_after_removal,
@@ -215,7 +215,7 @@ PROVIDER_KEYS: Final = OperationGroup(
             "requests.\n\n"
             "Then revoke the application on the vendor's page.",
             command="logout PROVIDER",
-            example="swapgate provider key logout github_copilot",
+            example="swapproof provider key logout github_copilot",
             document=lambda signed_out: {
                 "provider": signed_out.inputs["name"],
                 "signed_in": False,

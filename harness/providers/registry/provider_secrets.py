@@ -1,15 +1,15 @@
 """Encrypts and decrypts providers' secrets. It logs a secret that it cannot decrypt.
 
 A secret that cannot be decrypted must not stop a router: the provider then lacks that key or
-header, and `swapgate doctor` reports it. Only a rotation raises DecryptionFailed. `credentials`
-stores the secrets. No module stores or logs a decrypted value.
+header, and `swapproof doctor` reports it. Only a rotation raises DecryptionFailed.
+`credentials` stores the secrets. No module stores or logs a decrypted value.
 """
 
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from harness.frame.errors import DecryptionFailed, SwapgateError
+from harness.frame.errors import DecryptionFailed, SwapproofError
 from harness.frame.ports import Cipher
 from harness.frame.records.transaction import Transaction
 from harness.providers.context import ProvidersContext
@@ -53,7 +53,7 @@ def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
     for name, ciphertext in provider.sealed_headers.items():
         try:
             clear_headers[name] = cipher.decrypt(ciphertext)
-        except SwapgateError as error:
+        except SwapproofError as error:
             log.error("the header %s of provider %s: %s", name, provider.name, error)  # noqa: TRY400 - the message names the cause
     return replace(provider, extra_headers=clear_headers, sealed_headers={})
 
@@ -99,7 +99,7 @@ def decrypt_keys(stored: Iterable[StoredKey], cipher: Cipher) -> dict[str, list[
             continue
         try:
             secret = cipher.decrypt(key.ciphertext)
-        except SwapgateError as error:
+        except SwapproofError as error:
             log.error("the key %s of provider %s: %s", key.name, key.provider, error)  # noqa: TRY400 - the message names the cause
             continue
         keys_by_provider.setdefault(key.provider, []).append(

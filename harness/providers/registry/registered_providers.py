@@ -52,7 +52,7 @@ AT_ONCE: Final = 8
 LIST_TIMEOUT_S: Final = 5.0
 CHAT_TIMEOUT_S: Final = 15.0
 SERVER_TIMEOUT_S: Final = 2.0  # for each endpoint of a server of your own
-# How long Swapgate reuses a stored check, because each check costs one or two tokens.
+# How long Swapproof reuses a stored check, because each check costs one or two tokens.
 REUSED_FOR: Final = timedelta(minutes=1)
 # How long a result counts as evidence of a provider's health.
 EVIDENCE_FOR: Final = timedelta(days=1)
@@ -283,7 +283,7 @@ def register_provider(
     if existing is not None and api_base and api_base != existing.api_base:
         raise Conflict(
             f"provider {existing.name} is configured at {existing.api_base}: "
-            f"`swapgate provider set {existing.name} --api-base {api_base}` changes that"
+            f"`swapproof provider set {existing.name} --api-base {api_base}` changes that"
         )
     if existing is not None:
         return existing, False
@@ -313,12 +313,12 @@ def default_provider(
         hint = did_you_mean(name, [*configured, *PROVIDER_KINDS], otherwise=".")
         raise NotFound(
             f"there is no provider {name!r}, and no kind of that name{hint} Add it under "
-            "`providers:` in swapgate.yaml, or give --api-base of an OpenAI-compatible server"
+            "`providers:` in swapproof.yaml, or give --api-base of an OpenAI-compatible server"
         )
     if kind is not None and kind.group is ProviderGroup.OAUTH:
         raise InputError(
             f"{name} needs a person's account, who signs in first: "
-            f"`swapgate provider key login {name}`"
+            f"`swapproof provider key login {name}`"
         )
     address = api_base or (kind.api_base if kind else "")
     if not address:
@@ -388,7 +388,7 @@ def change_provider(
         if create is False:
             targets.require_provider(tx, name)
     if create and existing is not None:
-        raise Conflict(f"there is a provider {name!r} already: `swapgate provider set {name}`")
+        raise Conflict(f"there is a provider {name!r} already: `swapproof provider set {name}`")
     changed = change_of_provider(ctx, existing or _build_provider(name, change.kind), change)
     targets.put_provider(ctx, actor, changed, change.reason)
     with ctx.store.read() as tx:

@@ -1,7 +1,7 @@
 """Signs people in and out with their account at a provider (OAuth's device flow), and renews
 their tokens.
 
-Swapgate stores the token for requests as the key `oauth`, so that routers treat it like any
+Swapproof stores the token for requests as the key `oauth`, so that routers treat it like any
 other key. One process renews a token at a time, because a refresh token may be valid only once.
 The rules of renewal are pure (`harness.providers.oauth`). `harness.providers.calls.oauth_http`
 sends the requests.
@@ -254,7 +254,7 @@ def drop_access_key(tx: Transaction, provider: str) -> bool:
     return False
 
 
-log = structlog.get_logger("swapgate.renewals")
+log = structlog.get_logger("swapproof.renewals")
 SIGN_IN_ENDED, TOKEN_NOT_RENEWED = credentials.SIGN_IN_ALERTS
 
 
@@ -286,7 +286,7 @@ def renew_tokens(ctx: ProvidersContext) -> int:
         refused_at = refused_times[sign_in.provider]
         now = ctx.clock.now()
         current = renew_sooner(sign_in, refused_at, now) if refused_at is not None else sign_in
-        # The account's token comes first, because Swapgate exchanges it for the access token.
+        # The account's token comes first, because Swapproof exchanges it for the access token.
         while due_renewal(current, ctx.clock.now()) is not None:
             renewed = _renew_token(ctx, providers[sign_in.provider], current)
             if renewed is None:
@@ -414,7 +414,7 @@ def _alert_refused(tx: Transaction, stored: SignIn) -> None:
         subject=f"provider {stored.provider}",
         title=f"the sign-in of {stored.signed_in_by} for {stored.provider} has ended",
         text=f"{stored.refused}. Requests carry {remaining}: sign in again with "
-        f"`swapgate provider key login {stored.provider}`.",
+        f"`swapproof provider key login {stored.provider}`.",
     )
 
 

@@ -114,7 +114,7 @@ def judge_life(facts: KnownFacts, reply: ProbeReply | None) -> tuple[LifeState, 
     reason.
 
     Args:
-        reply: None if Swapgate did not ask the provider. A reply outweighs the routers'
+        reply: None if Swapproof did not ask the provider. A reply outweighs the routers'
             reports, which may be minutes old. It does not outweigh an end date or a missing
             key.
     """
@@ -136,7 +136,7 @@ def judge_life(facts: KnownFacts, reply: ProbeReply | None) -> tuple[LifeState, 
     if has_answered:
         return LifeState.UNSURE, f"it answers the check, but {facts.shut}"
     unsure_reason = (
-        (reply.error or _NO_ANSWER) if reply is not None else "Swapgate could not ask it"
+        (reply.error or _NO_ANSWER) if reply is not None else "Swapproof could not ask it"
     )
     if facts.unreadable_key:
         unsure_reason = "this process cannot read its provider's key"
@@ -279,7 +279,7 @@ def check_life(
             check.target.id, check.target.name, state, reason, at
         )
     for id_ in set(targets) - lives.keys():
-        lives[id_] = TargetLife(id_, id_, LifeState.GONE, "Swapgate does not know it", at)
+        lives[id_] = TargetLife(id_, id_, LifeState.GONE, "Swapproof does not know it", at)
     return lives
 
 

@@ -132,7 +132,7 @@ def register_target(
         hint = did_you_mean(target.provider, providers, otherwise=".")
         raise NotFound(
             f"there is no provider {target.provider!r}{hint} "
-            "Add it under `providers:` in swapgate.yaml"
+            "Add it under `providers:` in swapproof.yaml"
         )
     if target.id not in Targets(tx).all():
         Targets(tx).add(target)
@@ -243,8 +243,8 @@ def check_address(
     if classes and new_address != old_address:
         raise NotAllowed(
             f"provider {provider!r} may see {', '.join(classes)} data only at its present "
-            f"address. To move it, change `providers.{provider}.api_base` in swapgate.yaml, "
-            "check `data_classes:`, and run `swapgate config apply`"
+            f"address. To move it, change `providers.{provider}.api_base` in swapproof.yaml, "
+            "check `data_classes:`, and run `swapproof config apply`"
         )
 
 
@@ -254,7 +254,7 @@ def provider_of(tx: Transaction, target: Target) -> Provider:
     if provider is None:
         raise NotFound(
             f"there is no provider {target.provider!r} any more, which {target.name} needs: "
-            "`swapgate provider add` brings it back"
+            "`swapproof provider add` brings it back"
         )
     return provider
 
@@ -406,7 +406,7 @@ def find_target(tx: Transaction, name: str) -> Target:
                 name, [target.name for target in targets.values()], otherwise="."
             )
             raise NotFound(
-                f"there is no target {name!r}{hint} `swapgate model add {name}` adds it"
+                f"there is no target {name!r}{hint} `swapproof model add {name}` adds it"
             )
         case several:
             ids = ", ".join(f"{target.name} ({target.id})" for target in several)

@@ -51,7 +51,7 @@ def _check(
         hint = did_you_mean(data_class, ctx.data_classes, otherwise=".")
         raise NotFound(
             f"there is no data class {data_class!r}{hint} Name its providers under "
-            "`data_classes:` in swapgate.yaml"
+            "`data_classes:` in swapproof.yaml"
         )
     allowed = ctx.data_classes[data_class]
     for target in targets:
@@ -80,7 +80,7 @@ def find_refusal(
 def list_violations(ctx: RoutingContext) -> list[str]:
     """Lists the routes with a target that may not see their data, as sentences for people.
 
-    The configuration can change under a route, so `swapgate doctor` checks all routes.
+    The configuration can change under a route, so `swapproof doctor` checks all routes.
     """
     with ctx.store.read() as tx:
         table = Routing(tx).table()

@@ -198,21 +198,20 @@ def _choose_command(ending: Deprecation, uses: Sequence[ModelUse]) -> str:
     """
     use = next((use for use in uses if use.role == INCUMBENT), uses[0] if uses else None)
     if use is None:
-        return "swapgate model list"
+        return "swapproof model list"
     route = quote(use.route)
     if use.role == INCUMBENT and ending.successor is not None:
         day = f" ends on {ending.end_date.isoformat()}" if ending.end_date else " is deprecated"
         reason = quote(f"{ending.name}{day}")
-        return (
-            f"swapgate proposal create {route} {quote(ending.successor.name)} --reason {reason}"
-        )
+        successor = quote(ending.successor.name)
+        return f"swapproof proposal create {route} {successor} --reason {reason}"
     if use.role == INCUMBENT:
-        return f"swapgate route candidates {route}"
+        return f"swapproof route candidates {route}"
     if use.role == "fallback":
-        return f"swapgate route fallback list {route}"
+        return f"swapproof route fallback list {route}"
     if use.role in ("canary", "holdback"):
-        return f"swapgate canary status {route}"
-    return f"swapgate route show {route}"
+        return f"swapproof canary status {route}"
+    return f"swapproof route show {route}"
 
 
 def route_end(
@@ -367,7 +366,7 @@ def _describe_successor(ending: Deprecation) -> str:
     successor = ending.successor
     if successor is None:
         return (
-            "Swapgate knows no newer model of its family with the same abilities: choose one."
+            "Swapproof knows no newer model of its family with the same abilities: choose one."
         )
     window = (
         f", a window of {successor.context_window} tokens" if successor.context_window else ""

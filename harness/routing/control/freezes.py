@@ -134,7 +134,7 @@ def require_step_allowed(
         )
         raise Conflict(
             f"{reasons[0]}: {consequence}. Rollback, abort and kill switch work. Wait until it "
-            "ends, or lift it: `swapgate switch list` lists the freezes"
+            "ends, or lift it: `swapproof switch list` lists the freezes"
         )
 
 
@@ -150,7 +150,7 @@ def describe_canary_openings(
         if freezes := [freeze for freeze in all_freezes if freeze.covers(proposal.route)]:
             reason = "; ".join(freeze.describe(proposal.route) for freeze in freezes)
             how_to_lift = "".join(
-                f" An approver other than {proposal.proposer} can end it earlier: `swapgate "
+                f" An approver other than {proposal.proposer} can end it earlier: `swapproof "
                 f"switch lift {freeze.switch} --reason WHY`."
                 for freeze in freezes
                 if freeze.switch

@@ -150,7 +150,7 @@ class OutageView:
             return "the routers call none of its targets."
         names = ", ".join(self.silent_providers)
         verb = "does" if len(self.silent_providers) == 1 else "do"
-        return f"no target of the route answers: {names} {verb} not answer Swapgate's checks."
+        return f"no target of the route answers: {names} {verb} not answer Swapproof's checks."
 
     @property
     def _refusal(self) -> str:
@@ -490,7 +490,7 @@ def _describe_eval_load(tx: Transaction, providers: Collection[str]) -> str:
     }
     return " ".join(
         f"{provider} refused callers' requests (429), and evals, judges or shadows share its "
-        f"limit: they sent {format_quantity(calls, 'call')} in a minute. `swapgate eval list` "
+        f"limit: they sent {format_quantity(calls, 'call')} in a minute. `swapproof eval list` "
         "shows the runs."
         for provider, calls in sorted(calls_by_provider.items())
         if calls

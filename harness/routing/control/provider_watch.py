@@ -19,7 +19,7 @@ from typing import Final
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.alerts import AlertNotice
-from harness.frame.errors import ConfigError, SwapgateError
+from harness.frame.errors import ConfigError, SwapproofError
 from harness.frame.records.transaction import Transaction
 from harness.providers.calls.probe import ProbeReply
 from harness.providers.credential import lacks_key
@@ -187,7 +187,7 @@ class ProviderWatch:
         try:
             called = provider_secrets.decrypt_headers(provider, ctx.cipher)
             keys = provider_secrets.keys_of_provider(ctx, called)
-        except SwapgateError as error:
+        except SwapproofError as error:
             if error.retryable:
                 raise
             return ""  # an unreadable secret is another fault, which `doctor` reports

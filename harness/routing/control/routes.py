@@ -15,7 +15,7 @@ from harness.frame.errors import (
     InputError,
     NotFound,
     RouteBusy,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.formatting import format_bps
 from harness.frame.people.access import Actor, Role, check_principal_name
@@ -83,7 +83,7 @@ def list_override_violations(ctx: RoutingContext) -> list[str]:
 
 def _find_override_errors(
     ctx: RoutingContext, table: RoutingTable
-) -> Iterator[tuple[str, str, SwapgateError]]:
+) -> Iterator[tuple[str, str, SwapproofError]]:
     """Yields (route, overriding route, error) for each invalid override."""
     data_classes = {name: route.settings.data_class for name, route in table.routes.items()}
     for name, route in sorted(table.routes.items()):
@@ -104,7 +104,7 @@ def require_route(tx: Transaction, name: str) -> Route:
     if route is None:
         hint = did_you_mean(name, Routing(tx).table().routes)
         raise NotFound(
-            f"there is no route {name!r}{hint or ';'} `swapgate route list` shows the routes"
+            f"there is no route {name!r}{hint or ';'} `swapproof route list` shows the routes"
         )
     return route
 
@@ -138,8 +138,8 @@ def create_route(
     with ctx.store.write() as tx:
         if Routing(tx).route(name) is not None:
             raise Conflict(
-                f"there is a route {name!r} already: `swapgate proposal create {name} MODEL` "
-                "proposes another model for it, `swapgate route settings` changes its settings"
+                f"there is a route {name!r} already: `swapproof proposal create {name} MODEL` "
+                "proposes another model for it, `swapproof route settings` changes its settings"
             )
         incumbent_id = named_models.register_model(ctx, tx, actor, incumbent).id
         fallback_ids = [
@@ -290,7 +290,7 @@ def store_pins(
     tx: Transaction,
     settings: RouteSettings,
 ) -> None:
-    """Stores the accepted suites' pins, so that Swapgate can describe a later change."""
+    """Stores the accepted suites' pins, so that Swapproof can describe a later change."""
     for suite in settings.suites:
         pin = ctx.suites.pin(suite.suite)
         if pin.digest == suite.digest:

@@ -128,7 +128,7 @@ def build_proof_columns(  # noqa: PLR0911 - one return per class
             if row is None:
                 raise ProofRefused(
                     f"{incumbent} was never the incumbent of route {change.route!r}: "
-                    "`swapgate route history` lists its incumbents; propose a new target"
+                    "`swapproof route history` lists its incumbents; propose a new target"
                 )
             read_version_evidence(tx, row)
             return base | {
@@ -285,7 +285,7 @@ def _store_proof(
             ).scalar()
             if evidence_id is None:
                 raise ProofRefused(
-                    f"{target} never served route {route!r}: `swapgate route history` shows "
+                    f"{target} never served route {route!r}: `swapproof route history` shows "
                     "its targets; a new target needs a passed verdict for this route, or a "
                     "waiver"
                 )

@@ -140,7 +140,7 @@ def shadow_from_row(row: Row, targets: Mapping[str, Target]) -> Shadow:
 class Switches(Records[SwitchRecord]):
     record = SWITCH
     order = (switch.c.created_at.desc(), switch.c.id.desc())
-    missing = "there is no switch {}; `swapgate switch list` shows them"
+    missing = "there is no switch {}; `swapproof switch list` shows them"
 
     def lift(
         self,
@@ -172,7 +172,7 @@ class Switches(Records[SwitchRecord]):
 class BreakGlasses(Records[BreakGlass]):
     record = BREAK_GLASS
     order = (break_glass.c.created_at, break_glass.c.id)
-    missing = "there is no break-glass {}; `swapgate route break-glass list` lists them"
+    missing = "there is no break-glass {}; `swapproof route break-glass list` lists them"
 
     def save(self, changed: BreakGlass) -> None:
         """Stores the confirmation or the end of a break-glass, and ignores other changes."""
@@ -203,7 +203,7 @@ TALLIES = sa.select(shadow_tally).order_by(*shadow_tally.primary_key.columns)
 class Shadows(Records[Shadow]):
     record = SHADOW
     order = (shadow.c.started_at.desc(), shadow.c.id.desc())
-    missing = "there is no shadow {}; `swapgate shadow status` shows them"
+    missing = "there is no shadow {}; `swapproof shadow status` shows them"
 
     def add(self, new: Shadow) -> None:
         """Stores a shadow. Raises Conflict if the route has a live one."""
@@ -212,7 +212,7 @@ class Shadows(Records[Shadow]):
         if existing is not None:
             raise Conflict(
                 f"route {new.route!r} has the shadow {existing.id} already: "
-                f"`swapgate shadow stop {new.route}` ends it"
+                f"`swapproof shadow stop {new.route}` ends it"
             )
         super().add(new)
 

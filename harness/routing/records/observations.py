@@ -558,8 +558,8 @@ class Observations(Traffic):
         return outcomes
 
     def asked_names(self, *, since: date, route: str = "") -> Sequence[AskedName]:
-        """Lists the requested names that Swapgate does not serve, by day and name. For a route,
-        these are features of providers' own endpoints. Without a route, these are models
+        """Lists the requested names that Swapproof does not serve, by day and name. For a
+        route, these are features of providers' own endpoints. Without a route, these are models
         without a route.
         """
         return self._asked_names(route, since, LAST_DAY)

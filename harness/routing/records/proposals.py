@@ -200,7 +200,7 @@ def _without(values: Values, names: Collection[str]) -> Values:
 class Proposals(Records[Proposal]):
     record = PROPOSAL
     order = (proposal.c.created_at.desc(), proposal.c.id.desc())
-    missing = "there is no proposal {}; `swapgate proposal list` shows them"
+    missing = "there is no proposal {}; `swapproof proposal list` shows them"
 
     def add(self, new: Proposal) -> None:
         """Adds a proposal. Raises RouteBusy if the route has an open proposal."""
@@ -214,7 +214,7 @@ class Proposals(Records[Proposal]):
                 raise
             raise RouteBusy(
                 f"route {new.route!r} has the open proposal {open_}: wait for its end or "
-                f"cancel it with `swapgate proposal cancel {open_}`"
+                f"cancel it with `swapproof proposal cancel {open_}`"
             ) from error
 
     def save(self, changed: Proposal) -> Proposal:
@@ -425,7 +425,7 @@ class Rollouts(Records[Rollout]):
             if live is not None and new.live:
                 raise RouteBusy(
                     f"route {new.route!r} has the live rollout {live}: "
-                    f"`swapgate canary abort {new.route} --reason …` ends it"
+                    f"`swapproof canary abort {new.route} --reason …` ends it"
                 ) from error
             if error.names("verdict_used"):
                 raise ProofRefused(

@@ -1,4 +1,4 @@
-"""Reports of the processes that serve callers: routers, and `swapgate serve drive`.
+"""Reports of the processes that serve callers: routers, and `swapproof serve drive`.
 
 Each process renews its row every few seconds, also without traffic. So the control plane knows
 whether a router answers, and since when one has looked for the causes of its alerts.

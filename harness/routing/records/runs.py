@@ -152,7 +152,7 @@ def text_digests(answer: str, prompt: str) -> dict[str, str]:
     }
 
 
-NO_SUCH_RUN: Final = "there is no eval run {}; `swapgate eval list` shows them"
+NO_SUCH_RUN: Final = "there is no eval run {}; `swapproof eval list` shows them"
 
 EMPTY_DIGEST: Final = hash_content(b"")
 

@@ -47,7 +47,7 @@ class ShadowScores(Records[ShadowScore]):
             if score.number != number:
                 raise SignatureInvalid(
                     f"score {number} of the series of shadow {series} is missing, so the "
-                    "database was changed by other means than Swapgate"
+                    "database was changed by other means than Swapproof"
                 )
         return scores
 

@@ -265,8 +265,8 @@ BLOCK: Final = record(
 
 block = BLOCK.table
 
-# Fingerprints of the keys that a rollout has counted. Swapgate deletes them after the rollout's
-# end.
+# Fingerprints of the keys that a rollout has counted. Swapproof deletes them after the
+# rollout's end.
 seen_keys = sa.Table(
     "seen_keys",
     metadata,
@@ -353,7 +353,7 @@ KEY_SPEND: Final = record(
 
 key_spend = KEY_SPEND.table
 
-# By UTC day. Clients choose the names, so Swapgate limits their number per route and day.
+# By UTC day. Clients choose the names, so Swapproof limits their number per route and day.
 ASKED_NAME: Final = record(
     AskedName,
     "asked_name",
@@ -384,7 +384,7 @@ TRAFFIC_KEY: Final = (
     "revision",
 )
 
-# Only minutes have the counts of callers, because Swapgate reads only the last days.
+# Only minutes have the counts of callers, because Swapproof reads only the last days.
 CALLER_COUNTS: Final = ("first_requests", "first_failed", "windows", "windows_failed")
 TRAFFIC_SUMS: Final = (*COUNTS, *CALLER_COUNTS, "cost_usd")
 

@@ -1,7 +1,7 @@
 """Records of verdicts.
 
-Swapgate writes a signed verdict once, and never changes it. The outcome column determines which
-of the five classes a reader gets. `harness.gate.offline.verdicts` decides verdicts, and
+Swapproof writes a signed verdict once, and never changes it. The outcome column determines
+which of the five classes a reader gets. `harness.gate.offline.verdicts` decides verdicts, and
 `harness.evals.proof_validity` checks whether a stored verdict still counts.
 """
 

@@ -254,7 +254,7 @@ def _newest_signatures() -> sa.Select[Any]:
     )
 
 
-# Swapgate writes these rows before their version, because triggers refuse a row for a stored
+# Swapproof writes these rows before their version, because triggers refuse a row for a stored
 # version. The foreign key is therefore deferred.
 route_fallback = sa.Table(
     "route_fallback",

@@ -18,7 +18,7 @@ from harness.frame.redaction import Redactor
 # Digits of a hash that people see. They suffice to find the user.
 SHOWN_HASH: Final = 12
 _HASH: Final = re.compile(rf"[0-9a-f]{{{SHOWN_HASH},32}}")
-# Characters of a provider's message that Swapgate reads, and that it keeps.
+# Characters of a provider's message that Swapproof reads, and that it keeps.
 _MAX_READ: Final = 2000
 MAX_SENTENCE: Final = 300
 _QUOTED: Final = re.compile(r"(['\"`])(?:(?!\1).){41,}\1")

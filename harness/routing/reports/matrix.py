@@ -255,6 +255,6 @@ class _HealthEvidence:
             )
         return (
             ProviderHealth.UNKNOWN,
-            "not checked yet: `swapgate doctor`",
+            "not checked yet: `swapproof doctor`",
             "",
         )

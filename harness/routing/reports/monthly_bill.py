@@ -209,7 +209,7 @@ def _describe_unknown(
     *,
     estimated: bool,
 ) -> str:
-    """Returns the reason why a forecast is unknown; empty if Swapgate can compute it."""
+    """Returns the reason why a forecast is unknown; empty if Swapproof can compute it."""
     if bill.tokens is None or not bill.covers_month:
         return bill.unknown
     if price is None:
@@ -228,7 +228,7 @@ def _estimate_candidate_tokens(bill: RouteBill, measured: MeasuredTokens) -> Tok
     """Estimates the candidate's tokens of one request: the incumbent's, times the ratio on the
     same items.
 
-    The share of cached tokens comes from the items: Swapgate cannot know how well another
+    The share of cached tokens comes from the items: Swapproof cannot know how well another
     provider caches this route's prompts before it serves them.
     """
     if bill.tokens is None or not measured.items:

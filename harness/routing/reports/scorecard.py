@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from statistics import fmean
 from typing import Final
 
-from harness.frame.errors import SignatureInvalid, SwapgateError
+from harness.frame.errors import SignatureInvalid, SwapproofError
 from harness.frame.formatting import (
     DASH,
     format_latency,
@@ -330,7 +330,7 @@ class _StoredFigures:
     def _digest(self, suite: str) -> str:
         if suite not in self._digests:
             self._digests[suite] = ""
-            with suppress(SwapgateError):
+            with suppress(SwapproofError):
                 self._digests[suite] = self._ctx.suites.pin(suite).digest
         return self._digests[suite]
 

@@ -48,7 +48,7 @@ EVENT_END: Final = b"\n\n"
 # The most texts that wait for the signals.
 MOST_UNREAD_TEXTS: Final = 64
 # Stands for the text while the filter makes a form.
-_PLACEHOLDER: Final = b"0-swapgate-text-0"
+_PLACEHOLDER: Final = b"0-swapproof-text-0"
 
 
 class TextEventForm(NamedTuple):

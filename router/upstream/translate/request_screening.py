@@ -43,7 +43,7 @@ class ScreenedRequest:
     """A request whose parts all have a counterpart.
 
     messages, params: as litellm reads them. dropped: names for the header
-    x-swapgate-degraded.
+    x-swapproof-degraded.
     """
 
     model: str

@@ -78,7 +78,7 @@ def load_translation(kind: str) -> Translation:
         except ImportError as error:
             raise ConfigError(
                 f"providers of kind {kind} need the package litellm, whose import failed "
-                f"({error}); install Swapgate with all its dependencies"
+                f"({error}); install Swapproof with all its dependencies"
             ) from error
         _silence_logs(library)
         library.telemetry = False

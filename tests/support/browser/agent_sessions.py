@@ -54,7 +54,7 @@ OWNER: Final = "here#1"
 
 def configure(home: Path, **agents_section: object) -> Path:
     home.mkdir(parents=True, exist_ok=True)
-    file = home / "swapgate.yaml"
+    file = home / "swapproof.yaml"
     fields = ", ".join(f"{key}: {str(value).lower()}" for key, value in agents_section.items())
     file.write_text(f"{CONFIG}agents: {{{fields}}}\n", encoding="utf-8")
     with opened(file) as installation:

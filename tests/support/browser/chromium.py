@@ -36,7 +36,7 @@ FONTS_CONF: Final = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig><dir prefix="relative">fonts</dir></fontconfig>
 """
-CACHE: Final = platformdirs.user_cache_path("swapgate") / "browser"
+CACHE: Final = platformdirs.user_cache_path("swapproof") / "browser"
 VERSION_TIMEOUT_S: Final = 120
 INSTALL_TIMEOUT_S: Final = 900
 
@@ -69,11 +69,11 @@ class Chromium:
 
 def find(playwrights_own: Callable[[], Path]) -> Chromium:
     """The first Chromium that starts. Raises NoBrowserError."""
-    named = os.environ.get("SWAPGATE_BROWSER")
+    named = os.environ.get("SWAPPROOF_BROWSER")
     if named is not None:
         if Chromium(Path(named)).starts():
             return Chromium(Path(named))
-        raise NoBrowserError(f"SWAPGATE_BROWSER is {named!r}, which is no browser that starts")
+        raise NoBrowserError(f"SWAPPROOF_BROWSER is {named!r}, which is no browser that starts")
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -81,7 +81,7 @@ def find(playwrights_own: Callable[[], Path]) -> Chromium:
             if candidate.starts():
                 return candidate
     raise NoBrowserError(
-        "no Chromium: set SWAPGATE_BROWSER to one, or install chromium, or npm to fetch it"
+        "no Chromium: set SWAPPROOF_BROWSER to one, or install chromium, or npm to fetch it"
     )
 
 

@@ -113,8 +113,8 @@ class Lived:
 
 
 def configured(home: Path) -> Path:
-    if (home / "swapgate.yaml").exists():  # made before, and perhaps in use
-        return home / "swapgate.yaml"
+    if (home / "swapproof.yaml").exists():  # made before, and perhaps in use
+        return home / "swapproof.yaml"
     home.mkdir(parents=True, exist_ok=True)
     for name, (mode, content) in _empty_files().items():
         path = home / name
@@ -123,7 +123,7 @@ def configured(home: Path) -> Path:
         else:
             path.write_bytes(content)
         path.chmod(mode)
-    return home / "swapgate.yaml"
+    return home / "swapproof.yaml"
 
 
 @functools.cache
@@ -131,7 +131,7 @@ def _empty_files() -> Mapping[str, tuple[int, bytes | None]]:
     """By path: mode and content of what `configured` writes, made once in each process."""
     with TemporaryDirectory() as folder:
         home = Path(folder)
-        file = home / "swapgate.yaml"
+        file = home / "swapproof.yaml"
         file.write_text("home: state\n", encoding="utf-8")
         with opened(file, ManualClock()) as installation:
             upgrade_database(installation.settings)
@@ -168,7 +168,7 @@ def lived_copy(factory: pytest.TempPathFactory, now: datetime) -> Lived:
 def _furnished(home: Path, now: datetime) -> Lived:
     """What is done before the last hour."""
     home.mkdir(parents=True, exist_ok=True)
-    file = home / "swapgate.yaml"
+    file = home / "swapproof.yaml"
     prices = "".join(
         f"      {name}: {{input_usd_per_mtok: {p.price.input_usd_per_mtok}, "
         f"output_usd_per_mtok: {p.price.output_usd_per_mtok}}}\n"

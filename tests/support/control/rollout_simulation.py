@@ -28,7 +28,7 @@ from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import (
     ProofRefused,
     RevisionConflict,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.runtime.clock import OLD_ROWS_PASS_FOR
@@ -385,7 +385,7 @@ class Life:
 
     def _attempt(self, act: Callable[[], object]) -> None:
         """People may be refused; nothing else may come of it."""
-        with suppress(SwapgateError):
+        with suppress(SwapproofError):
             act()
 
     def _propose(self) -> None:

@@ -22,7 +22,7 @@ from harness.providers.oauth import (
 )
 from tests.support.site.http_thread import Exchange, serving
 
-CLIENT: Final = "Iv1.swapgate-test"
+CLIENT: Final = "Iv1.swapproof-test"
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 CODE_LIFE_S: Final = 900.0

@@ -22,7 +22,7 @@ def serve_in_thread(sim: Simulator) -> Iterator[str]:
         thread = threading.Thread(
             target=serving.run,
             kwargs={"sockets": [listener]},
-            name="swapgate-sim",
+            name="swapproof-sim",
         )
         thread.start()
         try:

@@ -182,7 +182,7 @@ class Door:
 
     async def state(self, model: str = INCUMBENT) -> int:
         """0 closed, 1 half open, 2 open."""
-        return int((await self.metrics())[f'swapgate_breaker_state{{target="up/{model}"}}'])
+        return int((await self.metrics())[f'swapproof_breaker_state{{target="up/{model}"}}'])
 
 
 def code(body: bytes) -> str:
@@ -238,7 +238,7 @@ class Place(Door):
         for _ in range(times):
             # Each is another caller.
             self.callers += 1
-            sticky = (b"x-swapgate-sticky", b"%d" % self.callers)
+            sticky = (b"x-swapproof-sticky", b"%d" % self.callers)
             status, headers, _ = await self.call(
                 CHAT,
                 body,

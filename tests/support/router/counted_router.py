@@ -60,7 +60,7 @@ class RequestCost(NamedTuple):
 
 ROUTER: Final = package_data.path("router")
 # The product's folders; a call of anything else is not a step of a walk.
-PRODUCT: Final = frozenset({"dashboard", "evals", "harness", "router", "swapgate"})
+PRODUCT: Final = frozenset({"dashboard", "evals", "harness", "router", "swapproof"})
 # What the worker does every few milliseconds, whoever asks: the slower the machine, the more of
 # it falls into the time of a request. The sleeps in between are asyncio's.
 WORKERS_OWN: Final = frozenset(

@@ -44,8 +44,8 @@ class RouterFleet:
                 shutil.copy(file, own)
             place.ports[name] = free_port()
             place.environment[name] = {
-                "SWAPGATE__HOME": str(own),
-                "SWAPGATE__ROUTER__PORT": str(place.ports[name]),
+                "SWAPPROOF__HOME": str(own),
+                "SWAPPROOF__ROUTER__PORT": str(place.ports[name]),
             }
 
     @property
@@ -75,7 +75,7 @@ class RouterFleet:
 
     def in_force(self) -> bool:
         revision = self.world.revision()
-        found = [self.metric(name, "swapgate_routing_revision{") for name in self.names]
+        found = [self.metric(name, "swapproof_routing_revision{") for name in self.names]
         return all(values and set(values) == {revision} for values in found)
 
     def route(self) -> Route:
@@ -132,7 +132,7 @@ def _nginx(
     found = shutil.which("nginx", path="/usr/sbin:/usr/local/bin:/usr/bin")
     if found is None:
         pytest.skip("nginx is not installed here (apt-get install nginx)")
-    block = documented_block("nginx", "upstream swapgate")
+    block = documented_block("nginx", "upstream swapproof")
     for number, router in enumerate(routers, 11):
         assert f"10.0.0.{number}:8080" in block
         block = block.replace(f"10.0.0.{number}:8080", f"127.0.0.1:{router}")

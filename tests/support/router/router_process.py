@@ -257,7 +257,7 @@ def routed(
     router = sections.pop("router", {})
     assert isinstance(router, dict)
     settings: dict[str, object] = {
-        "database_url": database_url or f"sqlite:///{folder / 'swapgate.db'}",
+        "database_url": database_url or f"sqlite:///{folder / 'swapproof.db'}",
         # Without health checks, so that a provider gets the clients' requests alone.
         "router": {"flush_interval_s": 0.2, "health_check_interval_s": 0, **router},
         "providers": {"sim": {"kind": "sim", "api_base": f"{provider}/v1"}},
@@ -267,7 +267,7 @@ def routed(
     }
     if database_url is None:
         # The upgrade has its triggers to sign; to migrate takes four times as long.
-        (folder / "swapgate.db").write_bytes(migrated_file())
+        (folder / "swapproof.db").write_bytes(migrated_file())
     with site(folder, settings) as place:
         installation = open_installation(place.config, create_secret=True)
         try:

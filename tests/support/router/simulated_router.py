@@ -59,7 +59,7 @@ class SimScene:
 
 
 def served(headers: Mapping[str, str]) -> str:
-    return headers["x-swapgate-target"].partition("/")[2]
+    return headers["x-swapproof-target"].partition("/")[2]
 
 
 def snapshot_of(

@@ -1,4 +1,4 @@
-"""Runs `swapgate` commands in the test's process, on an installation in a folder."""
+"""Runs `swapproof` commands in the test's process, on an installation in a folder."""
 
 import json
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ from tests.support.control.router_rows import let_router_serve
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
 
 FILE = """\
-# yaml-language-server: $schema=swapgate.schema.json
-home: .swapgate
+# yaml-language-server: $schema=swapproof.schema.json
+home: .swapproof
 control: {port: 1}
 providers:
   sim:
@@ -59,7 +59,7 @@ routes:
 
 @dataclass
 class CommandLine:
-    """Runs `swapgate` in `folder`. world: the control plane over the same database."""
+    """Runs `swapproof` in `folder`. world: the control plane over the same database."""
 
     folder: Path
     world: SmallInstallation
@@ -67,7 +67,7 @@ class CommandLine:
     def run(self, *words: str, exits: int = 0) -> Result:
         # As in a process of its own: another test may have set up the logs of this one.
         structlog.reset_defaults()
-        done = CliRunner().invoke(program, list(words), prog_name="swapgate")
+        done = CliRunner().invoke(program, list(words), prog_name="swapproof")
         assert done.exit_code == exits, f"{words}: {done.exit_code}\n{done.output}"
         return done
 
@@ -96,18 +96,18 @@ def installed(
 ) -> Iterator[CommandLine]:
     """An installation in `folder`, from then on the current one, around a database."""
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("SWAPGATE_SECRET", SECRET.decode())
-    monkeypatch.delenv("SWAPGATE_MANAGEMENT_KEY", raising=False)
+    monkeypatch.setenv("SWAPPROOF_SECRET", SECRET.decode())
+    monkeypatch.delenv("SWAPPROOF_MANAGEMENT_KEY", raising=False)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    (folder / "swapgate.yaml").write_text(FILE, encoding="utf-8")
-    (folder / ".swapgate").mkdir()
+    (folder / "swapproof.yaml").write_text(FILE, encoding="utf-8")
+    (folder / ".swapproof").mkdir()
     if database_url.startswith("sqlite:///"):
         database = Path(database_url.removeprefix("sqlite:///"))
-        file = database.rename(folder / ".swapgate/swapgate.db")
+        file = database.rename(folder / ".swapproof/swapproof.db")
         database_url = f"sqlite:///{file}"
     else:
-        with (folder / "swapgate.yaml").open("a", encoding="utf-8") as settings:
+        with (folder / "swapproof.yaml").open("a", encoding="utf-8") as settings:
             settings.write(f"database_url: {database_url}\n")
     # The commands read the machine's clock; a verdict must not have expired by it.
     clock = ManualClock(SystemClock().now())
@@ -118,7 +118,7 @@ def installed(
         signatures=CONTROL,
     )
     # The commands and the control plane go by the same rules.
-    policies = {**load_settings(folder / "swapgate.yaml").policies}
+    policies = {**load_settings(folder / "swapproof.yaml").policies}
     default = policies.pop("default")
     world = SmallInstallation(
         folder,

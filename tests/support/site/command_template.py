@@ -1,8 +1,8 @@
-"""Forks `swapgate` processes for tests: `python -m tests.support.site.command_template FD`.
+"""Forks `swapproof` processes for tests: `python -m tests.support.site.command_template FD`.
 
-Four fifths of the CPU of a `swapgate` process in a test went into imports, the same ones each
-time. This process imports the modules once, and forks itself for each command, as `swapgate
-serve all` does for its parts. In all other respects the fork runs `python -m swapgate WORDS`:
+Four fifths of the CPU of a `swapproof` process in a test went into imports, the same ones each
+time. This process imports the modules once, and forks itself for each command, as `swapproof
+serve all` does for its parts. In all other respects the fork runs `python -m swapproof WORDS`:
 its own pid, folder, environment, streams and exit code. `tests.support.site.forked_commands`
 asks for the forks. tests/unit/test_cli_start_up.py and tests/acceptance try cold starts.
 """
@@ -89,7 +89,7 @@ def serve(asking: socket.socket) -> dict[str, Any] | None:
 
 
 def become(request: dict[str, Any]) -> None:
-    """Runs `python -m swapgate` with the request's words, folder and environment."""
+    """Runs `python -m swapproof` with the request's words, folder and environment."""
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -97,7 +97,7 @@ def become(request: dict[str, Any]) -> None:
     sys.path[0] = request["folder"]
     sys.argv[1:] = request["words"]
     gc.enable()
-    runpy.run_module("swapgate", run_name="__main__", alter_sys=True)
+    runpy.run_module("swapproof", run_name="__main__", alter_sys=True)
 
 
 def main() -> None:

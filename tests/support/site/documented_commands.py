@@ -95,7 +95,7 @@ class DocumentedCommands:
         return {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            **{f"SWAPGATE__{part}__PORT": self.ports[port] for part, port in by_part.items()},
+            **{f"SWAPPROOF__{part}__PORT": self.ports[port] for part, port in by_part.items()},
         }
 
     def _end(self, group: int) -> None:

@@ -1,4 +1,4 @@
-"""Starts `swapgate` commands as forks of a process that has imported their modules."""
+"""Starts `swapproof` commands as forks of a process that has imported their modules."""
 
 import json
 import os
@@ -22,7 +22,7 @@ ROOT: Final = Path(__file__).parents[3]
 CHECK_EVERY_S: Final = 0.1
 # Variables that modules read late. A process may read the others while it imports its modules,
 # and a fork would not see a change.
-READ_LATE: Final = ("SWAPGATE", "PYTEST_")
+READ_LATE: Final = ("SWAPPROOF", "PYTEST_")
 READ_LATE_ENDS: Final = ("_KEY", "_SECRET", "_TOKEN")
 
 
@@ -82,7 +82,7 @@ class Template:
         environment: Mapping[str, str],
         streams: Sequence[int],
     ) -> ForkedCommand:
-        """Runs `swapgate WORDS`.
+        """Runs `swapproof WORDS`.
 
         Args:
             streams: file descriptors of its input, output and errors.
@@ -151,7 +151,7 @@ def fork_command(
     environment: Mapping[str, str],
     streams: Sequence[int],
 ) -> ForkedCommand | None:
-    """Runs `swapgate WORDS` as a fork; None where the caller must start a process of its own:
+    """Runs `swapproof WORDS` as a fork; None where the caller must start a process of its own:
     on systems that do not fork, and for the first command in these surroundings, which may
     be those of one test alone.
     """

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-from swapgate import (
+from swapproof import (
     AsyncModelClient,
     CompletionRequest,
     CompletionResponse,

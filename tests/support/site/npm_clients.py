@@ -46,7 +46,7 @@ def installed() -> tuple[str, Path]:
     if node is None or npm is None:
         without("node and npm are not on PATH: Vercel's AI SDK was not tried")
     pins = hashlib.sha256(b"".join((FOLDER / name).read_bytes() for name in PINS))
-    home = platformdirs.user_cache_path("swapgate") / f"node-{pins.hexdigest()[:16]}"
+    home = platformdirs.user_cache_path("swapproof") / f"node-{pins.hexdigest()[:16]}"
     if not home.is_dir():
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home.parent) as scratch:

@@ -61,7 +61,7 @@ class Site:
     environment: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.config = self.folder / "swapgate.yaml"
+        self.config = self.folder / "swapproof.yaml"
         self.ports = {
             "router": free_port(),
             "control": free_port(),
@@ -78,7 +78,7 @@ class Site:
         return f"http://127.0.0.1:{self.ports[name]}"
 
     def command(self, *words: str) -> list[str]:
-        main = [sys.executable, "-m", "swapgate"]
+        main = [sys.executable, "-m", "swapproof"]
         return [
             *main,
             "--config",

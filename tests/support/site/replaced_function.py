@@ -84,7 +84,7 @@ def replaced(checkout: Path, function: str, constant: str) -> Iterator[None]:
 
 def run_stories(checkout: Path, stories: Iterable[str]) -> subprocess.CompletedProcess[str]:
     """Runs these tests of the checkout in a pytest of their own, all marks included."""
-    own = {"SWAPGATE_TEST_RUN", "PYTEST_ADDOPTS"}
+    own = {"SWAPPROOF_TEST_RUN", "PYTEST_ADDOPTS"}
     inherited = {k: v for k, v in os.environ.items() if k not in own and "XDIST" not in k}
     return subprocess.run(  # noqa: S603 - pytest, on names of tests/spine.yaml
         (

@@ -25,7 +25,7 @@ def shared_folder(factory: pytest.TempPathFactory) -> Path:
 
 
 def shared_wheels(factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Returns the wheels of swapgate and of swapgate-try, which it needs."""
+    """Returns the wheels of swapproof and of swapproof-try, which it needs."""
     folder = shared_folder(factory) / "built-wheel"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -36,8 +36,8 @@ def shared_wheels(factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             for project in (ROOT, ROOT / "distributions/try"):
                 build(command, project)
             (folder / "built").touch()
-    (whole,) = folder.glob("swapgate-*.whl")
-    (small,) = folder.glob("swapgate_try-*.whl")
+    (whole,) = folder.glob("swapproof-*.whl")
+    (small,) = folder.glob("swapproof_try-*.whl")
     return whole, small
 
 

@@ -20,7 +20,7 @@ VERIFIER: Final = Ed25519Signatures(lambda: KEYRING)
 
 # As they stand in the environment of processes that share a store with the test.
 ENVIRONMENT: Final = {
-    "SWAPGATE_SIGNING_KEY": PRIVATE[KeyPurpose.CONTROL],
-    "SWAPGATE_WORKER_SIGNING_KEY": PRIVATE[KeyPurpose.WORKER],
-    "SWAPGATE_SIGNING_KEYRING": format_keyring(KEYRING.values()),
+    "SWAPPROOF_SIGNING_KEY": PRIVATE[KeyPurpose.CONTROL],
+    "SWAPPROOF_WORKER_SIGNING_KEY": PRIVATE[KeyPurpose.WORKER],
+    "SWAPPROOF_SIGNING_KEYRING": format_keyring(KEYRING.values()),
 }

@@ -51,7 +51,7 @@ def pgbouncer(
         database = f"pooled_{uuid.uuid4().hex}"
         node.query(f"CREATE DATABASE {database}")
     port = free_port()
-    folder = Path(tempfile.mkdtemp(prefix="swapgate-pgbouncer-"))
+    folder = Path(tempfile.mkdtemp(prefix="swapproof-pgbouncer-"))
     given = {
         "listen_addr": "127.0.0.1",
         "listen_port": port,

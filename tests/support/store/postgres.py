@@ -28,8 +28,8 @@ with warnings.catch_warnings():
 START_TIMEOUT_S: Final = 240.0
 # The package's lock is one of processes: two threads that hold it at once break it.
 _PACKAGE: Final = threading.Lock()
-TEMPLATE: Final = "swapgate_template"
-UNFINISHED_TEMPLATE: Final = "swapgate_template_unfinished"
+TEMPLATE: Final = "swapproof_template"
+UNFINISHED_TEMPLATE: Final = "swapproof_template_unfinished"
 
 # The data dies with the run: durability would only cost time.
 FASTER: Final = (

@@ -308,7 +308,7 @@ def postgres_node(
 @contextmanager
 def _folder() -> Iterator[Path]:
     """As in conftest: pytest's own folder is closed to the account that PostgreSQL runs as."""
-    folder = Path(tempfile.mkdtemp(prefix="swapgate-pg-cluster-"))
+    folder = Path(tempfile.mkdtemp(prefix="swapproof-pg-cluster-"))
     binary("postgres")  # makes the account
     _give(folder)
     try:

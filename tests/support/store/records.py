@@ -320,7 +320,7 @@ def start_canary(
     return Routing(tx).commit(
         change,
         expected_version=version,
-        actor="swapgate",
+        actor="swapproof",
         reason="passed",
         now=NOW,
     )

@@ -1,4 +1,4 @@
-"""Changes rows past Swapgate, by the database's owner or by DML alone."""
+"""Changes rows past Swapproof, by the database's owner or by DML alone."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from harness.app.store.tables import metadata
 
 @contextmanager
 def written(store: Store) -> Iterator[sa.Connection]:
-    """A connection that writes as Swapgate does: with DML alone."""
+    """A connection that writes as Swapproof does: with DML alone."""
     with store._writing.begin() as db:
         yield db
 

@@ -1,7 +1,7 @@
 """Database triggers that enforce the safety rules beyond a CHECK of a single row.
 
 Each module holds the triggers of one subject as plain SQL. docs/reference/triggers.md lists
-them for reviewers; `swapgate docs generate` writes it.
+them for reviewers; `swapproof docs generate` writes it.
 """
 
 from collections.abc import Mapping

@@ -74,7 +74,7 @@ def build_triggers(db: sa.Connection) -> Mapping[str, Trigger]:
 
 
 def read_triggers(db: sa.Connection) -> Mapping[str, Trigger]:
-    """Returns the database's triggers by name, including triggers that are not Swapgate's."""
+    """Returns the database's triggers by name, including triggers that are not Swapproof's."""
     triggers = _read_from_sqlite(db) if db.dialect.name == "sqlite" else _read_from_postgres(db)
     return {trigger.name: trigger for trigger in triggers}
 
@@ -91,7 +91,7 @@ def list_differences(db: sa.Connection) -> list[str]:
             if expected[name] != actual[name]
         ),
         *(
-            f"the trigger {name} of {actual[name].table} is not Swapgate's"
+            f"the trigger {name} of {actual[name].table} is not Swapproof's"
             for name in sorted(actual.keys() - expected.keys())
         ),
     ]
@@ -183,7 +183,7 @@ def _build_for_postgres(schema: str) -> Iterator[Trigger]:
         name = f"{table}_no_truncate"
         yield Trigger(name, table, kind, (), "no_truncate", truncate, settings)
     notify = (
-        "PERFORM pg_catalog.pg_notify('swapgate_changed', TG_TABLE_NAME); RETURN NULL; END "
+        "PERFORM pg_catalog.pg_notify('swapproof_changed', TG_TABLE_NAME); RETURN NULL; END "
     )
     count_change = f" BEGIN UPDATE {schema}.meta SET changes = changes + 1"  # noqa: S608 - constants
     for table, events in COUNTED.items():

@@ -45,7 +45,7 @@ from harness.frame.errors import (
     NotAllowed,
     SignatureInvalid,
     StoreUnavailable,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.people.access import (
     DATA_KEY_PREFIX,
@@ -66,7 +66,7 @@ from harness.operations.single_sign_on import FailedAttempts
 from harness.routing.agent import AgentSession
 from harness.routing.settings import http_url
 
-STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
+STATUS: Final[Mapping[type[SwapproofError], HTTPStatus]] = {
     **error_status.STATUS,
     InputError: HTTPStatus.BAD_REQUEST,
     # The request is valid, but the operator must change the installation first.
@@ -123,11 +123,11 @@ class ErrorAnswer(Response):
             self.headers["retry-after"] = str(retry_after_s)
 
 
-def find_status(error: SwapgateError) -> HTTPStatus | None:
+def find_status(error: SwapproofError) -> HTTPStatus | None:
     return error_status.find_status(error, STATUS)
 
 
-def answer_error(error: SwapgateError) -> ErrorAnswer | None:
+def answer_error(error: SwapproofError) -> ErrorAnswer | None:
     if (status := find_status(error)) is None:
         return None
     is_store_down = isinstance(error, StoreUnavailable)
@@ -192,7 +192,7 @@ def authenticate_key(installation: Installation, key: str) -> AgentsClient:
         return AgentsClient.of_data_key(keys.authenticate_data_key(store, key, secret=secret))
     if key.startswith(MANAGEMENT_KEY_PREFIX):
         return AgentsClient.of_person(keys.authenticate(store, key, secret=secret))
-    raise NotAllowed("the key is not a key of Swapgate")
+    raise NotAllowed("the key is not a key of Swapproof")
 
 
 class FailedKeys:
@@ -275,7 +275,7 @@ class AgentsAccess:
             raise NotAllowed("there is no key")
         peer = find_peer(scope, self._installation)
         if peer is None:
-            raise NotAllowed("the header x-swapgate-peer is not the router's")
+            raise NotAllowed("the header x-swapproof-peer is not the router's")
         if not is_loopback(peer) or any(name in headers for name in _PROXY_HEADERS):
             raise NotAllowed("there is no key, and the request is not from this machine")
 
@@ -290,10 +290,10 @@ class AgentsAccess:
             )
         return ErrorAnswer(
             HTTPStatus.UNAUTHORIZED,
-            f"{reason}; send `Authorization: Bearer {DATA_KEY_PREFIX}…`, a key from `swapgate "
+            f"{reason}; send `Authorization: Bearer {DATA_KEY_PREFIX}…`, a key from `swapproof "
             "key create NAME` (with `--role approver` if the agent's model is PROVIDER:MODEL)",
             "invalid_api_key",
-            headers={"www-authenticate": 'Bearer realm="swapgate agents"'},
+            headers={"www-authenticate": 'Bearer realm="swapproof agents"'},
         )
 
 
@@ -401,7 +401,7 @@ def pass_on(
     except (OSError, ConnectionFailed) as error:
         raise ConfigError(
             "this process has no signing key, and the control plane, which has it, does "
-            f"not answer at {url} ({type(error).__name__}): run `swapgate serve "
+            f"not answer at {url} ({type(error).__name__}): run `swapproof serve "
             "control`, or correct `agents.control_url`"
         ) from error
 

@@ -30,7 +30,7 @@ from harness.frame.errors import (
     InputError,
     NotAllowed,
     NotFound,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.interfaces.api.agents.access import (
     FailedKeys,
@@ -58,7 +58,7 @@ _HEADERS: Final = {
     "x-robots-tag": "noindex",
 }
 _PAGE: Final = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Swapgate: {title}</title>
+<html lang="en"><head><meta charset="utf-8"><title>Swapproof: {title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 body{{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:2rem auto;padding:0 1rem}}
@@ -103,7 +103,7 @@ class ApprovalPages:
             return
         try:
             answer = await self._answer(Request(scope, receive))
-        except SwapgateError as error:
+        except SwapproofError as error:
             answer = _show_refusal(error)
         if answer.status_code == HTTPStatus.UNAUTHORIZED and (
             wait_s := self._failed.count(scope)
@@ -191,13 +191,13 @@ async def _read_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _show_refusal(error: SwapgateError) -> Response:
+def _show_refusal(error: SwapproofError) -> Response:
     status = find_status(error)
     if status is None:
         raise error
     hint = ""
     if isinstance(error, ConfigError):
-        hint = " Decide with `swapgate agent approve` or `reject`, or on the dashboard."
+        hint = " Decide with `swapproof agent approve` or `reject`, or on the dashboard."
     return _build_page("Not decided", f"{error}.{hint}", status)
 
 

@@ -316,7 +316,7 @@ class AgentAnswer(AgentsAnswer):
     data_class: str
     created_at: datetime
     updated_at: datetime
-    notes: list[str] = []  # properties of a new model that Swapgate has not checked
+    notes: list[str] = []  # properties of a new model that Swapproof has not checked
 
 
 class SessionAnswer(AgentsAnswer):

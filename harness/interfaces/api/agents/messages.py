@@ -23,7 +23,7 @@ from harness.agents.message import (
     SessionMessage,
 )
 from harness.agents.turn import AnswerPiece
-from harness.frame.errors import CallFailed, RouterUnreachable, SwapgateError
+from harness.frame.errors import CallFailed, RouterUnreachable, SwapproofError
 from harness.frame.pagination import Page
 from harness.frame.plain_data import digest
 from harness.frame.ports import Chance
@@ -62,11 +62,11 @@ def answer_failure(error: CallFailed) -> ErrorAnswer:
     )
 
 
-log = structlog.get_logger("swapgate.agents")
+log = structlog.get_logger("swapproof.agents")
 router = APIRouter()
 EVENT_STREAM: Final = "text/event-stream"
 HEARTBEAT_S: Final = 15.0  # a silent stream sends a comment this often
-AUTO_HEADER: Final = "x-swapgate-auto"  # the target that `auto` chose, and why
+AUTO_HEADER: Final = "x-swapproof-auto"  # the target that `auto` chose, and why
 UNQUOTED_CHARACTERS: Final = " !$&'()*+,/:;=@"
 EVENT_STREAM_EXAMPLE: Final = (
     'event: message.started\ndata: {"id": "ms_…", "state": "streaming", …}\n\n'
@@ -134,7 +134,7 @@ def _build_answer(outcome: TurnOutcome) -> Response:
         return answer_failure(outcome.error)
     answer = Response(_write_turn(outcome), media_type="application/json")
     if failed_model := outcome.message.served.fallback_from:
-        answer.headers["x-swapgate-agent-fallback"] = quote(failed_model, safe="/:@")
+        answer.headers["x-swapproof-agent-fallback"] = quote(failed_model, safe="/:@")
     return answer
 
 
@@ -162,7 +162,7 @@ async def _stream_events(run: TurnRun, chance: Chance) -> AsyncIterator[bytes]:
             yield _write_event(event)
             next_event = asyncio.ensure_future(anext(events, None))
     except Exception as error:  # too late for an error status
-        answer = answer_error(error) if isinstance(error, SwapgateError) else None
+        answer = answer_error(error) if isinstance(error, SwapproofError) else None
         if answer is None:
             name = chance.token("e_")
             log.exception("turn_failed", id=name)

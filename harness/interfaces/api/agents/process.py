@@ -71,7 +71,7 @@ def build_agents_app(installation: Installation, service: "TurnService") -> Fast
         return document
 
     app = DocumentedApi(
-        "Swapgate agents",
+        "Swapproof agents",
         "/agents/openapi.json",
         complete,
         lambda _: service.running(),
@@ -139,8 +139,8 @@ class SignsForAgents:
                 text = "agents are served below the router's /agents"
                 if is_signed:
                     text += (
-                        "; the header x-swapgate-peer is not from this installation, or over a "
-                        "minute old: compare the secrets and clocks of both machines"
+                        "; the header x-swapproof-peer is not from this installation, or over "
+                        "a minute old: compare the secrets and clocks of both machines"
                     )
                 app = ErrorAnswer(HTTPStatus.NOT_FOUND, text, "not_found")
         await app(scope, receive, send)

@@ -119,11 +119,11 @@ def read_bearer(header: str) -> str:
 
 
 def _refuse_key(message: str, *, has_token: bool) -> JsonAnswer:
-    challenge = 'Bearer realm="swapgate"' + (', error="invalid_token"' if has_token else "")
+    challenge = 'Bearer realm="swapproof"' + (', error="invalid_token"' if has_token else "")
     return problem(
         HTTPStatus.UNAUTHORIZED,
         "Unauthenticated",
-        f"{message}. `swapgate key create --role viewer NAME` makes a key.",
+        f"{message}. `swapproof key create --role viewer NAME` makes a key.",
         headers={"www-authenticate": challenge},
     )
 

@@ -109,7 +109,7 @@ class ApiCaller:
         """
         if self.idempotency_key is None:
             return do(note_nothing)
-        # The place includes the role: a lower role must not get an answer that Swapgate stored
+        # The place includes the role: a lower role must not get an answer that Swapproof stored
         # for a higher role.
         place = [
             self.actor.principal,

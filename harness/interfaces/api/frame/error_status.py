@@ -1,5 +1,5 @@
-"""Writes domain objects and errors as JSON answers. A caller sees only Swapgate's own messages;
-for an unexpected error, it sees an id that is also in the log.
+"""Writes domain objects and errors as JSON answers. A caller sees only Swapproof's own
+messages; for an unexpected error, it sees an id that is also in the log.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ from harness.frame.errors import (
     ProofRefused,
     StaleEvidence,
     StoreUnavailable,
-    SwapgateError,
+    SwapproofError,
 )
 from harness.frame.pagination import Page
 from harness.frame.plain_data import write_json
@@ -82,10 +82,10 @@ def problem(
     return JsonAnswer(body, status_code=status, headers=dict(headers or {}))
 
 
-log = structlog.get_logger("swapgate.api")
+log = structlog.get_logger("swapproof.api")
 
 # ProofRefused is 409, not 403: another key would not help, but a new proposal would.
-STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
+STATUS: Final[Mapping[type[SwapproofError], HTTPStatus]] = {
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ConfigError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotFound: HTTPStatus.NOT_FOUND,
@@ -101,18 +101,18 @@ RETRY_AFTER_S = 2
 
 
 def find_status(
-    error: SwapgateError,
-    statuses: Mapping[type[SwapgateError], HTTPStatus] = STATUS,
+    error: SwapproofError,
+    statuses: Mapping[type[SwapproofError], HTTPStatus] = STATUS,
 ) -> HTTPStatus | None:
-    """Returns the status of a Swapgate error; None for an internal error."""
+    """Returns the status of a Swapproof error; None for an internal error."""
     return next(
         (statuses[kind] for kind in type(error).__mro__ if kind in statuses),
         None,
     )
 
 
-def answer_error(error: SwapgateError) -> JsonAnswer | None:
-    """Answers a Swapgate error; returns None for an internal error."""
+def answer_error(error: SwapproofError) -> JsonAnswer | None:
+    """Answers a Swapproof error; returns None for an internal error."""
     if (status := find_status(error)) is None:
         return None
     headers = {"retry-after": str(RETRY_AFTER_S)} if error.retryable else {}
@@ -192,7 +192,7 @@ def answer_unforeseen(name: str) -> JsonAnswer:
 class ErrorGuard:
     """The outermost middleware, which turns errors into answers.
 
-    answer: answers a Swapgate error; returns None for an internal error.
+    answer: answers a Swapproof error; returns None for an internal error.
     unforeseen: answers any other error. Its argument is the error's id in the log.
     """
 
@@ -201,7 +201,7 @@ class ErrorGuard:
         app: ASGIApp,
         *,
         chance: Chance,
-        answer: Callable[[SwapgateError], Response | None] = answer_error,
+        answer: Callable[[SwapproofError], Response | None] = answer_error,
         unforeseen: Callable[[str], Response] = answer_unforeseen,
     ) -> None:
         self._app = app
@@ -238,7 +238,7 @@ class ErrorGuard:
 
     def _answer(self, error: Exception, scope: Scope) -> Response:
         if (
-            isinstance(error, SwapgateError)
+            isinstance(error, SwapproofError)
             and (answer := self._answer_known(error)) is not None
         ):
             return answer

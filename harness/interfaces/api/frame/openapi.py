@@ -217,7 +217,7 @@ def add_errors_and_keys(
     """
     for operations in document["paths"].values():
         for operation in operations.values():
-            # FastAPI documents its default 422 answer, which Swapgate never sends.
+            # FastAPI documents its default 422 answer, which Swapproof never sends.
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = {
                 "description": "An error",

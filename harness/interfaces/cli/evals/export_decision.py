@@ -1,4 +1,4 @@
-"""Recognises, reads and judges results of other eval tools, for `gate decide --from`. Swapgate
+"""Recognises, reads and judges results of other eval tools, for `gate decide --from`. Swapproof
 does not store these results, and proposals cannot use them.
 """
 
@@ -111,7 +111,7 @@ EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
 PAIRS: Final = "pairs"
 _ROLES: Final = {"incumbent", "candidate"}  # names of runs that say which is which
 _MAX_COMMANDS: Final = 8  # commands that a message shows
-REPORT_ONLY = "a report only: it promotes nothing. For a proposal, Swapgate measures again"
+REPORT_ONLY = "a report only: it promotes nothing. For a proposal, Swapproof measures again"
 _HEADER: Final = "header.json"
 _SUMMARIES: Final = "summaries.json"
 # The files of an Inspect archive whose run did not end.
@@ -328,7 +328,7 @@ def _find_files(path: str) -> Mapping[str, Path] | None:
         if files := find_samples(place):
             return files
         raise InputError(
-            f"{path}: is a folder without lm-eval's {LM_EVAL_FILES}. `swapgate try` without "
+            f"{path}: is a folder without lm-eval's {LM_EVAL_FILES}. `swapproof try` without "
             "arguments shows the results that this folder has"
         )
     if place.is_file() and not is_spreadsheet(path) and read_totals(place) is not None:

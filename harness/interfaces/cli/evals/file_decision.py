@@ -1,4 +1,4 @@
-"""`swapgate gate decide` and `canary decide` apply the rules of gate and canary to a CSV file.
+"""`swapproof gate decide` and `canary decide` apply the rules of gate and canary to a CSV file.
 They need no installation, so that anyone can check the rules. Also defines the group `gate`.
 """
 
@@ -101,7 +101,7 @@ def build_acceptance(
     return Acceptance(direction, asked_differently.strip(), partial.strip())
 
 
-@command(name="decide", example="swapgate gate decide pairs.csv --margin 0.05")
+@command(name="decide", example="swapproof gate decide pairs.csv --margin 0.05")
 def gate_decide(
     files: tuple[str, ...] = arg("PAIRS.csv|FILE…", type=click.Path(), required=True),
     *,
@@ -143,7 +143,7 @@ def gate_decide(
     A file that grows: give --n-max before the first look, then repeat the command at any time.
     Without a plan, count the looks with --look.
 
-    With --from, the files are results of another tool, as for `swapgate try`.
+    With --from, the files are results of another tool, as for `swapproof try`.
 
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive or not
     enough items yet.
@@ -187,7 +187,7 @@ def _judge_pairs(
     return judge_file(read_text(files[0]), files[0], terms, direction)
 
 
-@command(name="decide", example="swapgate canary decide blocks.csv")
+@command(name="decide", example="swapproof canary decide blocks.csv")
 def canary_decide(
     blocks: str = arg("BLOCKS.csv", type=click.Path()),
     *,

@@ -1,4 +1,4 @@
-"""`swapgate gate run` and `swapgate try --suite` compare two targets without a server.
+"""`swapproof gate run` and `swapproof try --suite` compare two targets without a server.
 
 `gate run` uses a temporary database. `try --suite` keeps its database in a folder, so that the
 same command continues an interrupted comparison.
@@ -121,7 +121,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     folder = FOLDER / _name_folder(trial, providers)
     seeds = open_runner_seeds(incumbent, candidate)
     folder.mkdir(parents=True, exist_ok=True)
-    config_copy = folder / "swapgate.yaml"
+    config_copy = folder / "swapproof.yaml"
     config_copy.write_text(yaml.safe_dump(_build_config(trial, providers)), encoding="utf-8")
     request = ComparisonRequest(
         [name_suite(trial.file)],
@@ -129,7 +129,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
         candidate,
         claim=trial.claim,
         margin=trial.margin,
-        reason="swapgate try",
+        reason="swapproof try",
     )
     with temporary_installation(config_copy, folder, reuses_state=True) as installation:
         ctx = build_comparison_context(installation.context, seeds)
@@ -185,11 +185,11 @@ def _describe_trial(trial: SuiteTrial, folder: Path) -> FileTrial:
     words = [text for option, value in values.items() for text in (option, str(value))]
     scorer = ["--scorer", str(chosen["scorer"])] if "scorer" in chosen else []
     name = name_suite(trial.file)
-    import_words = ["swapgate", "suite", "import", str(trial.file), "--suite", name, *scorer]
+    import_words = ["swapproof", "suite", "import", str(trial.file), "--suite", name, *scorer]
     return FileTrial(
         trial.file.name,
         shlex.join([*name_command(), *words]),
-        f"swapgate init --yes && {shlex.join(import_words)}",
+        f"swapproof init --yes && {shlex.join(import_words)}",
         folder,
     )
 
@@ -213,7 +213,7 @@ def _describe_pause(
         if seed.model not in providers[seed.provider].prices:
             return (
                 f"not measured: the price of {seed.name} is unknown, so its cost has no limit. "
-                f"Write it under `providers.{seed.provider}.prices` in ./swapgate.yaml"
+                f"Write it under `providers.{seed.provider}.prices` in ./swapproof.yaml"
             )
     spent = format_usd(load_report(ctx).spent_usd)
     return (
@@ -250,7 +250,7 @@ def _build_providers(seeds: list[Target], file: Path | None) -> dict[str, object
         if kind is None:
             raise InputError(
                 f"{name!r} is not a known provider: use one of {', '.join(PROVIDER_KINDS)}, or "
-                "add it under `providers:` in ./swapgate.yaml"
+                "add it under `providers:` in ./swapproof.yaml"
             )
         if kind.needs_key and not os.environ.get(kind.key_env):
             raise InputError(
@@ -391,7 +391,7 @@ def print_report(report: Report, folder: Path | None) -> None:
         output.note(
             f"every answer is in {folder / DATABASE_FILE}: "
             f"{replay_variables(folder)} "
-            f"swapgate gate replay {result.verdict.id}"
+            f"swapproof gate replay {result.verdict.id}"
         )
 
 
@@ -410,7 +410,7 @@ def _write_file(path: Path, text: str) -> None:
 
 @command(
     name="run",
-    example="swapgate gate run --suite tickets --incumbent openai/gpt-4o "
+    example="swapproof gate run --suite tickets --incumbent openai/gpt-4o "
     "--candidate openai/gpt-4o-mini",
 )
 def gate_run(
@@ -442,11 +442,11 @@ def gate_run(
     unreadable_as_wrong: bool = opt(
         "Continue if none of a model's first 5 answers can be parsed: they count as wrong."
     ),
-    reason: str = opt("Why.", default="swapgate gate run"),
+    reason: str = opt("Why.", default="swapproof gate run"),
     markdown_file: Path | None = opt("Write the report here.", "--markdown"),
     junit_file: Path | None = opt("Write JUnit XML here.", "--junit"),
     keep: Path | None = opt(
-        "Keep the database, for `swapgate gate replay`. [default: delete it]",
+        "Keep the database, for `swapproof gate replay`. [default: delete it]",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="FOLDER",
     ),
@@ -474,7 +474,7 @@ def gate_run(
         guards,
         min_saving,
     )
-    with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="swapproof-gate-") as scratch:
         with temporary_installation(session.config, keep or Path(scratch)) as installation:
             seeds = open_runner_seeds(request.incumbent, request.candidate)
             ctx = build_comparison_context(

@@ -1,4 +1,4 @@
-"""The last lines of `swapgate try` on files: the next step, and its command.
+"""The last lines of `swapproof try` on files: the next step, and its command.
 
 The command has the user's own file names, and runs in the folder in which the user ran `try`.
 It leads to a suite, to an installation that observes, or to CI.
@@ -19,16 +19,16 @@ from harness.frame.errors import InputError
 from harness.frame.text_files import csv_rows, read_text
 
 _OBSERVE: Final = (
-    "swapgate init --guided && SWAPGATE__CONTROL__OBSERVE_ONLY=true swapgate serve all"
+    "swapproof init --guided && SWAPPROOF__CONTROL__OBSERVE_ONLY=true swapproof serve all"
 )
-_SMALL_PROGRAM: Final = "swapgate-try"  # runs `try` without the word
+_SMALL_PROGRAM: Final = "swapproof-try"  # runs `try` without the word
 _STEPS: Final[Mapping[str, str]] = {
     "suite": (
-        "this report promotes nothing. Make a suite of these questions: Swapgate then measures "
-        "both models itself, and gives the candidate 1 % of your callers first"
+        "this report promotes nothing. Make a suite of these questions: Swapproof then "
+        "measures both models itself, and gives the candidate 1 % of your callers first"
     ),
     "observe": (
-        "this report promotes nothing. Set up Swapgate beside your traffic: with this setting "
+        "this report promotes nothing. Set up Swapproof beside your traffic: with this setting "
         "it measures both models, and holds every swap"
     ),
     "failed": (
@@ -85,7 +85,7 @@ def find_next_step(trial: Trial, verdict: str, *, is_loss: bool) -> NextStep:
     look = trial.terms.look
     match verdict:
         case "passed":
-            need = "; this command needs the package swapgate" if is_small_program() else ""
+            need = "; this command needs the package swapproof" if is_small_program() else ""
             if source := _find_suite_source(trial):
                 return NextStep(f"{_STEPS['suite']}{need}", _import_command(source, trial))
             return NextStep(f"{_STEPS['observe']}{need}", _OBSERVE)
@@ -98,11 +98,11 @@ def find_next_step(trial: Trial, verdict: str, *, is_loss: bool) -> NextStep:
 
 def name_command() -> list[str]:
     """Returns the words that run `try` in the running program."""
-    return [_SMALL_PROGRAM] if is_small_program() else ["swapgate", "try"]
+    return [_SMALL_PROGRAM] if is_small_program() else ["swapproof", "try"]
 
 
 def is_small_program() -> bool:
-    """Tells whether the running program is `swapgate-try`."""
+    """Tells whether the running program is `swapproof-try`."""
     ctx = click.get_current_context(silent=True)
     return ctx is not None and ctx.find_root().info_name == _SMALL_PROGRAM
 
@@ -168,6 +168,6 @@ def _import_command(source: str, trial: Trial) -> str:
         log = f"{Path(source).stem}.json"
         steps.append(f"{shlex.join(['inspect', 'log', 'dump', source])} > {shlex.quote(log)}")
         source = log
-    steps.append("swapgate init --yes")
-    steps.append(shlex.join(["swapgate", "suite", "import", source, "--suite", name]))
+    steps.append("swapproof init --yes")
+    steps.append(shlex.join(["swapproof", "suite", "import", source, "--suite", name]))
     return " && ".join(steps)

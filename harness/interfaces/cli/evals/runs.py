@@ -1,4 +1,4 @@
-"""`swapgate eval` queues, lists, shows and cancels runs of one suite on one target. A run that
+"""`swapproof eval` queues, lists, shows and cancels runs of one suite on one target. A run that
 a person queues never decides about a swap.
 """
 
@@ -59,7 +59,7 @@ eval_group = operation_group(EVAL_RUNS)
 
 
 @command(
-    eval_group, "run", example="swapgate eval run tickets openai/gpt-4o-mini --items 50 --wait"
+    eval_group, "run", example="swapproof eval run tickets openai/gpt-4o-mini --items 50 --wait"
 )
 def run_suite(
     session: Session,
@@ -135,7 +135,7 @@ def _format_state(run: EvalRun) -> str:
     return run.state.value.replace("_", " ")
 
 
-@command(eval_group, "list", example="swapgate eval list")
+@command(eval_group, "list", example="swapproof eval list")
 def list_runs(
     session: Session,
     *,
@@ -160,7 +160,7 @@ def list_runs(
             "PROPOSAL": _name_proposals(queue.get(run.id)),
             "WHY": _explain_state(run, queue.get(run.id)),
         },
-        empty="no runs yet: `swapgate eval run SUITE TARGET` queues one",
+        empty="no runs yet: `swapproof eval run SUITE TARGET` queues one",
         as_document=lambda rows: [
             {
                 **output.plain_fields(run),
@@ -197,7 +197,7 @@ def _build_queue_json(queued_run: QueuedRun | None) -> dict[str, object]:
     }
 
 
-@command(eval_group, example="swapgate eval show run_51d0a8c37be2f946")
+@command(eval_group, example="swapproof eval show run_51d0a8c37be2f946")
 def show(
     session: Session,
     run: str,

@@ -1,5 +1,5 @@
-"""`swapgate suite` lists suites and builds them from labelled captures or other data sets.
-`swapgate capture` lists, shows, exports and deletes redacted requests from production.
+"""`swapproof suite` lists suites and builds them from labelled captures or other data sets.
+`swapproof capture` lists, shows, exports and deletes redacted requests from production.
 """
 
 import json
@@ -39,7 +39,7 @@ def suite() -> None:
     """Suites: items with a scorer, which measure models."""
 
 
-@command(suite, "list", example="swapgate suite list")
+@command(suite, "list", example="swapproof suite list")
 def list_suites(session: Session) -> None:
     """List the suites of the configuration, and the routes that use each."""
     suites = queries.list_suites(session.context, pinned=session.json)
@@ -59,15 +59,15 @@ def list_suites(session: Session) -> None:
             "ROUTES": output.name_some(users.get(summary.name, ())),
             "FAULT": summary.error,
         },
-        empty="no suite yet: add one under `suites` in swapgate.yaml, or build one from "
-        "labelled captures with `swapgate suite import`",
+        empty="no suite yet: add one under `suites` in swapproof.yaml, or build one from "
+        "labelled captures with `swapproof suite import`",
         as_document=lambda rows: [
             {**output.plain_fields(row), "routes": users.get(row.name, ())} for row in rows
         ],
     )
 
 
-@command(suite, "import", example="swapgate suite import questions.csv --suite questions")
+@command(suite, "import", example="swapproof suite import questions.csv --suite questions")
 def import_suite(
     session: Session,
     source: str = arg("SOURCE"),
@@ -118,7 +118,7 @@ def import_suite(
     """Build a suite from another tool's file or data set, or from labelled captures.
 
     SOURCE is a file, langfuse://DATASET, langsmith://DATASET or braintrust://PROJECT/DATASET.
-    Writes suites/NAME.jsonl, and adds the suite to swapgate.yaml. Leaves out records without a
+    Writes suites/NAME.jsonl, and adds the suite to swapproof.yaml. Leaves out records without a
     right answer. Builds one suite per prompt of a promptfoo configuration. OpenTelemetry spans
     and LiteLLM's spend logs become suites/NAME-to-label.jsonl, a file to label.
     """
@@ -190,7 +190,7 @@ def import_suite(
 @command(
     suite,
     "draw",
-    example="swapgate suite draw support-traffic --route support --from spend.jsonl "
+    example="swapproof suite draw support-traffic --route support --from spend.jsonl "
     "--judge anthropic/claude-sonnet-4-5",
 )
 def draw_suite(
@@ -221,7 +221,7 @@ def draw_suite(
 ) -> None:
     """Draw a suite from a route's traffic: the answers that users got are its targets.
 
-    Sends nothing. A later `swapgate proposal create` sends the contents to the providers that
+    Sends nothing. A later `swapproof proposal create` sends the contents to the providers that
     it names. Requests that would act at the provider are left out, and counted.
     """
     from harness.app import traffic_suite  # noqa: PLC0415 - only this command needs it
@@ -283,7 +283,7 @@ def draw_suite(
     ]
     note = f" (it replaces {', '.join(replaced)}: add a suite to keep it)" if replaced else ""
     output.note(
-        f"next: `swapgate route settings {route} --suite {suite}`{note}, then `swapgate "
+        f"next: `swapproof route settings {route} --suite {suite}`{note}, then `swapproof "
         f"proposal create {route} PROVIDER/MODEL`"
     )
 
@@ -313,7 +313,7 @@ def _show_requests_to_label(requests: "RequestsToLabel", suite: str) -> None:
     if not requests.data_class:
         output.note("no data class: if the requests are personal, name their --route")
     output.note(
-        "fill in `label` and `label_author` of each line, then run `swapgate suite import "
+        "fill in `label` and `label_author` of each line, then run `swapproof suite import "
         f"{requests.file} --suite {suite}`"
     )
 
@@ -331,14 +331,14 @@ def _read_option(text: str) -> tuple[str, object]:
 capture = operation_group(CAPTURES)
 
 
-@command(capture, example="swapgate capture show cap_0a1b2c3d4e5f60718293a4b5")
+@command(capture, example="swapproof capture show cap_0a1b2c3d4e5f60718293a4b5")
 def show(session: Session, capture_id: str = arg("CAPTURE")) -> None:
     """Show a captured request with its content. The audit log records the reader."""
     request = captures.read_capture(session.context, session.actor, capture_id)
     output.document(request if session.json else captures.build_export_line(request))
 
 
-@command(capture, example="swapgate capture export to-label.jsonl --route support")
+@command(capture, example="swapproof capture export to-label.jsonl --route support")
 def export(
     session: Session,
     file: Path = arg(type=FILE),
@@ -353,7 +353,7 @@ def export(
 ) -> None:
     """Write captured requests to FILE for labelling, one JSON object per line.
 
-    Fill in `label` and `label_author`, then run `swapgate suite import FILE`.
+    Fill in `label` and `label_author`, then run `swapproof suite import FILE`.
     """
     capture_export = captures.export_captures(
         session.context,

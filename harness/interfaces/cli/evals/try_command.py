@@ -1,4 +1,4 @@
-"""`swapgate try` gives a first answer about a candidate, without an installation."""
+"""`swapproof try` gives a first answer about a candidate, without an installation."""
 
 import json
 import shlex
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from harness.evals.scored_run import ExportedPairs
 
 
-@command(name="try", example="swapgate try incumbent.json candidate.json")
+@command(name="try", example="swapproof try incumbent.json candidate.json")
 def try_(
     session: Session,
     files: tuple[str, ...] = arg("RESULTS…", type=click.Path()),
@@ -86,7 +86,7 @@ def try_(
         "With --suite: file of the report page.",
         "--html",
         type=FILE,
-        default="swapgate-try.html",
+        default="swapproof-try.html",
     ),
     metric: str = opt("The score that counts, if there are several.", default=""),
     acceptance: Acceptance = taken_from(build_acceptance),
@@ -105,11 +105,11 @@ def try_(
     promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith, DeepEval, and
     tables, CSV or .xlsx, with a row for each answer, or a column of scores for each model. A
     folder with lm-eval's samples stands for its newest run.
-    Swapgate stores and promotes nothing. One analysis uses all rows, in any order. To judge
+    Swapproof stores and promotes nothing. One analysis uses all rows, in any order. To judge
     results again after they grew, plan the items with --n-max, or count the looks with --look.
 
-    With --suite, Swapgate asks both models, with the keys in the environment, .env or
-    ./swapgate.yaml. It keeps the answers in .swapgate-try: after Ctrl-C, or with a higher
+    With --suite, Swapproof asks both models, with the keys in the environment, .env or
+    ./swapproof.yaml. It keeps the answers in .swapproof-try: after Ctrl-C, or with a higher
     --max-usd, the same command continues.
 
     Without arguments, it lists the results in this folder with their commands.

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 import click
 from click.shell_completion import CompletionItem
 
-from harness.frame.errors import InputError, SwapgateError
+from harness.frame.errors import InputError, SwapproofError
 from harness.frame.imports import (
     import_plain_structlog,
     pause_garbage_collection,
@@ -296,7 +296,7 @@ def command(
 
 
 def read_example(built_command: click.Command) -> str:
-    """Returns the call of swapgate that the command's help shows; empty without one."""
+    """Returns the call of swapproof that the command's help shows; empty without one."""
     heading, _, example = (built_command.epilog or "").partition(_EXAMPLE_HEADING)
     return "" if heading else example
 
@@ -343,7 +343,7 @@ def complete_route(
     session = ctx.find_root().ensure_object(Session)
     try:
         names = sorted(routes.load_table(session.context).routes)
-    except SwapgateError:  # no installation, or its database does not answer
+    except SwapproofError:  # no installation, or its database does not answer
         return []
     finally:
         session.close()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-KEY_VARIABLE = "SWAPGATE_MANAGEMENT_KEY"
+KEY_VARIABLE = "SWAPPROOF_MANAGEMENT_KEY"
 # These commands set up or repair this machine's installation, or need no installation. They
 # must work without a database, so they check a management key only when they use it.
 LOCAL_COMMANDS: Final = frozenset(
@@ -75,7 +75,7 @@ class Session:
         except NotAllowed as error:
             source = self.key_file or KEY_VARIABLE
             raise NotAllowed(
-                f"{source}: {error}. Give a key that `swapgate key create NAME --role ROLE` "
+                f"{source}: {error}. Give a key that `swapproof key create NAME --role ROLE` "
                 "printed, or no key, to act as the operator of this machine"
             ) from None
 
@@ -194,7 +194,7 @@ def global_options(*, root: bool) -> list[click.Option]:
         "Act with the management key in FILE, as its principal and with its role. "
         f"[default: {KEY_VARIABLE}, else the operator of this machine, an admin]"
     )
-    config_help = "Configuration file. [default: SWAPGATE_CONFIG, else ./swapgate.yaml]"
+    config_help = "Configuration file. [default: SWAPPROOF_CONFIG, else ./swapproof.yaml]"
     options: dict[str, tuple[dict[str, Any], str]] = {
         "--config": (file, config_help),
         "--json": (flag, "Print one JSON document on stdout."),

@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 
 import click
 
-from harness.frame.errors import SwapgateError
+from harness.frame.errors import SwapproofError
 from harness.frame.formatting import format_estimate, format_usd
 from harness.frame.plain_data import write_json
 from harness.frame.ports import Clock
@@ -180,20 +180,20 @@ def watch(session: Session, watched: Watched[Shown]) -> None:
         )
 
 
-def _read_repeatedly(watched: Watched[Shown], clock: Clock) -> Iterator[Shown | SwapgateError]:
+def _read_repeatedly(watched: Watched[Shown], clock: Clock) -> Iterator[Shown | SwapproofError]:
     """Yields each loaded value, or the retryable error, until the value has ended."""
     is_first = True
     while True:
         start_s = clock.monotonic()
-        reading: Shown | SwapgateError
+        reading: Shown | SwapproofError
         try:
             reading = watched.load()
-        except SwapgateError as error:
+        except SwapproofError as error:
             if is_first or not error.retryable:
                 raise
             reading = error
         yield reading
-        if not isinstance(reading, SwapgateError) and watched.ended(reading):
+        if not isinstance(reading, SwapproofError) and watched.ended(reading):
             return
         is_first = False
         sleep(max(REDRAW_S, PAUSE_FACTOR * (clock.monotonic() - start_s)))
@@ -206,8 +206,8 @@ def _print_lines(
 ) -> None:
     previous_texts: dict[str, str] = {}
     for reading in _read_repeatedly(watched, clock):
-        if isinstance(reading, SwapgateError):
-            click.echo(f"swapgate: {reading}; trying again", err=True)
+        if isinstance(reading, SwapproofError):
+            click.echo(f"swapproof: {reading}; trying again", err=True)
             continue
         for subject, line in write(reading).items():
             # Compares without the time: a line in which only the time differs is no change.
@@ -238,7 +238,7 @@ def _redraw(watched: Watched[Shown], clock: Clock) -> None:
     footer = ""
     with Live(console=Console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
         for reading in _read_repeatedly(watched, clock):
-            if isinstance(reading, SwapgateError):
+            if isinstance(reading, SwapproofError):
                 footer = f"not refreshed since then: {reading}; trying again"
             else:
                 drawing = _draw_to_text(watched, reading)

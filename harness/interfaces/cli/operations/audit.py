@@ -1,4 +1,4 @@
-"""`swapgate audit` and `swapgate alert`."""
+"""`swapproof audit` and `swapproof alert`."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -56,7 +56,7 @@ def _build_filter(
     return AuditFilter(actor, action, subject, begin, end)
 
 
-@command(audit, example="swapgate audit tail --action proposal")
+@command(audit, example="swapproof audit tail --action proposal")
 def tail(
     session: Session,
     *,
@@ -82,7 +82,7 @@ def tail(
     )
 
 
-@command(audit, example="swapgate audit export audit.csv --since 2026-11-01")
+@command(audit, example="swapproof audit export audit.csv --since 2026-11-01")
 def export(
     session: Session,
     file: Path = arg(type=FILE),
@@ -110,7 +110,7 @@ def export(
         output.note(f"{format_quantity(count, 'event')} written to {file}")
 
 
-@command(audit, example="swapgate audit verify")
+@command(audit, example="swapproof audit verify")
 def verify(
     session: Session,
     *,
@@ -175,7 +175,7 @@ def alert() -> None:
     """Alerts: open faults, and who was notified."""
 
 
-@command(alert, "list", example="swapgate alert list --open")
+@command(alert, "list", example="swapproof alert list --open")
 def list_alerts(
     session: Session,
     *,
@@ -204,10 +204,10 @@ def list_alerts(
         empty="no alert is open" if open_only else "there were no alerts",
     )
     if any(row.open for row in alerts) and not session.json:
-        output.note("step by step: `swapgate docs open runbook`")
+        output.note("step by step: `swapproof docs open runbook`")
 
 
-@command(alert, example="swapgate alert test")
+@command(alert, example="swapproof alert test")
 def test(session: Session) -> int:
     """Send a test message to every sink, with this command's environment variables.
 

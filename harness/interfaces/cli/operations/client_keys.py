@@ -1,4 +1,4 @@
-"""`swapgate key` and `swapgate person`."""
+"""`swapproof key` and `swapproof person`."""
 
 from datetime import timedelta
 from typing import Final
@@ -36,7 +36,7 @@ KeyLimitOptions: Final = options_of(KeyLimits, new="New keys")
 key = operation_group(KEYS)
 
 
-@command(key, example="swapgate key create my-app --route support --budget-day 5")
+@command(key, example="swapproof key create my-app --route support --budget-day 5")
 def create(
     session: Session,
     name: str,
@@ -86,7 +86,7 @@ def create(
     )
 
 
-@command(key, "limits", example="swapgate key limits key_7dd29fc2a5260856 --budget-day 20")
+@command(key, "limits", example="swapproof key limits key_7dd29fc2a5260856 --budget-day 20")
 def change_limits(
     session: Session,
     key_id: str = arg("ID"),
@@ -106,7 +106,7 @@ def change_limits(
     )
 
 
-@command(key, "opt-outs", example="swapgate key opt-outs key_7dd29fc2a5260856 canary shadow")
+@command(key, "opt-outs", example="swapproof key opt-outs key_7dd29fc2a5260856 canary shadow")
 def change_opt_outs(
     session: Session,
     key_id: str = arg("ID"),
@@ -128,7 +128,7 @@ def change_opt_outs(
     output.answer(changed_key, f"{key_id}: {opt_out_names or 'no opt-outs'}")
 
 
-@command(key, "sign-in-link", example="swapgate key sign-in-link")
+@command(key, "sign-in-link", example="swapproof key sign-in-link")
 def print_sign_in_link(
     session: Session,
     key_id: str | None = arg("[ID]"),

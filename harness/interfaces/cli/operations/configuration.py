@@ -1,4 +1,4 @@
-"""`swapgate config`. Lists the current settings with their origin, without secrets."""
+"""`swapproof config`. Lists the current settings with their origin, without secrets."""
 
 import dataclasses
 import os
@@ -48,7 +48,7 @@ class Setting:
     name: str  # with its section, such as `router.port`
     value: str  # as in the file; hidden if it may be a secret
     source: SettingSource
-    place: str  # `swapgate.yaml:12`, or the environment variable; empty for a default
+    place: str  # `swapproof.yaml:12`, or the environment variable; empty for a default
     meaning: str  # the setting's description, or empty
 
     @property
@@ -166,13 +166,13 @@ def config() -> None:
     """The configuration."""
 
 
-@command(config, example="swapgate config schema > swapgate.schema.json")
+@command(config, example="swapproof config schema > swapproof.schema.json")
 def schema() -> None:
-    """Print the JSON Schema of swapgate.yaml, which editors use for completion."""
+    """Print the JSON Schema of swapproof.yaml, which editors use for completion."""
     output.document(json_schema())
 
 
-@command(config, example="swapgate config show --origin")
+@command(config, example="swapproof config show --origin")
 def show(
     session: Session,
     *,
@@ -190,7 +190,7 @@ def show(
     output.answer(plain_settings, text)
 
 
-@command(config, example="swapgate config apply")
+@command(config, example="swapproof config apply")
 def apply(
     session: Session,
     *,

@@ -1,4 +1,4 @@
-"""`swapgate db`."""
+"""`swapproof db`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ def db() -> None:
     """The database: its schema, and the signatures of its rows."""
 
 
-@command(db, example="swapgate db upgrade")
+@command(db, example="swapproof db upgrade")
 def upgrade(session: Session) -> None:
     """Upgrade the schema to the newest revision; create a missing SQLite file."""
     from harness.app.database import upgrade_database  # noqa: PLC0415 - `--help` stays quick
@@ -38,7 +38,7 @@ def upgrade(session: Session) -> None:
     output.answer({"upgraded": True}, "the database is at the newest revision")
 
 
-@command(db, example='swapgate db accept-restore --reason "restored the backup of Monday"')
+@command(db, example='swapproof db accept-restore --reason "restored the backup of Monday"')
 def accept_restore(
     session: Session,
     *,
@@ -68,31 +68,31 @@ def accept_restore(
     )
 
 
-@command(db, example="swapgate db grant swapgate_runtime --print")
+@command(db, example="swapproof db grant swapproof_runtime --print")
 def grant(
     session: Session,
     role: str,
     *,
     only_show: bool = opt("Print the statements; change nothing.", "--print"),
 ) -> None:
-    """Let the PostgreSQL role ROLE run Swapgate without owning its tables.
+    """Let the PostgreSQL role ROLE run Swapproof without owning its tables.
 
     Run the command as the tables' owner. Then use ROLE in every process's `database_url`.
     """
     from harness.app.database import grant_runtime  # noqa: PLC0415 - `--help` stays quick
 
     statements = grant_runtime(session.settings, role, only_show=only_show)
-    text = f"the role {role} can run Swapgate, but cannot change its tables' structure"
+    text = f"the role {role} can run Swapproof, but cannot change its tables' structure"
     script = "\n".join(f"{statement};" for statement in statements)
     document = {"granted": not only_show, "statements": statements}
     output.answer(document, script if only_show else text)
 
 
-@command(db, example="swapgate db check")
+@command(db, example="swapproof db check")
 def check(session: Session) -> int:
     """Check the database's schema against this version, and verify every signed row.
 
-    Exit code 1 if a check fails. `swapgate audit verify` checks the audit log.
+    Exit code 1 if a check fails. `swapproof audit verify` checks the audit log.
     """
     from harness.app.database import schema_state  # noqa: PLC0415 - `--help` stays quick
 
@@ -122,11 +122,11 @@ def _print_check(state: "SchemaState", faults: "Sequence[RowFault]") -> None:
         output.note(
             f"this version needs revision {state.needed}, but the database has {revision}"
         )
-        output.note("run `swapgate db upgrade`")
+        output.note("run `swapproof db upgrade`")
     elif faults:
         output.note(
-            "Swapgate ignores these rows: restore changed rows from a backup, and remove "
-            "added rows with `swapgate db remove-forged`"
+            "Swapproof ignores these rows: restore changed rows from a backup, and remove "
+            "added rows with `swapproof db remove-forged`"
         )
     else:
         click.echo(
@@ -142,7 +142,7 @@ def print_faults(faults: "Sequence[RowFault]") -> None:
         click.echo(f"… and {len(faults) - MOST_SHOWN} more rows")
 
 
-@command(db, "remove-forged", example='swapgate db remove-forged --reason "ticket 12"')
+@command(db, "remove-forged", example='swapproof db remove-forged --reason "ticket 12"')
 def remove_forged(
     session: Session,
     *,
@@ -169,7 +169,7 @@ def remove_forged(
     _print_result(f"removed {count} rows", count)
 
 
-@command(db, "rotate-key", example="swapgate db rotate-key")
+@command(db, "rotate-key", example="swapproof db rotate-key")
 def rotate_key(
     session: Session,
     *,
@@ -188,7 +188,7 @@ def rotate_key(
 @command(
     db,
     "retire-key",
-    example='swapgate db retire-key 9f86d081884c7d65 --reason "the laptop was stolen"',
+    example='swapproof db retire-key 9f86d081884c7d65 --reason "the laptop was stolen"',
 )
 def retire_key(
     session: Session,

@@ -1,4 +1,4 @@
-"""`swapgate docs` and `swapgate completion`."""
+"""`swapproof docs` and `swapproof completion`."""
 
 import webbrowser
 from pathlib import Path
@@ -17,10 +17,10 @@ FOLDER = Path(__file__).resolve().parents[4] / "docs"
 
 @click.group()
 def docs() -> None:
-    """The docs that ship with Swapgate."""
+    """The docs that ship with Swapproof."""
 
 
-@command(docs, "open", example="swapgate docs open how-to/own-suites")
+@command(docs, "open", example="swapproof docs open how-to/own-suites")
 def open_page(
     session: Session,
     page: str = arg(default="index"),
@@ -57,7 +57,7 @@ def open_browser(address: str) -> bool:
         return False
 
 
-@command(docs, "list", example="swapgate docs list")
+@command(docs, "list", example="swapproof docs list")
 def list_pages() -> None:
     """List the pages of the docs."""
     output.listing(
@@ -72,7 +72,7 @@ def _find_program() -> click.Command:
     return click.get_current_context().find_root().command
 
 
-@command(docs, hidden=True, example="swapgate docs generate")
+@command(docs, hidden=True, example="swapproof docs generate")
 def generate(
     session: Session,
     *,
@@ -103,16 +103,16 @@ def generate(
     return 1 if check and stale else 0
 
 
-VARIABLE = "_SWAPGATE_COMPLETE"
+VARIABLE = "_SWAPPROOF_COMPLETE"
 
 
-@command(example="swapgate completion bash >> ~/.bashrc")
+@command(example="swapproof completion bash >> ~/.bashrc")
 def completion(shell: str = arg(type=click.Choice(["bash", "zsh", "fish"]))) -> None:
     """Print the completion script of a shell.
 
-    For bash, run `swapgate completion bash > ~/.swapgate-complete` once, and add
-    `. ~/.swapgate-complete` to ~/.bashrc.
+    For bash, run `swapproof completion bash > ~/.swapproof-complete` once, and add
+    `. ~/.swapproof-complete` to ~/.bashrc.
     """
     completion_class = get_completion_class(shell)
     assert completion_class is not None  # noqa: S101 - click supports these shells
-    click.echo(completion_class(_find_program(), {}, "swapgate", VARIABLE).source())
+    click.echo(completion_class(_find_program(), {}, "swapproof", VARIABLE).source())

@@ -1,4 +1,4 @@
-"""`swapgate doctor`."""
+"""`swapproof doctor`."""
 
 import logging
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ MARKS = {
 }
 
 
-@command(example="swapgate doctor")
+@command(example="swapproof doctor")
 def doctor(
     session: Session,
     *,
@@ -152,7 +152,7 @@ def _check_live(
 @contextmanager
 def _hide_router_logs() -> Iterator[None]:
     """Hides the router's warnings, because the checks send requests that must be refused."""
-    logger = logging.getLogger("swapgate")
+    logger = logging.getLogger("swapproof")
     former_level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""`swapgate init`. It prints keys and a link once, and changes no existing file."""
+"""`swapproof init`. It prints keys and a link once, and changes no existing file."""
 
 import os
 import sys
@@ -48,7 +48,7 @@ class _Gateway(click.Choice[str]):
         return f"{text} Write `providers` and `routes` of another gateway by hand."
 
 
-@command(example="swapgate init --guided")
+@command(example="swapproof init --guided")
 def init(
     session: Session,
     *,
@@ -62,9 +62,9 @@ def init(
     ),
     yes: bool = opt("Add providers for keys in `.env` and the environment without asking."),
 ) -> None:
-    """Set up Swapgate in this folder.
+    """Set up Swapproof in this folder.
 
-    Writes swapgate.yaml, the secret and the database, and prints an admin key and a client key
+    Writes swapproof.yaml, the secret and the database, and prints an admin key and a client key
     once. Keeps existing files.
 
     If `.env` or the environment has keys of known providers, the command adds these providers
@@ -94,10 +94,10 @@ def init(
         guide(session.config)
         return
     missing = "a route" if result.has_providers else "a provider and a route"
-    next_step = f"add {missing} to {result.config}, or run `swapgate init --guided`; then run "
+    next_step = f"add {missing} to {result.config}, or run `swapproof init --guided`; then run "
     if result.has_routes:
         next_step = "run "
-    output.note(f"next: {next_step}`swapgate serve all`, and `swapgate doctor` once it runs")
+    output.note(f"next: {next_step}`swapproof serve all`, and `swapproof doctor` once it runs")
 
 
 def _print_files(result: "SetUpResult", imported: "ConfigImport | None") -> None:
@@ -111,7 +111,7 @@ def _print_files(result: "SetUpResult", imported: "ConfigImport | None") -> None
         click.echo(f"added {name} from {result.config}")
     for key in result.found_keys:
         output.note(
-            f"found {key.text}, but no provider uses it: `swapgate provider add "
+            f"found {key.text}, but no provider uses it: `swapproof provider add "
             f"{key.provider}` adds its provider"
         )
 
@@ -127,7 +127,7 @@ def _ask_consent(keys: "Sequence[FoundKey]", *, yes: bool) -> bool:
 
 def _print_keys(result: "SetUpResult") -> None:
     if result.admin_key is None:
-        output.note("keys exist already: `swapgate key create` creates more")
+        output.note("keys exist already: `swapproof key create` creates more")
         return
     output.facts(
         [
@@ -139,7 +139,7 @@ def _print_keys(result: "SetUpResult") -> None:
     output.note("store the keys now: they are not shown again")
     output.note(
         "the dashboard link works once, within an hour; "
-        "`swapgate key sign-in-link` prints another"
+        "`swapproof key sign-in-link` prints another"
     )
 
 
@@ -157,7 +157,7 @@ def _ask_keep_warm(config: Path | None, result: "SetUpResult") -> None:
         output.note(
             f"the fallback provider of {output.name_some(result.not_warm)} gets no requests "
             "before a failure. To test it all the time: "
-            f"`swapgate route settings {quote(result.not_warm[0])} --keep-warm {WARM_SHARE}`"
+            f"`swapproof route settings {quote(result.not_warm[0])} --keep-warm {WARM_SHARE}`"
         )
         return
     share = parse_share_bps(WARM_SHARE, what="keep_warm")
@@ -190,14 +190,14 @@ def _print_import(result: "ConfigImport") -> None:
     click.echo(f"created {result.config} from {result.source}")
     output.conversion(conversion.notes)
     if conversion.variables:
-        output.note(f"before `swapgate serve all`, set {', '.join(conversion.variables)}")
+        output.note(f"before `swapproof serve all`, set {', '.join(conversion.variables)}")
     if "routes" not in conversion.config:
         output.note("no route was taken over: see the reasons above")
 
 
 NONE = "-"
 MODELS_SHOWN = 20
-SIMULATOR_HINT = "the simulator needs no key: start it with `swapgate sim` in another terminal"
+SIMULATOR_HINT = "the simulator needs no key: start it with `swapproof sim` in another terminal"
 
 
 def guide(config: Path | None) -> None:
@@ -212,7 +212,7 @@ def guide(config: Path | None) -> None:
         if names := sorted(routes.load_table(ctx).routes):
             raise InputError(
                 f"route {names[0]} exists already, and --guided creates only the first route: "
-                "`swapgate route create` creates more"
+                "`swapproof route create` creates more"
             )
         request = _ask_first_route(ctx)
         result = first_route.create_first_route(ctx, OPERATOR, request)
@@ -268,7 +268,7 @@ def _ask_model(models: Sequence[str], suggestion: str | None) -> str:
     if models:
         hidden_count = len(models) - MODELS_SHOWN
         end = (
-            f" and {hidden_count} more: `swapgate model discover` lists all"
+            f" and {hidden_count} more: `swapproof model discover` lists all"
             if hidden_count > 0
             else ""
         )
@@ -284,8 +284,8 @@ def _ask_suite(ctx: Context, suggestion: FirstRoute) -> str:
         return _choose("Suite that decides", sorted(ctx.suites.names()), suggestion.suite)
     if not suggestion.suite:
         output.note(
-            "The shipped suites only show how Swapgate works, so this route starts without a "
-            "suite. `swapgate docs open how-to/own-suites` makes one of your own questions."
+            "The shipped suites only show how Swapproof works, so this route starts without a "
+            "suite. `swapproof docs open how-to/own-suites` makes one of your own questions."
         )
     choice = _choose(
         "Suite that decides (- for none yet)",
@@ -392,16 +392,16 @@ def _print_result(result: FirstRouteResult, request: FirstRoute, *, is_written: 
         click.echo(f"wrote provider {request.provider} and route {request.route} to the file")
     else:
         output.note(
-            "`providers` or `routes` of the file has a form that Swapgate cannot edit. The "
+            "`providers` or `routes` of the file has a form that Swapproof cannot edit. The "
             "database has the new provider and route, the file lacks one of them"
         )
     if result.check is not None:
         for finding in result.check.findings:
             if finding.next_step:
                 output.note(f"{request.provider}: {finding.found}; {finding.next_step}")
-    output.note("next: run `swapgate serve all`, and `swapgate doctor` once it runs")
+    output.note("next: run `swapproof serve all`, and `swapproof doctor` once it runs")
     if result.proposal:
         output.note(
-            "then, with the client key in SWAPGATE_KEY, run "
-            f"`swapgate sim traffic {request.route} --until-settled` to simulate callers"
+            "then, with the client key in SWAPPROOF_KEY, run "
+            f"`swapproof sim traffic {request.route} --until-settled` to simulate callers"
         )

@@ -62,15 +62,15 @@ _BESIDE_OTHERS_OPTION = opt(
 
 def own_command(*words: str, config: Path | None = None) -> list[str]:
     config_option = ["--config", str(config)] if config else []
-    return [sys.executable, "-m", "swapgate", *config_option, *words]
+    return [sys.executable, "-m", "swapproof", *config_option, *words]
 
 
 @click.group()
 def serve() -> None:
-    """Run Swapgate's processes."""
+    """Run Swapproof's processes."""
 
 
-@command(serve, example="swapgate serve router --workers 4")
+@command(serve, example="swapproof serve router --workers 4")
 def router(
     session: Session,
     *,
@@ -96,13 +96,13 @@ def router(
     raise SystemExit(code)
 
 
-@command(serve, example="swapgate serve control")
+@command(serve, example="swapproof serve control")
 def control(session: Session, *, beside_others: bool = _BESIDE_OTHERS_OPTION) -> None:
     """Run the reconcile loop, eval workers and the management API."""
     _run_part(session, "control", beside_others=beside_others)
 
 
-@command(serve, example="swapgate serve agents")
+@command(serve, example="swapproof serve agents")
 def agents(session: Session) -> None:
     """Serve agent sessions over HTTP, below the router's /agents.
 
@@ -111,7 +111,7 @@ def agents(session: Session) -> None:
     _run_part(session, "agents", beside_others=True)
 
 
-@command(serve, example="swapgate serve ui")
+@command(serve, example="swapproof serve ui")
 def ui(session: Session, *, beside_others: bool = _BESIDE_OTHERS_OPTION) -> None:
     """Serve the dashboard."""
     _run_part(session, "ui", beside_others=beside_others)
@@ -196,7 +196,7 @@ SETTLE: Final = opt(
 )
 
 
-@command(drive, example="swapgate serve drive litellm --url http://127.0.0.1:4000")
+@command(drive, example="swapproof serve drive litellm --url http://127.0.0.1:4000")
 def litellm(
     session: Session,
     *,
@@ -239,7 +239,7 @@ def litellm(
     )
 
 
-@command(drive, example="swapgate serve drive flagd --flags flags.json --spans spans.jsonl")
+@command(drive, example="swapproof serve drive flagd --flags flags.json --spans spans.jsonl")
 def flagd(
     session: Session,
     *,
@@ -270,7 +270,7 @@ def flagd(
     )
 
 
-@command(serve, "all", example="swapgate serve all")
+@command(serve, "all", example="swapproof serve all")
 def serve_all(session: Session) -> None:
     """Run router, control plane, agents and dashboard together; Ctrl-C ends all of them.
 
@@ -306,7 +306,7 @@ def serve_all(session: Session) -> None:
     click.get_current_context().invoke(serve.commands[code], **HIDDEN_ARGUMENTS.get(code, {}))
 
 
-@command(example="swapgate mcp --http")
+@command(example="swapproof mcp --http")
 def mcp(
     session: Session,
     *,
@@ -343,7 +343,7 @@ def mcp(
     )
 
 
-@command(example="swapgate worker --slots 4")
+@command(example="swapproof worker --slots 4")
 def worker(
     session: Session,
     *,
@@ -401,17 +401,17 @@ def router_worker(
     channel: int = opt("File descriptor of the channel to the parent."),
     listeners: tuple[int, ...] = opt("File descriptor of a listening socket.", "--listen"),
 ) -> None:
-    """Serve requests for `swapgate serve router`, which sends the settings on stdin."""
+    """Serve requests for `swapproof serve router`, which sends the settings on stdin."""
     from harness.app.router_process import run_router_worker  # noqa: PLC0415 - `--help` stays quick
 
     run_router_worker(sys.stdin.buffer.read(), channel=channel, listeners=listeners)
 
 
-CLIENT_KEY_VARIABLE = "SWAPGATE_KEY"
+CLIENT_KEY_VARIABLE = "SWAPPROOF_KEY"
 TIMED_OUT_CODE = 5
 
 
-@command(cls=click.Group, invoke_without_command=True, example="swapgate sim --port 9000")
+@command(cls=click.Group, invoke_without_command=True, example="swapproof sim --port 9000")
 def sim(
     *,
     host: str = opt("Address to listen on.", default="127.0.0.1"),
@@ -433,7 +433,7 @@ def sim(
 ) -> None:
     """Serve simulated models over an OpenAI-compatible API, with fault switches.
 
-    `swapgate sim traffic` sends requests of simulated callers to a router.
+    `swapproof sim traffic` sends requests of simulated callers to a router.
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
@@ -460,7 +460,7 @@ def sim(
 assert isinstance(sim, click.Group)  # noqa: S101 - built with `cls=click.Group`
 
 
-@command(sim, example="swapgate sim traffic support --until-settled")
+@command(sim, example="swapproof sim traffic support --until-settled")
 def traffic(
     session: Session,
     names: tuple[str, ...] = arg("[ROUTE]..."),
@@ -501,7 +501,7 @@ def traffic(
     if not key:
         raise InputError(
             f"{key_env} is not set, but the router requires a client key: "
-            f"`swapgate key create traffic` prints one; export it as {key_env}"
+            f"`swapproof key create traffic` prints one; export it as {key_env}"
         )
     router = session.settings.router
     freeze_modules()
@@ -520,13 +520,13 @@ def traffic(
         raise SystemExit(TIMED_OUT_CODE)
 
 
-@command(example="swapgate demo --once")
+@command(example="swapproof demo --once")
 def demo(
     *,
     once: bool = opt("End after the scenarios."),
     swap: bool = opt("Exchange the accuracy of two candidates."),
 ) -> int:
-    """Show Swapgate at work, with simulated providers and real processes.
+    """Show Swapproof at work, with simulated providers and real processes.
 
     The exit code is 0 only if every scenario ends as expected.
     """

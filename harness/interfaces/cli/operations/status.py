@@ -1,4 +1,4 @@
-"""`swapgate status`, also `swapgate` alone: the states, headline and banners of Overview."""
+"""`swapproof status`, also `swapproof` alone: the states, headline and banners of Overview."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ from harness.routing.reports.traffic_report import format_request_ends
 from harness.routing.table import FIRST_ROUTE_STEP
 
 
-@command(example="swapgate spending")
+@command(example="swapproof spending")
 def spending(session: Session) -> None:
     """Show this month's costs (UTC) of evals, judges, shadows, drift checks and agents."""
     report = load_report(session.context)
@@ -73,12 +73,12 @@ MOST_ROUTES: Final = 12
 MOST_LISTED_ROUTES: Final = 100
 MOST_ALERTS: Final = 5
 FIRST_STEPS: Final = (
-    ("swapgate init", "sets up an installation in this folder"),
-    ("swapgate init --guided", "also asks for a provider and a route"),
-    ("swapgate demo", "shows Swapgate at work, with simulated providers"),
+    ("swapproof init", "sets up an installation in this folder"),
+    ("swapproof init --guided", "also asks for a provider and a route"),
+    ("swapproof demo", "shows Swapproof at work, with simulated providers"),
 )
-NOT_SET_UP: Final = "This folder has no Swapgate installation yet."
-ALL_COMMANDS: Final = "`swapgate --help` lists all commands"
+NOT_SET_UP: Final = "This folder has no Swapproof installation yet."
+ALL_COMMANDS: Final = "`swapproof --help` lists all commands"
 # In these states, the next command shows the canary; in other states, the proposal.
 CANARY_STATES: Final = frozenset(
     {
@@ -124,11 +124,11 @@ class _StatusView:
         )
 
 
-@command(example="swapgate status --watch")
+@command(example="swapproof status --watch")
 def status(session: Session, *, is_watching: bool = WATCH) -> None:
     """Show the state of all routes, and what waits for a person.
 
-    `swapgate` alone does the same.
+    `swapproof` alone does the same.
     """
     from harness.app.installation import has_state  # noqa: PLC0415 - `--help` stays quick
 
@@ -239,26 +239,26 @@ def _print_urgent_routes(view: _StatusView) -> None:
         click.echo(f"▲ {route.route.name}: {route.state_text}{reason}")
         click.echo(f"  {next_command(route)}")
     if (hidden_count := len(urgent) - MOST_ROUTES) > 0:
-        click.echo(f"▲ {format_quantity(hidden_count, 'more route')}: `swapgate route list`")
+        click.echo(f"▲ {format_quantity(hidden_count, 'more route')}: `swapproof route list`")
     for request in view.requests:
         click.echo(f"▲ {request.question}")
-        click.echo(f"  swapgate agent show {request.id}")
+        click.echo(f"  swapproof agent show {request.id}")
 
 
 def next_command(status: RouteStatus) -> str:
     if status.state in OUTAGE_STATES:
-        return f"swapgate route failovers --route {status.route.name} --since 1h"
+        return f"swapproof route failovers --route {status.route.name} --since 1h"
     if status.state is RouteState.NO_ROUTER:
-        return "swapgate serve router"
+        return "swapproof serve router"
     if status.state is RouteState.UNPROVED:
-        return "swapgate route break-glass list"
+        return "swapproof route break-glass list"
     if status.state in CANARY_STATES:
-        return f"swapgate canary status {status.route.name}"
+        return f"swapproof canary status {status.route.name}"
     if status.state is RouteState.LABELS:
         return status.label_commands[0].strip("`")
     proposal = status.open_proposal
     subject = f"proposal show {proposal.id}" if proposal else f"route show {status.route.name}"
-    return f"swapgate {subject}"
+    return f"swapproof {subject}"
 
 
 def _print_routes(view: _StatusView) -> None:
@@ -268,7 +268,7 @@ def _print_routes(view: _StatusView) -> None:
     click.echo()
     output.table_of(visible_routes, _build_route_cells)
     if (hidden_count := len(view.overview.names) - MOST_ROUTES) > 0:
-        click.echo(f"{hidden_count:,} more routes: `swapgate route list`")
+        click.echo(f"{hidden_count:,} more routes: `swapproof route list`")
 
 
 def _build_route_cells(status: RouteStatus) -> dict[str, object]:
@@ -319,7 +319,7 @@ def _print_alerts(view: _StatusView) -> None:
     visible_count = min(len(alerts), MOST_ALERTS)
     if hidden_count := len(alerts) - visible_count + view.route_alert_count:
         click.echo(
-            f"{format_quantity(hidden_count, 'more open alert')}: `swapgate alert list --open`"
+            f"{format_quantity(hidden_count, 'more open alert')}: `swapproof alert list --open`"
         )
 
 

@@ -1,4 +1,4 @@
-"""`swapgate label` shows pairs of answers in the terminal, one after another, until the labels
+"""`swapproof label` shows pairs of answers in the terminal, one after another, until the labels
 suffice. It needs nothing but text and single keys, so it works over SSH.
 """
 
@@ -41,7 +41,7 @@ _FAILED_CODE: Final = 3
 _INCONCLUSIVE_CODE: Final = 4
 
 
-@command(name="label", example="swapgate label support")
+@command(name="label", example="swapproof label support")
 def label(
     session: Session,
     name: str = arg("ROUTE-OR-SUITE"),
@@ -83,7 +83,7 @@ def label(
         )
     if not labelling and (status or skipped or close is not None):
         raise NotFound(
-            f"{name!r} has no labelling yet: `swapgate label {name} --plan` shows the plan"
+            f"{name!r} has no labelling yet: `swapproof label {name} --plan` shows the plan"
         )
     if close is not None:
         return _close(session, labelling, close)
@@ -216,7 +216,7 @@ def _read_key(prompt: str) -> str:
         key = _QUIT
     except OSError:  # without stdin, click opens /dev/tty
         raise InputError(
-            "this process has no terminal for the keys. If a labelling has begun, `swapgate "
+            "this process has no terminal for the keys. If a labelling has begun, `swapproof "
             "label ROUTE` continues it in a terminal; without one, use the dashboard's page "
             "Labels, or the API: `POST "
             "/api/v1/proposals/{proposal}/labellings` starts a labelling, and `POST "

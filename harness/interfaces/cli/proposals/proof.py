@@ -1,5 +1,5 @@
-"""`swapgate proof` writes the evidence for a swap into a file; `proof_verification` checks the
-file. `swapgate gate replay` decides a verdict or a canary's action again from the stored data,
+"""`swapproof proof` writes the evidence for a swap into a file; `proof_verification` checks the
+file. `swapproof gate replay` decides a verdict or a canary's action again from the stored data,
 and compares the results.
 """
 
@@ -29,7 +29,7 @@ from harness.proposals.recomputation import ReplayedVerdict
 FORMATS = ("markdown", "junit")
 
 
-@command(name="report", example="swapgate proposal report p_3f9c2a61b7e04d58")
+@command(name="report", example="swapproof proposal report p_3f9c2a61b7e04d58")
 def proposal_report(
     session: Session,
     proposal_id: str = arg("ID"),
@@ -66,7 +66,7 @@ def proof() -> None:
     """Proofs: the evidence for a swap, in a file that anyone can verify."""
 
 
-@command(proof, example="swapgate proof export p_3f9c2a61b7e04d58")
+@command(proof, example="swapproof proof export p_3f9c2a61b7e04d58")
 def export(
     session: Session,
     proposal_id: str = arg("PROPOSAL"),
@@ -81,7 +81,7 @@ def export(
 ) -> None:
     """Write the proof of a proposal.
 
-    The file holds the signed rows behind the swap, but no text of people or models. `swapgate
+    The file holds the signed rows behind the swap, but no text of people or models. `swapproof
     proof verify` needs only this file and `signing.pub`. The command overwrites no file. It
     also says if the former incumbent could not serve at the promotion.
     """
@@ -108,7 +108,7 @@ def export(
             "no_way_back": missing_way_back,
         }
     ):
-        click.echo(f"{file}: verify it with `swapgate proof verify {file} --key signing.pub`")
+        click.echo(f"{file}: verify it with `swapproof proof verify {file} --key signing.pub`")
         if missing_way_back:
             click.echo(f"At the promotion there was {missing_way_back}")
 
@@ -116,7 +116,7 @@ def export(
 DIFFERS_CODE = 1
 
 
-@command(example="swapgate gate replay p_3f9c2a61b7e04d58")
+@command(example="swapproof gate replay p_3f9c2a61b7e04d58")
 def replay(
     session: Session,
     decision: str = arg("VERDICT|ACTION"),

@@ -1,4 +1,4 @@
-"""`swapgate proof verify` checks a proof with the public keys alone. It needs no installation,
+"""`swapproof proof verify` checks a proof with the public keys alone. It needs no installation,
 so that anyone can check a swap.
 """
 
@@ -23,7 +23,7 @@ VERIFY: Final = LazyCommand(
 DOES_NOT_HOLD_CODE: Final = 1
 
 
-@command(example="swapgate proof verify proof.json --key .swapgate/signing.pub")
+@command(example="swapproof proof verify proof.json --key .swapproof/signing.pub")
 def verify(
     file: Path = arg(type=EXISTING_FILE),
     *,

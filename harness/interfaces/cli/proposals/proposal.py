@@ -1,4 +1,4 @@
-"""`swapgate proposal` lists, shows and decides proposals."""
+"""`swapproof proposal` lists, shows and decides proposals."""
 
 from collections.abc import Mapping
 
@@ -52,7 +52,7 @@ def proposal() -> None:
 add_commands(proposal, PROPOSALS)
 
 
-@command(proposal, "list", example="swapgate proposal list --open")
+@command(proposal, "list", example="swapproof proposal list --open")
 def list_proposals(
     session: Session,
     *,
@@ -87,7 +87,7 @@ def list_proposals(
             "PROPOSER": row.proposer,
             "CREATED (UTC)": timestamp(row.created_at),
         },
-        empty="no proposals: `swapgate proposal create ROUTE CANDIDATE` creates one",
+        empty="no proposals: `swapproof proposal create ROUTE CANDIDATE` creates one",
     )
 
 
@@ -97,7 +97,7 @@ def _describe_verdict(verdict: str | None, verdicts_by_id: Mapping[str, Verdict]
     return verdicts_by_id[verdict].words if verdict in verdicts_by_id else INVALID_ROWS_HINT
 
 
-@command(proposal, example="swapgate proposal show p_3f9c2a61b7e04d58")
+@command(proposal, example="swapproof proposal show p_3f9c2a61b7e04d58")
 def show(
     session: Session,
     proposal_id: str = arg("ID"),
@@ -141,7 +141,7 @@ def _print(session: Session, proposal_id: str) -> None:
     comparison.print_comparison(proposal_comparison, canary)
     if proposal_comparison.proposal.selection:
         route = proposal_comparison.proposal.route
-        output.note(f"`swapgate route candidates {route}` shows the candidates side by side")
+        output.note(f"`swapproof route candidates {route}` shows the candidates side by side")
     if waits := proposal_comparison.proposal.waits:
         output.note(f"the proposal {waits}")
     _print_queue(context, proposal_id)
@@ -181,7 +181,8 @@ def _print_review(proposal_review: ProposalReview) -> None:
 
 
 @command(
-    proposal, example='swapgate proposal approve p_3f9c2a61b7e04d58 --reason "the slices agree"'
+    proposal,
+    example='swapproof proposal approve p_3f9c2a61b7e04d58 --reason "the slices agree"',
 )
 def approve(
     session: Session,

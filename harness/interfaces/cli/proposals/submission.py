@@ -1,4 +1,4 @@
-"""`swapgate proposal create` prints plans, risk and costs, stores proposals, and can wait."""
+"""`swapproof proposal create` prints plans, risk and costs, stores proposals, and can wait."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, make_dataclass
@@ -50,7 +50,7 @@ from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalTexts
 from harness.routing.reports import monthly_bill
 
 
-@command(name="plan", example="swapgate canary plan support")
+@command(name="plan", example="swapproof canary plan support")
 def plan_ramp(
     session: Session,
     route: str,
@@ -126,7 +126,7 @@ def build_plan_json(plan: RampPlan) -> dict[str, object]:
 
 @command(
     name="create",
-    example="swapgate proposal create support openai/gpt-4o-mini --reason cheaper --wait",
+    example="swapproof proposal create support openai/gpt-4o-mini --reason cheaper --wait",
 )
 def create_proposal(
     session: Session,
@@ -258,7 +258,7 @@ def _note_before(ctx: Context, route: str, candidates: Sequence[str]) -> None:
         output.note(receivers)
     for freeze in freezes.list_freeze_notices(ctx, route):
         output.note(
-            f"the evals run, but {freeze.describe(route)}: no canary opens. `swapgate switch "
+            f"the evals run, but {freeze.describe(route)}: no canary opens. `swapproof switch "
             "list` lists the freezes"
         )
 
@@ -368,7 +368,7 @@ def _describe_next_step(proposal: Proposal, *, is_labelled: bool) -> str:
     by_people = f", then people label pairs: {describe_label_command(proposal)}"
     return (
         f"next: the suites run on both models{by_people if is_labelled else ''}; a candidate "
-        "that passes gets its canary, or waits for approval. `swapgate proposal show "
+        "that passes gets its canary, or waits for approval. `swapproof proposal show "
         f"{proposal.id} --watch` follows it"
     )
 

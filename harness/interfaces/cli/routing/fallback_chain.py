@@ -1,4 +1,4 @@
-"""`swapgate route fallback`."""
+"""`swapproof route fallback`."""
 
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ fallback = operation_group(FALLBACKS)
 
 @command(
     fallback,
-    example="swapgate route fallback add support openai/gpt-4o-mini "
+    example="swapproof route fallback add support openai/gpt-4o-mini "
     "--waive untested --for 1d --reason outage",
 )
 def add(

@@ -1,4 +1,4 @@
-"""Temporary interventions on routes: break-glass and `swapgate switch`."""
+"""Temporary interventions on routes: break-glass and `swapproof switch`."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -47,7 +47,7 @@ switch = operation_group(SWITCHES)
 
 
 @command(
-    switch, example='swapgate switch throw avoid:provider:openai --for 2h --reason "an outage"'
+    switch, example='swapproof switch throw avoid:provider:openai --for 2h --reason "an outage"'
 )
 def throw(
     session: Session,
@@ -87,7 +87,7 @@ def throw(
         else "until it is lifted"
     )
     begins = f"from {timestamp(new_switch.starts_at)} UTC " if new_switch.starts_at else ""
-    lift = f"swapgate switch lift {new_switch.id} --reason …"
+    lift = f"swapproof switch lift {new_switch.id} --reason …"
     advice = f"{new_switch.force.text} for {scope} {begins}{until}. To lift it: `{lift}`"
     output.answer(new_switch, new_switch.id, advice=advice)
     if new_switch.force.freezes:
@@ -100,11 +100,11 @@ def throw(
         output.note(f"these routes {cause}, so they keep their plans: {names}")
 
 
-@command(switch, "list", example="swapgate switch list")
+@command(switch, "list", example="swapproof switch list")
 def list_switches(session: Session, *, page_request: PageRequest = PAGE) -> None:
     """List the switches that people threw, newest first.
 
-    Prints switches and freezes of the file, and switches of SWAPGATE_FORCE, on stderr.
+    Prints switches and freezes of the file, and switches of SWAPPROOF_FORCE, on stderr.
     """
     switches = session.context.store.lists.switches(page_request)
     now = session.installation.clock.now()

@@ -1,4 +1,4 @@
-"""`swapgate model`."""
+"""`swapproof model`."""
 
 from collections.abc import Sequence
 
@@ -84,7 +84,7 @@ def model() -> None:
 add_commands(model, PRICES)
 
 
-@command(model, "list", example="swapgate model list")
+@command(model, "list", example="swapproof model list")
 def list_models(
     session: Session,
     *,
@@ -122,7 +122,7 @@ def list_models(
             "ENDS": _describe_end(endings_by_target.get(target.id)),
             "ROUTES": output.name_some(users.get(target.id, ())),
         },
-        empty="no targets yet: `swapgate model add PROVIDER/MODEL` adds one",
+        empty="no targets yet: `swapproof model add PROVIDER/MODEL` adds one",
         as_document=lambda rows: [
             {
                 "target": target,
@@ -147,7 +147,7 @@ def _describe_end(ending: Deprecation | None) -> str:
     return f"{unlisted}{day}{successor_text}"
 
 
-@command(model, example="swapgate model add openai/gpt-4o-mini --param temperature=0.2")
+@command(model, example="swapproof model add openai/gpt-4o-mini --param temperature=0.2")
 def add(
     session: Session,
     name: str = arg("PROVIDER/MODEL"),
@@ -187,7 +187,7 @@ def add(
             output.note(unlisted)
 
 
-@command(model, example="swapgate model discover openai")
+@command(model, example="swapproof model discover openai")
 def discover(session: Session, provider: str = arg("PROVIDER")) -> None:
     """Read and store the models that a provider lists at its /models.
 
@@ -215,12 +215,12 @@ def _describe_new_provider(provider: Provider, *, lacks_key: bool) -> str:
         return text
     variable = provider.api_key_env
     return (
-        f"{text}; it needs a key, but {variable} is not set: run `swapgate provider key set "
+        f"{text}; it needs a key, but {variable} is not set: run `swapproof provider key set "
         f"{provider.name}`, or put {variable} into `.env` and send the router a SIGHUP"
     )
 
 
-@command(model, "resolve", example="swapgate model resolve gpt-4o-mini")
+@command(model, "resolve", example="swapproof model resolve gpt-4o-mini")
 def resolve_name(session: Session, name: str) -> int:
     """Show, rule by rule, the provider that a model name resolves to; exit code 1 if none."""
     reading = _explain_name(session, name)
@@ -234,16 +234,16 @@ def resolve_name(session: Session, name: str) -> int:
     return 0 if reading.provider else 1
 
 
-@command(model, "search", example="swapgate model search gpt-4o")
+@command(model, "search", example="swapproof model search gpt-4o")
 def search_models(session: Session, words: tuple[str, ...] = arg(required=True)) -> None:
     """Find models of all provider kinds in the catalogue, by parts of their names."""
     show_entries(
         named_models.search_catalogue(session.context, words),
-        empty="no such model; `catalogue:` in swapgate.yaml adds one",
+        empty="no such model; `catalogue:` in swapproof.yaml adds one",
     )
 
 
-@command(model, "match", example='swapgate model match "gemini flash"')
+@command(model, "match", example='swapproof model match "gemini flash"')
 def match_name(session: Session, name: str) -> int:
     """Find the model for an approximate name: "gemini flash", "opus 4.7".
 
@@ -270,7 +270,7 @@ def _show_meaning(reading: NameReading) -> None:
         output.note(reading.unlisted)
 
 
-@command(model, example="swapgate model probe openai/gpt-4o-mini")
+@command(model, example="swapproof model probe openai/gpt-4o-mini")
 def probe(
     session: Session,
     name: str = arg("TARGET"),

@@ -1,4 +1,4 @@
-"""`swapgate route settings`, and options that it shares with other commands."""
+"""`swapproof route settings`, and options that it shares with other commands."""
 
 import json
 from dataclasses import dataclass, replace
@@ -254,7 +254,7 @@ _REQUIRED_FLAGS: Final = {
 _SCHEDULE_EXAMPLE: Final = "--candidates 'openai/gpt-5*' --every '0 3 * * 1' --round-budget 5"
 
 
-@command(example="swapgate route settings support --stakes high")
+@command(example="swapproof route settings support --stakes high")
 def settings(
     session: Session,
     name: str = ROUTE,

@@ -1,4 +1,4 @@
-"""`swapgate route`."""
+"""`swapproof route`."""
 
 from collections.abc import Mapping
 
@@ -72,7 +72,7 @@ for _command in (
     route.add_command(_command)
 
 
-@command(route, "list", example="swapgate route list")
+@command(route, "list", example="swapproof route list")
 def list_routes(session: Session, *, page_request: PageRequest = page_of(50)) -> None:
     """List the routes; routes that wait for a person come first."""
     statuses = route_queries.load_page(session.context, page_request)
@@ -86,7 +86,7 @@ def list_routes(session: Session, *, page_request: PageRequest = page_of(50)) ->
             "OPEN PROPOSAL": _describe_proposal(status),
             "LAST VERDICT": status.last_verdict.words if status.last_verdict else None,
         },
-        empty="no routes yet: `swapgate route create` creates one",
+        empty="no routes yet: `swapproof route create` creates one",
         as_document=lambda rows: [as_json(status) for status in rows],
     )
     for status in () if session.json else statuses:
@@ -118,7 +118,7 @@ def as_json(status: RouteStatus) -> dict[str, object]:
 
 
 @command(
-    route, example="swapgate route create support --incumbent openai/gpt-4o --suite tickets"
+    route, example="swapproof route create support --incumbent openai/gpt-4o --suite tickets"
 )
 def create(
     session: Session,
@@ -154,7 +154,7 @@ def create(
     output.answer(route_with_faults, text, advice="\n".join(route_with_faults.faults))
 
 
-@command(route, example="swapgate route show support")
+@command(route, example="swapproof route show support")
 def show(session: Session, name: str = ROUTE) -> None:
     """Show a route: targets, settings, spares, open proposal and measured figures."""
     status = route_queries.load_status(session.context, name)
@@ -186,7 +186,7 @@ def show(session: Session, name: str = ROUTE) -> None:
     )
 
 
-@command(route, example="swapgate route history support")
+@command(route, example="swapproof route history support")
 def history(
     session: Session,
     name: str = ROUTE,
@@ -216,14 +216,14 @@ def history(
     )
 
 
-@command(route, example="swapgate route diff support 1 2")
+@command(route, example="swapproof route diff support 1 2")
 def diff(
     session: Session,
     name: str = ROUTE,
     older: int | None = arg("[V1]"),
     newer: int | None = arg("[V2]"),
 ) -> None:
-    """Show changes from V1 to V2, and differences from `swapgate.yaml`.
+    """Show changes from V1 to V2, and differences from `swapproof.yaml`.
 
     By default, V2 is the newest version, and V1 the version before V2.
     """
@@ -274,7 +274,7 @@ def _name_targets(text: str, names: Mapping[str, str]) -> str:
     return ", ".join(names.get(part, part) for part in text.split(", "))
 
 
-@command(route, example='swapgate route rollback support --reason "complaints about tone"')
+@command(route, example='swapproof route rollback support --reason "complaints about tone"')
 def rollback(
     session: Session,
     name: str = ROUTE,
@@ -311,7 +311,7 @@ def _name_incumbent(session: Session, route: Route) -> str:
     return names.get(route.incumbent, route.incumbent)
 
 
-@command(route, "candidates", example="swapgate route candidates support")
+@command(route, "candidates", example="swapproof route candidates support")
 def list_candidates(session: Session, name: str = ROUTE) -> None:
     """Show the models that the suites measured, best first, and when the next round begins."""
     board = load_leaderboard(session.context, name)
@@ -357,8 +357,8 @@ def _format_difference(row: LeaderboardRow) -> str | None:
 def _print_next_round(board: Leaderboard) -> None:
     if not board.schedule:
         output.note(
-            f"no candidates on a schedule: `swapgate route settings {board.route} --candidates "
-            "'PROVIDER/*' --every '0 3 * * 1' --round-budget 5` sets one"
+            f"no candidates on a schedule: `swapproof route settings {board.route} "
+            "--candidates 'PROVIDER/*' --every '0 3 * * 1' --round-budget 5` sets one"
         )
         return
     begins = timestamp(board.next_round_at) if board.next_round_at else "never"

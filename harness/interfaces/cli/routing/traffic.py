@@ -1,4 +1,4 @@
-"""`swapgate route traffic`, `failovers` and `measured`."""
+"""`swapproof route traffic`, `failovers` and `measured`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class _Traffic:
         return describe_traffic(self.report, name_period(self.report.window), self.route)
 
 
-@command(name="traffic", example="swapgate route traffic support")
+@command(name="traffic", example="swapproof route traffic support")
 def route_traffic(
     session: Session,
     name: str | None = arg("[ROUTE]"),
@@ -144,7 +144,7 @@ def _print(traffic: _Traffic) -> None:
     if (quiet_since := report.quiet_since) is not None:
         output.note(
             f"no request was recorded since {timestamp(quiet_since)} UTC: either no client "
-            "sends requests, or the router cannot reach the database (`swapgate doctor`)"
+            "sends requests, or the router cannot reach the database (`swapproof doctor`)"
         )
     if report.routes:
         click.echo()
@@ -176,7 +176,7 @@ def _print(traffic: _Traffic) -> None:
                 "LAST": format_age(reason.last, report.now),
             },
         )
-        output.note("`swapgate route failovers` lists each failover")
+        output.note("`swapproof route failovers` lists each failover")
 
 
 def _build_target_cells(row: TargetTraffic) -> dict[str, object]:
@@ -189,7 +189,7 @@ def _build_target_cells(row: TargetTraffic) -> dict[str, object]:
     }
 
 
-@command(name="failovers", example="swapgate route failovers")
+@command(name="failovers", example="swapproof route failovers")
 def list_failovers(
     session: Session,
     *,
@@ -229,7 +229,7 @@ def list_failovers(
     )
 
 
-@command(name="measured", example="swapgate route measured support")
+@command(name="measured", example="swapproof route measured support")
 def route_measured(
     session: Session,
     name: str | None = arg("[ROUTE]"),
@@ -271,14 +271,14 @@ def _print_scorecards(scorecards: Sequence[RouteScorecard]) -> None:
     output.table_of(
         scorecards,
         _build_traffic_cells,
-        empty="no routes yet: `swapgate route create` creates one",
+        empty="no routes yet: `swapproof route create` creates one",
     )
     if scorecards:
         click.echo()
         output.table_of(
             [(row, score) for row in scorecards for score in row.scores],
             lambda pair: _build_score_cells(*pair),
-            empty="no route has a suite: `swapgate route settings` gives it one",
+            empty="no route has a suite: `swapproof route settings` gives it one",
         )
 
 

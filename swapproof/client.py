@@ -1,5 +1,5 @@
 """Re-exports the public names of the Python client (clients, requests, answers, errors).
-`swapgate` imports this module at the first use of a name.
+`swapproof` imports this module at the first use of a name.
 """
 
 from pathlib import Path
@@ -40,7 +40,7 @@ from harness.frame.errors import (
     RouterUnreachable,
     SnapshotInvalid,
     StreamBroken,
-    SwapgateError,
+    SwapproofError,
     ToolLoopUnfinished,
 )
 
@@ -56,7 +56,7 @@ def _build_router(config: Path | None) -> "EmbeddedRouter":
         if not (error.name or "").endswith("harness.app"):
             raise
         raise InputError(
-            "a router in this process needs the package swapgate: install it, or use over_http"
+            "a router in this process needs the package swapproof: install it, or use over_http"
         ) from None
     return build_embedded_router(config)
 
@@ -89,7 +89,7 @@ __all__ = [
     "Stream",
     "StreamBroken",
     "StreamChunk",
-    "SwapgateError",
+    "SwapproofError",
     "Text",
     "TokenLogprob",
     "ToolDefinition",

@@ -1,4 +1,4 @@
-"""Runs Swapgate as users do: `serve router` with one worker, keys, a sticky canary at 1 %,
+"""Runs Swapproof as users do: `serve router` with one worker, keys, a sticky canary at 1 %,
 recording, metrics and SQLite.
 """
 
@@ -112,7 +112,7 @@ def seeded(
         weights_bps: the share of each route's canary; by default WEIGHT_BPS.
     """
     clock = SystemClock()
-    url = f"sqlite:///{folder / 'swapgate.db'}"
+    url = f"sqlite:///{folder / 'swapproof.db'}"
     migrate.upgrade(url)
     store = Store(
         url,
@@ -138,16 +138,16 @@ def seeded(
     return store
 
 
-ENV = {"SWAPGATE_SECRET": SECRET.decode(), **ENVIRONMENT}
+ENV = {"SWAPPROOF_SECRET": SECRET.decode(), **ENVIRONMENT}
 
 
 def command(site: Site) -> Sequence[str]:
     """Writes a home with its database, and returns the router's command line."""
     seeded(site.folder, site.upstreams).close()
-    config = site.folder / "swapgate.yaml"
+    config = site.folder / "swapproof.yaml"
     settings = {"home": str(site.folder), "router": {"port": site.port}}
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    main = [sys.executable, "-m", "swapgate", "--config", str(config)]
+    main = [sys.executable, "-m", "swapproof", "--config", str(config)]
     return [*main, "serve", "router", "--workers", "1"]
 
 
@@ -156,7 +156,7 @@ def ask(site: Site, kind: str) -> Ask:  # noqa: ARG001 - an Ask's maker
 
 
 PEER = Peer(
-    "Swapgate",
+    "Swapproof",
     command,
     ask,
     env=ENV,
