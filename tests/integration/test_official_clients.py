@@ -94,9 +94,7 @@ def chain(
     support = replace(
         support,
         fallbacks=(*support.fallbacks, targets[CAPABLE]),
-        settings=replace(
-            support.settings, stakes=stakes, capable=frozenset({targets[CAPABLE]})
-        ),
+        settings=replace(support.settings, stakes=stakes, capable=(targets[CAPABLE],)),
     )
     table = replace(first.table, routes={"support": support})
     with (

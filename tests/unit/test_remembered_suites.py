@@ -10,7 +10,7 @@ from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.suite import Suite, load_suite
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import InputError
-from tests.support.control.control_plane import suite_file
+from tests.support.control.colours_suite import suite_file
 from tests.support.evals import remembered_suites
 
 DERIVED = sorted(remembered_suites.DERIVED)
