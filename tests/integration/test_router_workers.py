@@ -131,12 +131,12 @@ def test_a_switch_forces_a_provider_on_all_workers_and_on_the_successor_of_a_kil
 
         forced = SwitchRequest(Force(ForceKind.PROVIDER, "spare"), "sim answers nonsense")
         switch = freezes.set_switch(ctx, approver, forced, source=SwitchSource.CLI)
-        eventually(lambda: answers_everywhere(world, "spare/sim-backup"))
+        eventually(lambda: answers_everywhere(world, "spare/sim-backup"), timeout_s=60)
 
         killed, _ = world.workers()
         kill_nine(killed.pid)
         eventually(lambda: replaced(world, killed))
-        eventually(lambda: answers_everywhere(world, "spare/sim-backup"))
+        eventually(lambda: answers_everywhere(world, "spare/sim-backup"), timeout_s=60)
 
         freezes.lift_switch(ctx, approver, switch.id, reason="sim is well again")
         eventually(lambda: answers_everywhere(world, "sim/sim-base"))
