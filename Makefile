@@ -13,7 +13,7 @@ PRODUCT := swapproof harness router evals dashboard migrations
 # SHARD=1/3: the first of three parts, balanced by the seconds that the tests once took.
 SHARD ?= 1/1
 SHARDED := --splits $(lastword $(subst /, ,$(SHARD))) --group $(firstword $(subst /, ,$(SHARD))) \
-	--splitting-algorithm least_duration --durations-path .ci/verify_seconds.json
+	--splitting-algorithm least_duration --durations-path=.ci/verify_seconds.json
 is_set = $(filter-out 0 no false,$(1))
 # swapproof-try is built from this tree (distributions/try).
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
