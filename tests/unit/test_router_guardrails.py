@@ -246,10 +246,10 @@ REASONS = st.none() | st.sampled_from([*OutcomeReason])
     st.lists(
         st.tuples(
             st.booleans(),
-            # A unit without an outcome is missing: no end brings `MISSING`.
+            # A unit without an outcome is missing: no end brings the reason of `MISSING`.
             st.none()
             | st.builds(ExposureOutcome, KINDS, REASONS, first_s=st.none() | waits).filter(
-                MISSING.__ne__
+                lambda outcome: outcome.reason is not MISSING.reason
             ),
         ),
         min_size=1,
