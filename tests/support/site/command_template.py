@@ -58,6 +58,7 @@ def serve(asking: socket.socket) -> dict[str, Any] | None:
     poll = select.poll()
     poll.register(asking, select.POLLIN)
     pids: dict[int, int] = {}
+    template = os.getpid()
     while True:
         for ready, _ in poll.poll():
             if ready != asking.fileno():
@@ -80,6 +81,8 @@ def serve(asking: socket.socket) -> dict[str, Any] | None:
                 continue
             # Nobody else could end a fork of a template that has crashed.
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+            if os.getppid() != template:  # it crashed before it could be noticed
+                os._exit(1)
             for number, stream in enumerate(streams):
                 os.dup2(stream, number)
             os.closerange(STREAMS, os.sysconf("SC_OPEN_MAX"))
