@@ -118,7 +118,9 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             at = ctx.clock.now()
             Spending(tx).set_cap(1.5, at)
             spent = PurposeSpending(SpendingPurpose.EVALS, 1.5, calls=3)
-            Spending(tx).add(month_of(at), spent)
+            # The pages may be drawn in the next month.
+            for month in {month_of(at), month_of(at + timedelta(days=1))}:
+                Spending(tx).add(month, spent)
             alerts.raise_alert(
                 tx,
                 AlertKind.OUR_KEY,
