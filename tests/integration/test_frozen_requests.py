@@ -130,7 +130,7 @@ CASES = {
         roll_back,
         roll_back,
         frozenset({"route.rollback"}),
-        2,
+        3,
     ),
 }
 # `make test-all` has these; `make verify` the others as well.
