@@ -65,6 +65,7 @@ PROFILES: Final[Document] = {
         "gpt-4o",
         "claude-sonnet-4-5",
         "claude-opus-4-1",
+        "claude-opus-4-7",
         "sim-base",
     )
 } | {
