@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import ClassVar, Final, NamedTuple
 
-from harness.frame.failures import class_of, keep_common_causes
+from harness.frame.failures import ArmFailure, class_of, keep_common_causes
 from harness.frame.ports import Clock
 from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.outcome import (
@@ -335,14 +335,18 @@ class RolloutGuard:
             canary_classes=dict(Counter(keep_common_causes(classes))),
             window_s=self._window_s if is_window else 0.0,
             control_exposures=self.control_windows if is_window else self.control_exposures,
-            error=_find_most_frequent(stream.failures),
+            error=_find_main_error(stream.failures),
         )
 
 
-def _find_most_frequent(failures: Counter[ExposureFailure]) -> GuardError | None:
-    """Returns the most frequent class and status; None if no class is known."""
+def _find_main_error(failures: Counter[ExposureFailure]) -> GuardError | None:
+    """Returns the most frequent class and status; None if no class is known.
+
+    An open circuit is the consequence of other failures, so it counts only without them.
+    """
     errors = Counter((class_of(name), status) for name, status in failures.elements())
-    for (name, status), callers in errors.most_common(1):
+    causes = Counter({key: n for key, n in errors.items() if key[0] != ArmFailure.CIRCUIT_OPEN})
+    for (name, status), callers in (causes or errors).most_common(1):
         return GuardError(name, status, callers)
     return None
 

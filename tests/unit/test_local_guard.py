@@ -508,6 +508,22 @@ def test_a_guard_counts_the_callers_of_both_arms_and_the_most_frequent_error() -
     assert count.error == GuardError("overloaded", 503, 1)
 
 
+def test_the_error_that_opened_a_circuit_is_named_and_not_the_open_circuit() -> None:
+    side = Side(GuardFiles(), WINDOWED)
+    opened = [outcome_of(failed=True, why=why) for why in ("server", *["circuit_open"] * 4)]
+    for n, outcome in enumerate(opened):
+        side.request(f"k{n}", Arm.CANARY, failed=False)
+        counted = side.guards.begin(CANARY, Arm.CANARY, f"k{n}")
+        side.guards.end(CANARY.rollout, counted, outcome, 500 if n == 0 else None)
+
+    side.clock.advance(WINDOW_S + LONGEST_S + SPARE_S)
+    side.evaluate()
+
+    count = side.alerts[0].count
+    assert count.canary_classes == {"server": 1, "circuit_open": 4}
+    assert count.error == GuardError("server", 500, 1)
+
+
 def test_failures_that_hit_both_arms_stop_nothing() -> None:
     side = Side(GuardFiles())
 
