@@ -161,8 +161,8 @@ def _log_mean(log_sums: tuple[float, ...], later: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class GuardError:
-    """The most frequent known error of the candidate's callers. An open circuit, the consequence
-    of other errors, counts only without them.
+    """The most frequent known error of the candidate's callers. An open circuit is the
+    consequence of other errors, so it counts only without them.
 
     failure: its class. status: the HTTP status of the reply; None if there was no reply.
     callers: the number of callers whose exposure failed with it.
