@@ -86,6 +86,7 @@ def ask(client: openai.OpenAI) -> dict[str, str]:
     return dict(raw.headers)
 
 
+@pytest.mark.spine
 @pytest.mark.req("G3")
 def test_what_a_key_opts_out_of_is_signed_served_and_in_the_audit_log(ctx: Context) -> None:
     made, _ = keys.create_key(
@@ -119,7 +120,8 @@ def test_what_a_key_opts_out_of_is_signed_served_and_in_the_audit_log(ctx: Conte
     assert ctx.store.signature_faults() == []
 
 
-@pytest.mark.req("G5")
+@pytest.mark.spine
+@pytest.mark.req("G3", "G5")
 def test_a_budget_counts_what_every_router_of_the_database_spent(
     ctx: Context, store: Store, tmp_path: Path
 ) -> None:
