@@ -2,7 +2,8 @@
 
 last_passed.py: prints each run, and how many commits ago it passed
 last_passed.py NAME [PART/PARTS]: notes that this run, or this part of it, passed just now
-last_passed.py --within COMMITS NAME: exits with 1 if the run, or a part, passed before that
+last_passed.py --within COMMITS NAME: exits with 1 if the run, or a part, passed before that,
+    or if its parts passed at several commits
 """
 
 import subprocess
@@ -47,8 +48,9 @@ class Passed:
         """Returns None for a changed checkout, and for a commit that is not in the history."""
         if self.commit.endswith(CHANGED):
             return None
-        counted = _git("rev-list", "--count", f"{self.commit}..HEAD")
-        return int(counted) if counted else None
+        counted = _git("rev-list", "--count", "--left-right", f"{self.commit}...HEAD")
+        only_there, _, since = counted.partition("\t")
+        return int(since) if only_there == "0" else None
 
     def sentence(self) -> str:
         ago = self.commits_ago()
@@ -98,6 +100,12 @@ def reasons_to_refuse(name: str, limit: int) -> Iterator[str]:
             yield f"make {name}, part {number}/{parts}, is not noted in {RECORD}: run it"
         elif (ago := part.commits_ago()) is None or ago > limit:
             yield f"{part.sentence()}; at most {limit} are allowed: run it again"
+    commits = {part.commit for part in noted.values()}
+    if len(commits) > 1:
+        yield (
+            f"the parts of make {name} passed at {', '.join(sorted(commits))}, so a case may "
+            "be in no part: run all parts at one commit"
+        )
 
 
 def main(words: list[str]) -> int:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -26,9 +27,13 @@ PERMISSIVE = re.compile(r"MIT|Apache|BSD|ISC|PSF|Python Software Foundation|MPL|
 LGPL = {"psycopg", "psycopg-binary", "psycopg-pool"}
 
 
-def release(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+def release(
+    folder: Path,
+    root: Path = ROOT,
+    **environment: str,
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(  # noqa: S603 - our own script
-        ["/bin/sh", ROOT / "deploy" / "release.sh", folder],
+        ["/bin/sh", root / "deploy" / "release.sh", folder],
         env=os.environ | environment,
         capture_output=True,
         check=False,
@@ -101,6 +106,22 @@ def test_a_tag_that_is_not_the_version_is_no_release(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "the tag is v99.0.0" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tag_without_a_pass_of_verify_is_no_release(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    for file in ("deploy/release.sh", ".ci/last_passed.py", "pyproject.toml"):
+        (checkout / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, checkout / file)
+    (checkout / ".ci/last_passed").write_text("")
+    (checkout / ".venv").symlink_to(ROOT / ".venv")
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+
+    done = release(tmp_path / "out", checkout, RELEASE_TAG=f"v{version}")
+
+    assert done.returncode == 1
+    assert "make verify, part 1/1, is not noted in .ci/last_passed: run it" in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.verify

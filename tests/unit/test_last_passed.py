@@ -77,6 +77,24 @@ def test_a_release_needs_every_part_of_a_run(checkout: Checkout) -> None:
     assert checkout.ask("--within", "100", "verify").returncode == 0
 
 
+def test_a_release_refuses_parts_of_several_commits(checkout: Checkout) -> None:
+    checkout.ask("verify", "1/2")
+    checkout.commit()
+    checkout.ask("verify", "2/2")
+    refused = checkout.ask("--within", "100", "verify")
+
+    assert refused.returncode == 1
+    assert "so a case may be in no part: run all parts at one commit" in refused.stderr
+
+
+def test_a_pass_at_a_commit_outside_the_history_is_refused(checkout: Checkout) -> None:
+    checkout.ask("verify")
+    checkout.git("commit", "--quiet", "--amend", "--allow-empty", "--message=Another change")
+
+    assert "an unknown number of commits ago" in checkout.ask().stdout
+    assert checkout.ask("--within", "100", "verify").returncode == 1
+
+
 @pytest.mark.parametrize(("before", "after"), [("1/1", "1/3"), ("1/3", "1/2"), ("2/3", "1/1")])
 def test_another_division_forgets_the_one_before(
     checkout: Checkout, before: str, after: str
