@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.concerned_tests import ConcernedTests, list_changes
+from tests.support.concerned_tests import ConcernedTests, list_changes, main
 
 FILES: Final[Mapping[str, str]] = {
     "harness/__init__.py": "",
@@ -115,15 +115,19 @@ def test_a_change_that_nothing_narrows_selects_every_test_and_says_why(
     assert len(every) == sum("/test_" in file for file in FILES)
 
 
+def commit_all(folder: Path) -> None:
+    author = ["-c", "user.name=ann", "-c", "user.email=ann@localhost"]
+    for words in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "Begin"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)  # noqa: S603, S607 - Git from PATH
+
+
 def test_a_new_file_differs_from_the_last_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.support.concerned_tests.ROOT", tmp_path)
-    author = ["-c", "user.name=ann", "-c", "user.email=ann@localhost"]
     (tmp_path / "old.py").write_text("")
     (tmp_path / "gone.py").write_text("")
-    for words in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "Begin"]):
-        subprocess.run(["git", *words], cwd=tmp_path, check=True)  # noqa: S603, S607 - Git from PATH
+    commit_all(tmp_path)
     (tmp_path / "old.py").write_text("changed = 1")
     (tmp_path / "gone.py").unlink()
     (tmp_path / "new.py").write_text("")
@@ -132,3 +136,18 @@ def test_a_new_file_differs_from_the_last_commit(
 
     assert commit == "HEAD"
     assert sorted(changed) == ["gone.py", "new.py", "old.py"]
+
+
+def test_a_deleted_test_alone_runs_no_other_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.support.concerned_tests.ROOT", tmp_path)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_gone.py").write_text("")
+    commit_all(tmp_path)
+    (tmp_path / "tests/test_gone.py").unlink()
+    started: list[object] = []
+    monkeypatch.setattr(subprocess, "call", started.append)
+
+    assert main("HEAD") == 0
+    assert started == []
