@@ -39,6 +39,7 @@ LONGER = {"acceptance", "browser", "integration", "simulation"}
 # Modules of these names draw whole pages of the dashboard, which takes seconds a page.
 PAGES = ("test_dashboard_", "test_resource_page")
 TIERS = ("quick", "rest")
+TESTS = Path(__file__).parent
 
 
 def has_room(folder: Path) -> bool:
@@ -174,7 +175,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def takes_long(file: Path) -> bool:
-    return bool(LONGER & set(file.parts)) or file.name.startswith(PAGES)
+    return bool(LONGER & folders_of(file)) or file.name.startswith(PAGES)
+
+
+def folders_of(file: Path) -> set[str]:
+    """The folders within `tests`: the checkout itself may be in one called `integration`."""
+    return set(file.parts[len(TESTS.parts) : -1])
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -244,7 +250,7 @@ def longest_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
         modules.setdefault(item.path, []).append(item)
     slow = [m for m in modules.values() if any(i.get_closest_marker("slow") for i in m)]
     taken = {tests[0].path for tests in slow}
-    middle = [m for p, m in modules.items() if p not in taken and LONGER & set(p.parts)]
+    middle = [m for p, m in modules.items() if p not in taken and LONGER & folders_of(p)]
     taken |= {tests[0].path for tests in middle}
     quick = [item for item in items if item.path not in taken]
     blocks: list[list[pytest.Item]] = [[] for _ in range(workers)]
@@ -270,7 +276,7 @@ def mark_by_database(items: list[pytest.Item]) -> None:
         # run; the rest is the same code, whose statements test_query_plans sends to both.
         if (
             "postgresql" in [param for param in params.values() if type(param) is str]
-            and SAMPLED & set(item.path.parts)
+            and SAMPLED & folders_of(item.path)
             and not item.get_closest_marker("both_databases")
         ):
             item.add_marker(pytest.mark.verify)
