@@ -11,6 +11,7 @@ NOTED := .venv/.test-seconds
 TIMED := sh .ci/timed.sh $(NOTED)
 PRODUCT := swapproof harness router evals dashboard migrations
 # SHARD=1/3: the first of three parts, balanced by the seconds that the tests once took.
+STARTED_AT := $(shell git rev-parse HEAD 2>/dev/null)  # the commit that a long run tests
 SHARD ?= 1/1
 SHARDED := --splits $(lastword $(subst /, ,$(SHARD))) --group $(firstword $(subst /, ,$(SHARD))) \
 	--splitting-algorithm least_duration --durations-path=.ci/verify_seconds.json
@@ -90,7 +91,7 @@ test-browser: setup ## the dashboard in a real browser
 
 cov: setup ## the tests of `make test-all`, measured: at least 90 % covered; pages in htmlcov/
 	$(PYTEST) $(PARALLEL) $(COVERAGE) --cov-report=html --cov-fail-under=90
-	@$(BIN)/python .ci/last_passed.py cov
+	@$(BIN)/python .ci/last_passed.py $(STARTED_AT) cov
 
 migrate: setup ## bring the configured database to the newest schema
 	$(BIN)/swapproof db upgrade
@@ -119,13 +120,13 @@ wheels: setup ## build swapproof, swapproof-try and swapproof-client into dist/
 verify: setup ## every case of what `make test-all` samples, and all acceptance stories; SHARD=1/3
 	$(PYTEST) $(PARALLEL) $(SHARDED) -m "verify or acceptance"
 	SWAPPROOF_HYPOTHESIS=verify $(PYTEST) $(PARALLEL) $(SHARDED) -m "hypothesis and not (verify or soak or acceptance)"
-	@$(BIN)/python .ci/last_passed.py verify $(SHARD)
+	@$(BIN)/python .ci/last_passed.py $(STARTED_AT) verify $(SHARD)
 
 # The mixed faults take little of one core, the others the second core; the bad day takes both.
 soak: setup ## the longest tests, an hour on two cores; SOAK_S=1800 seconds of mixed faults
 	$(PYTEST) -n 2 --dist worksteal tests -m "soak and not postgres" --timeout=0
 	$(PYTEST) tests -m "soak and postgres" --timeout=0
-	@$(BIN)/python .ci/last_passed.py soak
+	@$(BIN)/python .ci/last_passed.py $(STARTED_AT) soak
 
 gameday: setup ## a whole installation is broken, part by part, under traffic; GAMEDAY_S=1200 seconds
 	$(BIN)/python -m benchmarks.gameday --seconds $(or $(GAMEDAY_S),1200)

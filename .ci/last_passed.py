@@ -1,7 +1,8 @@
 """Notes in `.ci/last_passed` when each of the long runs last passed.
 
 last_passed.py: prints each run, and how many commits ago it passed
-last_passed.py NAME [PART/PARTS]: notes that this run, or this part of it, passed just now
+last_passed.py COMMIT NAME [PART/PARTS]: notes that this run, or this part of it, which began at
+    this commit, passed just now
 last_passed.py --within COMMITS NAME: exits with 1 if the run, or a part, passed before that,
     or if its parts passed at several commits
 """
@@ -20,7 +21,9 @@ CHANGED = "-changed"
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """part: which of how many parts, as in 1/3. commit: with CHANGED if files were changed."""
+    """part: which of how many parts, as in 1/3. commit: with CHANGED if files were changed, or
+    if another commit was checked out during the run.
+    """
 
     name: str
     part: str
@@ -74,12 +77,14 @@ def _read() -> list[Passed]:
     return [Passed.parse(line) for line in RECORD.read_text().splitlines()]
 
 
-def note(name: str, part: str) -> None:
+def note(started_at: str, name: str, part: str) -> None:
     """A part replaces itself, and what is noted of a division into another number of parts."""
     files = _git(
         "status", "--porcelain", "--untracked-files=no", "--", ".", f":(exclude){RECORD}"
     )
-    commit = _git("rev-parse", "--short", "HEAD") + (CHANGED if files else "")
+    started = _git("rev-parse", "--short", started_at)
+    has_changed = files or started != _git("rev-parse", "--short", "HEAD")
+    commit = started + (CHANGED if has_changed else "")
     today = datetime.now(UTC)  # noqa: TID251 - a script of the checkout
     new = Passed(name, part, commit, f"{today:%Y-%m-%d}")
     kept = [
@@ -116,10 +121,10 @@ def main(words: list[str]) -> int:
             reasons = list(reasons_to_refuse(name, int(commits)))
             print("\n".join(reasons), file=sys.stderr)
             return min(len(reasons), 1)
-        case [name]:
-            note(name, "1/1")
-        case [name, part]:
-            note(name, part)
+        case [commit, name]:
+            note(commit, name, "1/1")
+        case [commit, name, part]:
+            note(commit, name, part)
         case _:
             print(__doc__, file=sys.stderr)
             return 2

@@ -171,6 +171,30 @@ def test_the_anthropic_client_sends_messages_whole_and_as_a_stream(one_target: S
 @pytest.mark.spine
 @pytest.mark.req("A1")
 @pytest.mark.parametrize("kind", ["sim"])
+def test_the_openai_client_completes_a_prompt(one_target: Scene) -> None:
+    whole = one_target.openai.completions.create(model="support", prompt=HELLO)
+    events = one_target.openai.completions.create(model="support", prompt=HELLO, stream=True)
+
+    assert len(whole.choices[0].text.split()) == 12
+    text = "".join(event.choices[0].text for event in events if event.choices)
+    assert text == whole.choices[0].text
+
+
+@pytest.mark.spine
+@pytest.mark.req("A1")
+@pytest.mark.parametrize("kind", ["sim"])
+def test_the_anthropic_client_counts_a_request_s_tokens(one_target: Scene) -> None:
+    def count(text: str) -> int:
+        said: Any = [{"role": "user", "content": text}]
+        counted = one_target.claude.messages.count_tokens(model="support", messages=said)
+        return counted.input_tokens
+
+    assert 0 < count(HELLO) < count(f"{HELLO} {HELLO} {HELLO}")
+
+
+@pytest.mark.spine
+@pytest.mark.req("A1")
+@pytest.mark.parametrize("kind", ["sim"])
 def test_both_clients_list_the_routes_as_models(one_target: Scene) -> None:
     routes = ["other", "support"]
 

@@ -42,7 +42,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 def test_a_run_that_passed_is_printed_with_its_age(checkout: Checkout) -> None:
-    checkout.ask("verify")
+    checkout.ask("HEAD", "verify")
     checkout.commit()
 
     assert "make verify: last passed at " in checkout.ask().stdout
@@ -50,7 +50,7 @@ def test_a_run_that_passed_is_printed_with_its_age(checkout: Checkout) -> None:
 
 
 def test_a_release_refuses_a_run_that_is_older_than_its_limit(checkout: Checkout) -> None:
-    checkout.ask("verify")
+    checkout.ask("HEAD", "verify")
     checkout.commit()
 
     assert checkout.ask("--within", "1", "verify").returncode == 0
@@ -62,25 +62,25 @@ def test_a_release_refuses_a_run_that_is_older_than_its_limit(checkout: Checkout
 
 
 def test_a_release_refuses_a_run_that_is_not_noted(checkout: Checkout) -> None:
-    checkout.ask("cov")
+    checkout.ask("HEAD", "cov")
 
     assert checkout.ask("--within", "100", "verify").returncode == 1
 
 
 def test_a_release_needs_every_part_of_a_run(checkout: Checkout) -> None:
-    checkout.ask("verify", "1/3")
-    checkout.ask("verify", "3/3")
+    checkout.ask("HEAD", "verify", "1/3")
+    checkout.ask("HEAD", "verify", "3/3")
     refused = checkout.ask("--within", "100", "verify")
-    checkout.ask("verify", "2/3")
+    checkout.ask("HEAD", "verify", "2/3")
 
     assert "part 2/3, is not noted" in refused.stderr
     assert checkout.ask("--within", "100", "verify").returncode == 0
 
 
 def test_a_release_refuses_parts_of_several_commits(checkout: Checkout) -> None:
-    checkout.ask("verify", "1/2")
+    checkout.ask("HEAD", "verify", "1/2")
     checkout.commit()
-    checkout.ask("verify", "2/2")
+    checkout.ask("HEAD", "verify", "2/2")
     refused = checkout.ask("--within", "100", "verify")
 
     assert refused.returncode == 1
@@ -88,7 +88,7 @@ def test_a_release_refuses_parts_of_several_commits(checkout: Checkout) -> None:
 
 
 def test_a_pass_at_a_commit_outside_the_history_is_refused(checkout: Checkout) -> None:
-    checkout.ask("verify")
+    checkout.ask("HEAD", "verify")
     checkout.git("commit", "--quiet", "--amend", "--allow-empty", "--message=Another change")
 
     assert "an unknown number of commits ago" in checkout.ask().stdout
@@ -99,9 +99,9 @@ def test_a_pass_at_a_commit_outside_the_history_is_refused(checkout: Checkout) -
 def test_another_division_forgets_the_one_before(
     checkout: Checkout, before: str, after: str
 ) -> None:
-    checkout.ask("verify", before)
-    checkout.ask("soak")
-    checkout.ask("verify", after)
+    checkout.ask("HEAD", "verify", before)
+    checkout.ask("HEAD", "soak")
+    checkout.ask("HEAD", "verify", after)
 
     runs = [line.split()[0] for line in checkout.record.read_text().splitlines()]
     assert runs == ["soak", "verify" if after == "1/1" else f"verify:{after}"]
@@ -111,7 +111,21 @@ def test_a_pass_of_changed_files_proves_no_commit(checkout: Checkout) -> None:
     (checkout.record.parent / "run").write_text("1")
     checkout.commit()
     (checkout.record.parent / "run").write_text("2")
-    checkout.ask("verify")
+    checkout.ask("HEAD", "verify")
 
     assert "-changed" in checkout.record.read_text()
+    assert checkout.ask("--within", "100", "verify").returncode == 1
+
+
+def test_a_pass_that_saw_another_commit_is_no_pass_of_either(checkout: Checkout) -> None:
+    started_at = subprocess.run(  # noqa: S603 - git
+        ("git", "-C", checkout.record.parent, "rev-parse", "HEAD"),  # noqa: S607 - git
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    checkout.commit()
+    checkout.ask(started_at, "verify")
+
+    assert "-changed " in checkout.record.read_text()
     assert checkout.ask("--within", "100", "verify").returncode == 1
