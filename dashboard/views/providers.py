@@ -25,7 +25,7 @@ from dashboard.markup import (
 from dashboard.operation_dialogs import operation_openers
 from dashboard.resource_page import Cards, ResourceList, ResourcePage, Search
 from dashboard.views import provider_dialogs as dialogs
-from harness.frame.formatting import format_milliseconds
+from harness.frame.formatting import format_date, format_milliseconds
 from harness.frame.people.access import Role
 from harness.frame.people.limits import EvalLimits
 from harness.operations.context import Context
@@ -235,7 +235,7 @@ def _build_model_row(model: MatrixModel) -> markup.Row:
     return {
         "Model": noted(
             strong(model.model),
-            model.end_date and f"ends {model.end_date:%d %b %Y}",
+            model.end.day and f"ends {format_date(model.end.day)}",
         ),
         "In / out, 1M tokens": price_cell(model),
         "Can": _render_abilities(model.abilities),

@@ -42,6 +42,7 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.proposals.context import ProposalsContext
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import named_models
+from harness.providers.registry.end_facts import load_facts
 from harness.providers.registry.target_life import check_life
 from harness.routing.control import data_class_checks, freezes, routes, vector_checks
 from harness.routing.evidence import (
@@ -392,9 +393,10 @@ def _find_hindrance(
     provider = Providers(tx).all().get(former.provider)
     if provider is None:
         return f"the provider {former.provider!r} of {former.name} was removed"
-    entry = ctx.catalogue.find(provider.kind, former.model)
-    if entry is not None and entry.ended(ctx.clock.now().date()):
-        return f"{former.name} ended on {entry.end_date}, according to the model catalogue"
+    now = ctx.clock.now()
+    end = load_facts(ctx, tx, [former]).report(former, now).end
+    if end is not None and end.day <= now.date():
+        return f"{former.name} ended on {end.day.isoformat()}, according to {end.source}"
     return data_class_checks.find_refusal(ctx, route.settings, former, route=route.name)
 
 

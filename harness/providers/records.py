@@ -360,18 +360,23 @@ class DiscoveredModels(Records[DiscoveredModel]):
         query = self._select(condition, provider.c.removed_at.is_(None))
         return query.join_from(discovered_model, provider, same_provider)
 
-    def among(
+    def with_ends(
         self, names: Iterable[tuple[str, str]]
     ) -> Mapping[tuple[str, str], DiscoveredModel]:
-        """Returns the listed and formerly listed models among pairs of provider and model."""
+        """Returns the models by provider and name: among the pairs, also formerly listed ones,
+        and all other models of these providers whose list states something about their end.
+        """
         pairs = set(names)
         columns = discovered_model.c
         query = self._select(
             columns.provider.in_(sorted({name for name, _ in pairs})),
-            columns.model.in_(sorted({model for _, model in pairs})),
+            sa.or_(
+                columns.model.in_(sorted({model for _, model in pairs})),
+                columns.ends_on.is_not(None),
+                columns.is_deprecated,
+            ),
         )
-        found = {(listed.provider, listed.model): listed for listed in self._all(query)}
-        return {pair: listed for pair, listed in found.items() if pair in pairs}
+        return {(listed.provider, listed.model): listed for listed in self._all(query)}
 
     def find(self, provider_name: str, model: str) -> DiscoveredModel | None:
         """Returns a model that a provider lists or has listed; None if it never did."""
@@ -430,6 +435,15 @@ class Sightings(Records[Sighting]):
             (served_model.name, target),
             lambda: newest_sightings(self._stored(target)),
         )
+
+    def for_targets(self, targets: Iterable[str]) -> Mapping[str, Sequence[Sighting]]:
+        """Returns the newest sightings of targets, by the target's id."""
+        found: dict[str, list[Sighting]] = {}
+        for sighting in self._all(
+            self._select(served_model.c.target.in_(sorted(set(targets))))
+        ):
+            found.setdefault(sighting.target, []).append(sighting)
+        return {target: newest_sightings(sightings) for target, sightings in found.items()}
 
     def _stored(self, target: str) -> Sequence[Sighting]:
         return self._all(self._select(served_model.c.target == target))

@@ -22,9 +22,9 @@ from harness.providers.models.catalogue import (
     package_file,
 )
 from harness.providers.models.successors import ALERT_AHEAD, find_successor
+from harness.providers.registry.end_facts import EndFacts
 from harness.providers.target import Price, Provider, Target, find_price
 from harness.routing.control.deprecations import ModelUse, find_deprecations
-from harness.routing.control.end_sources import EndFacts
 
 
 def table(folder: Path, **rows: dict[str, object]) -> LitellmTable:
@@ -279,7 +279,7 @@ OLD = entry("claude-sonnet-4-5", 10)
 def test_the_newest_of_the_family_follows_that_can_as_much(
     others: list[CatalogueEntry], follows: str | None
 ) -> None:
-    catalogue_entry = find_successor(OLD, [OLD, *others], TODAY)
+    catalogue_entry = find_successor(OLD, build_catalogue([OLD, *others]), TODAY)
 
     assert (catalogue_entry.model if catalogue_entry else None) == follows
 

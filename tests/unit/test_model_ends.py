@@ -40,7 +40,7 @@ def test_of_several_sources_the_earliest_day_governs() -> None:
     later = state("litellm 1.106.2", date(2027, 3, 1))
     earlier = state("swapproof.yaml", date(2027, 1, 15))
 
-    assert find_end([later, earlier]) == ModelEnd(date(2027, 1, 15), "swapproof.yaml", "t1")
+    assert find_end([later, earlier]) == ModelEnd(date(2027, 1, 15), "swapproof.yaml")
 
 
 def test_an_unknown_end_stays_unknown() -> None:

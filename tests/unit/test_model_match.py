@@ -357,7 +357,7 @@ def test_a_model_that_its_provider_still_lists_has_not_ended() -> None:
     older = ModelOffer("p", "custom", "swan-8", listed=True)
     found = {}
     for listed in (True, False, None):
-        newer = ModelOffer("p", "custom", "swan-9", entry, listed)
+        newer = ModelOffer("p", "custom", "swan-9", entry, listed, build_catalogue([entry]))
         match_ = match_among("swan", [newer, older], today=TODAY).found
         found[listed] = match_.model if match_ else ""
 

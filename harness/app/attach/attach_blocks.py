@@ -34,6 +34,11 @@ from harness.proposals.report.blocks import (
 )
 
 _UNKNOWN: Final = "unknown"
+_UNKNOWN_END: Final = (
+    "An unknown end is not a late one: the catalogue states none, and a log does not tell what "
+    "the provider's list states. In an installation, `swapproof model discover PROVIDER` reads "
+    "that list."
+)
 _MEDIAN: Final = 0.5
 _LATE: Final = 0.95
 _MOST_ERRORS: Final = 3
@@ -49,6 +54,8 @@ def describe_report(report: AttachReport) -> Blocks:
         ("Model", "Requests", "Spend", "Median", "95 %", "Errors", "Ends"),
         [_write_model_row(model) for model in report.models[:MOST_MODELS]],
     )
+    if any(model.end.day is None for model in report.models[:MOST_MODELS]):
+        yield Sentence(mark_code(_UNKNOWN_END))
     if others := report.other_models:
         requests = sum(model.traffic.requests for model in others)
         yield Sentence(
@@ -129,11 +136,9 @@ def _describe_errors(model: SeenModel) -> str:
 
 
 def _describe_end(model: SeenModel) -> str:
-    if model.entry is None:
-        return "unknown: not in the catalogue"
-    if model.entry.end_date is None:
-        return "no end is announced"
-    return f"{format_date(model.entry.end_date)}, by {model.end_source}"
+    if model.end.day is None and model.entry is None:
+        return f"{_UNKNOWN}: not in the catalogue"
+    return model.end.text
 
 
 def _list_unknown(report: AttachReport) -> Iterator[str]:
@@ -172,7 +177,7 @@ def _describe_replacements(report: AttachReport) -> Blocks:
 
 
 def _write_replacement_row(model: SeenModel, other: Replacement) -> tuple[str, ...]:
-    end = "no end is announced" if other.end_date is None else format_date(other.end_date)
+    end = format_date(other.end.day) if other.end.day else other.end.text
     return (
         format_excerpt(model.name, _LONGEST_NAME),
         other.name,
@@ -291,7 +296,7 @@ def write_json(report: AttachReport) -> Mapping[str, Any]:
 
 def _write_model(model: SeenModel) -> Mapping[str, Any]:
     traffic = model.traffic
-    end = model.entry.end_date if model.entry else None
+    end = model.end.day
     return {
         "model": model.name,
         "requests": traffic.requests,
@@ -307,7 +312,8 @@ def _write_model(model: SeenModel) -> Mapping[str, Any]:
         "errors": dict(traffic.errors),
         "in_catalogue": model.entry is not None,
         "end_date": end.isoformat() if end else None,
-        "end_source": model.end_source or None,
+        "end": model.end.state.value,
+        "end_source": model.end.source,
         "list_price_usd": model.list_usd,
         "needs": dict(traffic.needs),
         "never_asked_again": dict(traffic.bonds),
@@ -315,7 +321,8 @@ def _write_model(model: SeenModel) -> Mapping[str, Any]:
             {
                 "model": other.name,
                 "why": other.why,
-                "end_date": other.end_date.isoformat() if other.end_date else None,
+                "end": other.end.state.value,
+                "end_date": other.end.day.isoformat() if other.end.day else None,
                 "cost_usd": other.cost_usd,
                 "saving_usd": other.saving_usd,
                 "cannot_take": dict(other.untaken),

@@ -19,6 +19,7 @@ from harness.app.attach.replacements import (
     Replacement,
     choose_judge,
     count_cost,
+    find_end,
     find_entry,
     find_named,
     list_replacements,
@@ -27,6 +28,7 @@ from harness.app.attach.traffic_survey import ModelTraffic, TrafficSurvey
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
 from harness.providers.models.catalogue import Catalogue, CatalogueEntry
+from harness.providers.models.model_ends import KnownEnd
 
 MOST_MODELS: Final = 8  # with replacements, so that the screen stays one
 _UNKNOWN: Final = "unknown"
@@ -52,7 +54,7 @@ class SeenModel:
 
     traffic: ModelTraffic
     entry: CatalogueEntry | None
-    end_source: str  # of the entry's end; empty without an end
+    end: KnownEnd
     list_usd: float | None  # the counted requests at the list price
     replacements: Sequence[Replacement]
 
@@ -148,7 +150,7 @@ def _look_up(
     return SeenModel(
         traffic,
         entry,
-        catalogue.name_end_source(entry) if entry and entry.end_date else "",
+        find_end(traffic, catalogue, today),
         count_cost(traffic, entry),
         list_replacements(traffic, entry, catalogue, today, others),
     )

@@ -13,7 +13,9 @@ from harness.app.attach.traffic_survey import NEED_NAMES, ModelTraffic
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.models.capabilities import Needs, missing_capabilities
 from harness.providers.models.catalogue import KINDS, Catalogue, CatalogueEntry
+from harness.providers.models.model_ends import KnownEnd, describe_end
 from harness.providers.models.model_names import parse_model_name
+from harness.providers.models.related_ends import find_base
 from harness.providers.models.successors import ALERT_AHEAD, find_successor
 
 MOST_SHOWN: Final = 3
@@ -85,7 +87,7 @@ class Replacement:
 
     name: str  # kind/model
     why: str
-    end_date: date | None
+    end: KnownEnd
     cost_usd: float | None
     saving_usd: float | None  # negative if it costs more
     saving: float | None  # a share of the present cost
@@ -97,19 +99,29 @@ def find_entry(traffic: ModelTraffic, catalogue: Catalogue) -> CatalogueEntry | 
     """Finds a model's entry, by its provider and its name; None if the catalogue has no such
     model, or several.
     """
+    kind, model = _find_kind_and_model(traffic)
+    return catalogue.find(kind, model) if kind else None
+
+
+def find_end(traffic: ModelTraffic, catalogue: Catalogue, today: date) -> KnownEnd:
+    """Finds when a model ends, by the catalogue. A log tells no provider's list, so without a
+    day the end is unknown.
+    """
+    kind, model = _find_kind_and_model(traffic)
+    return describe_end(catalogue.find_end(kind, model, today))
+
+
+def _find_kind_and_model(traffic: ModelTraffic) -> tuple[str, str]:
+    """Finds the catalogue's names of provider and model; no provider if it is unknown."""
     first, _, rest = traffic.model.partition("/")
-    provider = _find_kind(traffic.provider)
     if rest and (kind := _find_kind(first)):
-        return catalogue.find(kind, rest)
-    if provider:
-        return catalogue.find(provider, traffic.model)
+        return kind, rest
     if traffic.provider:
-        return None  # a gateway's own name
-    name = traffic.model.lower()
+        # An unknown provider is a gateway's own name.
+        return _find_kind(traffic.provider), traffic.model
+    name = find_base(traffic.model.lower()) or traffic.model.lower()
     kinds = [kind for kind in PROVIDER_KINDS.values() if name.startswith(kind.keywords or "\0")]
-    if len(kinds) == 1:
-        return catalogue.find(kinds[0].name, traffic.model)
-    return None
+    return (kinds[0].name if len(kinds) == 1 else ""), traffic.model
 
 
 def find_named(name: str, catalogue: Catalogue) -> CatalogueEntry | None:
@@ -159,7 +171,10 @@ def list_replacements(
         chosen = []
     else:
         chosen = [*_choose(traffic, entry, present_usd, catalogue, today)]
-    return [_compare(traffic, other, why, present_usd) for why, other in chosen][:MOST_SHOWN]
+    return [
+        _compare(traffic, other, why, present_usd, catalogue, today)
+        for why, other in chosen[:MOST_SHOWN]
+    ]
 
 
 def _choose(
@@ -190,16 +205,14 @@ def _choose(
             yield CHEAPEST, cheapest
 
 
-def _list_newest(
-    catalogue: Iterable[CatalogueEntry], kind: str, today: date
-) -> Iterable[CatalogueEntry]:
+def _list_newest(catalogue: Catalogue, kind: str, today: date) -> Iterable[CatalogueEntry]:
     """Lists the newest model of each family that plain chats can use, without models that end
     soon.
     """
     newest: dict[str, CatalogueEntry] = {}
     for entry in catalogue:
         name = parse_model_name(entry.model)
-        ends_soon = entry.end_date is not None and entry.end_date <= today + ALERT_AHEAD
+        ends_soon = catalogue.has_ended(kind, entry.model, today + ALERT_AHEAD)
         is_special = name.preview or not _SPECIAL.isdisjoint(name.words)
         if entry.kind != kind or "chat" not in entry.has or ends_soon or is_special:
             continue
@@ -210,7 +223,12 @@ def _list_newest(
 
 
 def _compare(
-    traffic: ModelTraffic, entry: CatalogueEntry, why: str, present_usd: float | None
+    traffic: ModelTraffic,
+    entry: CatalogueEntry,
+    why: str,
+    present_usd: float | None,
+    catalogue: Catalogue,
+    today: date,
 ) -> Replacement:
     cost_usd = count_cost(traffic, entry)
     saving_usd = None
@@ -220,7 +238,7 @@ def _compare(
     return Replacement(
         name=entry.name,
         why=why,
-        end_date=entry.end_date,
+        end=describe_end(catalogue.find_end(entry.kind, entry.model, today)),
         cost_usd=cost_usd,
         saving_usd=saving_usd,
         saving=saving,

@@ -33,6 +33,7 @@ from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.models.successors import ALERT_AHEAD
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import named_models
+from harness.providers.registry.end_facts import load_facts
 from harness.providers.target import Price, Target
 from harness.providers.target_price import describe_missing
 from harness.routing.candidate_schedule import (
@@ -123,25 +124,29 @@ def select_candidates(
         incumbent: `provider/model`.
     """
     now = ctx.clock.now()
+    offers = named_models.list_configured_offers(ctx)
+    offered_targets = {
+        name: Target(provider, model)
+        for name, _ in offers
+        for provider, _, model in [name.partition("/")]
+    }
     with ctx.store.read() as tx:
         lists = named_models.read_lists(tx)
         providers = Providers(tx).all()
-    listed_ends = {f"{model.provider}/{model.model}": model.ends.ends_on for model in lists}
+        facts = load_facts(ctx, tx, offered_targets.values())
+    listed_names = {f"{model.provider}/{model.model}" for model in lists}
     read_at = {model.provider: model.found_at for model in lists}
     last_day = (now + ALERT_AHEAD).date()
     selected: dict[str, SelectedModel] = {}
     warnings = []
     patterns = parse_patterns(schedule.models)
-    offers = named_models.list_configured_offers(ctx)
     for pattern in patterns:
         matching_names = set()
         for name, entry in offers:
             provider = name.partition("/")[0]
-            is_known = name in listed_ends if provider in read_at else pattern.is_exact
-            ends_soon = any(
-                end is not None and end <= last_day
-                for end in (entry.end_date, listed_ends.get(name))
-            )
+            is_known = name in listed_names if provider in read_at else pattern.is_exact
+            end = facts.report(offered_targets[name], now).end
+            ends_soon = end is not None and end.day <= last_day
             is_usable = is_known and not ends_soon and entry.capabilities.chat
             usd_per_mtok = entry.price.higher_usd_per_mtok if entry.price else None
             if not is_usable or not pattern.takes(name, usd_per_mtok):

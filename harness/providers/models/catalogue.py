@@ -8,7 +8,7 @@ catalogue's. This module calls no provider.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -29,7 +29,9 @@ from harness.providers.models.capabilities import (
     Capabilities,
     Endpoint,
 )
+from harness.providers.models.model_ends import EndDates, ModelEnd
 from harness.providers.models.model_names import parse_model_name
+from harness.providers.models.related_ends import RelatedEnds
 from harness.providers.target import LongPrice, Price, Provider, TierPrice
 
 CONFIGURATION: Final = "swapproof.yaml"  # a source of prices
@@ -51,7 +53,8 @@ class CatalogueEntry:
         frozenset()
     )  # names of ABILITIES, as `lacks`; other abilities are unknown
     lacks: frozenset[str] = frozenset()
-    # The first day on which the model may be gone; None if the vendor announced no end.
+    # The first day on which the model may be gone, as the catalogue states it under this very
+    # name. `Catalogue.find_end` also knows the ends of related names.
     end_date: date | None = None
     own_family: str = ""  # only if the model's name does not show its family
     price_source: str = ""  # source of the price; empty for the catalogue's source
@@ -73,14 +76,6 @@ class CatalogueEntry:
             return UNKNOWN_CAPABILITIES
         absent: dict[str, Any] = dict.fromkeys(sorted(self.lacks), False)
         return Capabilities(context_window=self.context_window, **absent)
-
-    def ended(self, today: date) -> bool:
-        """Tells whether the model may be gone.
-
-        Args:
-            today: in UTC.
-        """
-        return self.end_date is not None and self.end_date <= today
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,11 +136,45 @@ class Catalogue:
     def find(self, kind: str, model: str) -> CatalogueEntry | None:
         return self.entries.get((kind, model))
 
-    def name_end_source(self, entry: CatalogueEntry) -> str:
-        """Names the source of an entry's end, for people."""
-        if entry.end_source:
-            return entry.end_source
-        return f"the model catalogue ({self.source})" if self.source else "the model catalogue"
+    @cached_property
+    def _ends(self) -> Mapping[str, RelatedEnds]:
+        """The stated ends, by kind."""
+        dates: dict[str, dict[str, EndDates]] = {}
+        for entry in self:
+            dates.setdefault(entry.kind, {})[entry.model] = EndDates(entry.end_date)
+        return {kind: RelatedEnds(models) for kind, models in dates.items()}
+
+    def find_end(
+        self, kind: str, model: str, today: date, answered: Collection[str] = ()
+    ) -> ModelEnd | None:
+        """Finds when a model ends by the catalogue, also under a related name; None if the
+        catalogue does not tell.
+
+        Args:
+            today: in UTC.
+            answered: the names that the model's answers report, if known.
+        """
+        entry = self.find(kind, model)
+        if entry is not None and entry.end_date and entry.end_source == CONFIGURATION:
+            return ModelEnd(
+                entry.end_date, CONFIGURATION
+            )  # the operator's word replaces others
+        vendor, _, vendor_model = model.partition("/")
+        if kind not in self._ends and vendor_model:
+            # A gateway, such as OpenRouter, names the vendor before the model.
+            kind, model = KINDS.get(vendor, kind), vendor_model
+        found = self._ends[kind].find(model, today, answered) if kind in self._ends else None
+        if found is None or found.dates.ends_on is None:
+            return None
+        source = (
+            f"the model catalogue ({self.source})" if self.source else "the model catalogue"
+        )
+        return ModelEnd(found.dates.ends_on, f"{source}{found.text}")
+
+    def has_ended(self, kind: str, model: str, today: date) -> bool:
+        """Tells whether the catalogue says that a model may be gone."""
+        end = self.find_end(kind, model, today)
+        return end is not None and end.day <= today
 
 
 def build_catalogue(

@@ -31,6 +31,7 @@ _LEAST_UNIX_S: Final = 1_000_000_000
 _MOST_UNIX_S: Final = 4_102_444_800
 # OpenRouter's list, and the lists that OpenRouter reads.
 _END_FIELDS: Final = ("expiration_date", "deprecation_date")
+_LISTED_END_FIELDS: Final = frozenset({*_END_FIELDS, "deprecation", "modelLifecycle"})
 _DEPRECATED_STATES: Final = frozenset({"deprecated", "deprecating", "legacy"})
 
 
@@ -89,6 +90,11 @@ def parse_listed_end(entry: Mapping[str, object]) -> EndDates:
     )
     ends_on = min((day for day in ends if day is not None), default=None)
     return EndDates(ends_on, deprecated_on, is_deprecated or deprecated_on is not None)
+
+
+def tells_end(entry: Mapping[str, object]) -> bool:
+    """Tells whether an entry has a field for an end, also an empty one."""
+    return not _LISTED_END_FIELDS.isdisjoint(entry)
 
 
 def _get_only(values: set[str]) -> str:

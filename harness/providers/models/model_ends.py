@@ -2,7 +2,8 @@
 
 Three kinds of source state an end: the catalogue, the provider's list of models, and the
 headers of the model's answers. If sources disagree, the earliest day governs, and the others
-stay visible. Without a statement, the end is unknown.
+stay visible. Without a statement, the end is unknown, unless the provider's list tells ends and
+has the model without one. `related_ends` finds what a source states under a related name.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Final
+
+from harness.frame.formatting import format_date
 
 # A header's statement counts until answers have come without it for this long. One answer is
 # not enough: a provider's servers may differ for some hours.
@@ -30,7 +33,6 @@ class ModelEnd:
 
     day: date  # the first day, in UTC, on which the model may be gone
     source: str  # for people, such as `the list of provider mistral`
-    target: str  # its id
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +120,65 @@ def group_current(
 def find_end(statements: Iterable[EndStatement]) -> ModelEnd | None:
     """Finds the earliest stated end of one target; None if no source states a day."""
     ends = [
-        ModelEnd(statement.dates.ends_on, statement.source, statement.target)
+        ModelEnd(statement.dates.ends_on, statement.source)
         for statement in statements
         if statement.dates.ends_on is not None and not statement.is_withdrawn
     ]
     return min(ends, key=lambda end: (end.day, end.source), default=None)
+
+
+class EndState(StrEnum):
+    """What Swapproof knows about a model's end."""
+
+    STATED = "stated"  # a source states the day
+    NOT_ANNOUNCED = "not_announced"  # the provider's list tells ends, and states no end for it
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownEnd:
+    """What is known about a model's end, in plain values for every interface.
+
+    day and source are None without a stated day. text: a day with its source, or why there is
+    no day.
+    """
+
+    state: EndState
+    day: date | None
+    source: str | None
+    text: str
+
+
+def describe_end(
+    end: ModelEnd | None, read_on: date | None = None, to_know: str = ""
+) -> KnownEnd:
+    """Describes a model's end.
+
+    Args:
+        read_on: the day of the provider's list that tells ends and has the model without one;
+            None without such a list.
+        to_know: how a person learns an end that is unknown.
+    """
+    if end is not None:
+        text = f"{format_date(end.day)}, by {end.source}"
+        return KnownEnd(EndState.STATED, end.day, end.source, text)
+    if read_on is not None:
+        text = f"no end is announced in its provider's list of {format_date(read_on)}"
+        return KnownEnd(EndState.NOT_ANNOUNCED, None, None, text)
+    text = f"unknown: {to_know}" if to_know else "unknown"
+    return KnownEnd(EndState.UNKNOWN, None, None, text)
+
+
+@dataclass(frozen=True, slots=True)
+class EndReport:
+    """What all sources tell about the end of one model.
+
+    statements: of the sources that state something. known: the governing end.
+    """
+
+    statements: Sequence[EndStatement]
+    known: KnownEnd
+
+    @property
+    def end(self) -> ModelEnd | None:
+        return find_end(self.statements)

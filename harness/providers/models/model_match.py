@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from difflib import SequenceMatcher
 from typing import Final
@@ -24,7 +24,7 @@ from harness.providers.kinds import (
     ProviderGroup,
 )
 from harness.providers.models.catalogue import Catalogue, CatalogueEntry
-from harness.providers.models.end_dates import parse_listed_end
+from harness.providers.models.end_dates import parse_listed_end, tells_end
 from harness.providers.models.model_ends import NO_DATES, EndDates
 from harness.providers.models.model_names import (
     ModelName,
@@ -64,6 +64,8 @@ class DiscoveredModel(CamelCase):
     listed_since: datetime | None = None  # when it was first listed; None means `found_at`
     gone_at: datetime | None = None  # the first list without it; None while it is listed
     ends: EndDates = NO_DATES  # as the list states them
+    # Whether the list tells ends at all: then a model without one has no announced end.
+    tells_ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def parse_listed_models(
         raise InputError(f"it lists {len(entries)} models, more than {MAX_MODELS}")
     models: dict[str, DiscoveredModel] = {}
     left_out = 0
+    has_ends = any(isinstance(entry, Mapping) and tells_end(entry) for entry in entries)
     for entry in entries:
         name = _parse_name(entry)
         if not name or not isinstance(entry, Mapping):
@@ -102,6 +105,7 @@ def parse_listed_models(
             price,
             found_at,
             ends=parse_listed_end(entry),
+            tells_ends=has_ends,
         )
         models.setdefault(name, model)
     return DiscoveredList(tuple(model for _, model in sorted(models.items())), left_out)
@@ -233,6 +237,7 @@ class ModelOffer:
     model: str
     entry: CatalogueEntry | None = None
     listed: bool | None = None  # whether the provider lists it; None if its list is unknown
+    catalogue: Catalogue = field(default=Catalogue(), repr=False, compare=False)  # of the ends
 
     @property
     def name(self) -> str:
@@ -244,7 +249,7 @@ class ModelOffer:
         """
         if self.listed is not None:
             return not self.listed
-        return self.entry is not None and self.entry.ended(today)
+        return self.catalogue.has_ended(self.kind, self.model, today)
 
 
 _ParsedOffer = tuple[ModelOffer, ModelName]
@@ -308,7 +313,7 @@ def list_offers(
                 window = own_entry.context_window
                 entry = CatalogueEntry(provider.kind, model, own_entry.price, window)
             is_listed = own_entry is not None if name in has_list else None
-            found.append(ModelOffer(name, provider.kind, model, entry, is_listed))
+            found.append(ModelOffer(name, provider.kind, model, entry, is_listed, catalogue))
     return tuple(found)
 
 

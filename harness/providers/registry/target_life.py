@@ -23,9 +23,11 @@ from harness.providers.calls import probe
 from harness.providers.calls.probe import KEY_REFUSED_STATUSES, ProbeReply
 from harness.providers.context import ProvidersContext
 from harness.providers.credential import ProviderKey, lacks_key
+from harness.providers.models.model_ends import ModelEnd
 from harness.providers.ports import ProviderProbe
 from harness.providers.records import DiscoveredModels, Providers, Targets
 from harness.providers.registry import provider_secrets
+from harness.providers.registry.end_facts import load_facts
 from harness.providers.registry.probed_ends import store_probed_ends
 from harness.providers.target import Provider, Target
 
@@ -103,7 +105,7 @@ class KnownFacts:
     removed: bool = False  # its provider was removed
     no_key: bool = False  # its provider needs a key, and has none
     unreadable_key: bool = False  # its provider has a key that this process cannot decrypt
-    ended: date | None = None  # its end date in the catalogue, if that is past
+    ended: ModelEnd | None = None  # its end, if that is past
     unlisted: date | None = None  # when its provider stopped listing it
     refused: str = ""  # a lasting failure that routers report now
     shut: str = ""  # a passing failure that routers report now
@@ -151,7 +153,7 @@ def _describe_lasting_fact(facts: KnownFacts) -> str:
     if facts.no_key:
         return "its provider has no key"
     if facts.ended is not None:
-        return f"it ended on {facts.ended.isoformat()}, according to the model catalogue"
+        return f"it ended on {facts.ended.day.isoformat()}, according to {facts.ended.source}"
     return ""
 
 
@@ -325,13 +327,13 @@ def _prepare_check(
     keys_by_provider = provider_secrets.key_sets([provider], live_keys, ctx.cipher, ctx.environ)
     keys = tuple(keys_by_provider[provider.name])
     has_unreadable_key = bool(live_keys) and not keys
-    entry = ctx.catalogue.find(provider.kind, target.model)
-    has_ended = entry is not None and entry.ended(ctx.clock.now().date())
+    now = ctx.clock.now()
+    end = load_facts(ctx, tx, [target]).report(target, now).end
     facts = KnownFacts(
         no_key=not has_unreadable_key
         and lacks_key(provider, keys, stored_before=bool(key_history)),
         unreadable_key=has_unreadable_key,
-        ended=entry.end_date if entry is not None and has_ended else None,
+        ended=end if end is not None and end.day <= now.date() else None,
         unlisted=_unlisted_since(tx, provider, target),
         refused=_describe_alert(_LASTING_ALERTS, target, open_alerts),
         shut=_describe_alert(_PASSING_ALERTS, target, open_alerts),

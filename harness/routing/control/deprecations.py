@@ -1,6 +1,6 @@
 """Finds models in use that end within 90 days, have ended or are no longer listed.
 
-`end_sources` reads the sources that state ends; the earliest day governs. The module only
+`end_facts` reads the sources that state ends; the earliest day governs. The module only
 warns: it changes no route. `harness.proposals.candidates.leaderboard` ranks the models that
 could take a model's place.
 """
@@ -19,10 +19,10 @@ from harness.providers.models.catalogue import CatalogueEntry
 from harness.providers.models.model_ends import EndStatement, ModelEnd, find_end
 from harness.providers.models.successors import ALERT_AHEAD, find_successor
 from harness.providers.records import Targets
+from harness.providers.registry.end_facts import EndFacts, load_facts
 from harness.providers.target import Price, Provider, Target, format_price
 from harness.providers.target_price import describe_missing, read_price
 from harness.routing.context import RoutingContext
-from harness.routing.control.end_sources import EndFacts, load_facts
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import find_rollback_target
 from harness.routing.table import Route, RoutingTable
@@ -140,8 +140,9 @@ def _find_deprecation(
     now: datetime,
 ) -> Deprecation | None:
     today = now.date()
-    statements = facts.state(target, now)
-    end = find_end(statements)
+    report = facts.report(target, now)
+    statements = report.statements
+    end = report.end
     deprecated = next((one for one in statements if one.dates.is_deprecated), None)
     unlisted_since = facts.find_unlisted_since(target)
     if end is not None and end.day - today > ALERT_AHEAD:

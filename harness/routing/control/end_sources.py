@@ -1,76 +1,17 @@
-"""Reads the sources that state when a target's model ends: catalogue, list and headers.
+"""Publishes to routers what catalogue and lists state about the ends of routed models.
 
-Routers write the headers' statements. The control plane publishes the others to them, because a
-router reads neither catalogue nor lists.
+Routers write the headers' statements themselves. They read neither catalogue nor lists.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
 
 from harness.frame.records.transaction import Transaction
-from harness.providers.models.catalogue import Catalogue
-from harness.providers.models.model_ends import EndDates, EndSource, EndStatement
-from harness.providers.models.model_match import DiscoveredModel
-from harness.providers.records import DiscoveredModels, EndStatements, Providers
-from harness.providers.target import Provider, Target
+from harness.providers.models.model_ends import EndSource, EndStatement
+from harness.providers.records import EndStatements
+from harness.providers.registry.end_facts import load_facts
+from harness.providers.target import Target
 from harness.routing.context import RoutingContext
 from harness.routing.records.routes import Routing
-
-
-@dataclass(frozen=True, slots=True)
-class EndFacts:
-    """The stored facts by which ends are found."""
-
-    providers: Mapping[str, Provider]
-    catalogue: Catalogue
-    # By provider and model, also models that a provider no longer lists.
-    listed: Mapping[tuple[str, str], DiscoveredModel]
-    headers: Mapping[str, EndStatement]  # the headers' statements, by the target's id
-
-    def state(self, target: Target, now: datetime) -> Sequence[EndStatement]:
-        """Lists what the sources state about a target's model. Pure."""
-        provider = self.providers.get(target.provider)
-        if provider is None:
-            return ()
-        found: list[tuple[EndSource, str, EndDates]] = []
-        entry = self.catalogue.find(provider.kind, target.model)
-        if entry is not None and entry.end_date is not None:
-            source = self.catalogue.name_end_source(entry)
-            found.append((EndSource.CATALOGUE, source, EndDates(entry.end_date)))
-        listed = self._find_listed(target, provider)
-        if listed is not None and not listed.gone_at and not listed.ends.is_empty:
-            source = f"the list of models of provider {provider.name}"
-            found.append((EndSource.LIST, source, listed.ends))
-        statements = [
-            EndStatement(target.id, kind, source, dates, now, now)
-            for kind, source, dates in found
-        ]
-        headers = self.headers.get(target.id)
-        if headers is not None and not headers.is_withdrawn:
-            statements.append(headers)
-        return statements
-
-    def find_unlisted_since(self, target: Target) -> date | None:
-        """Finds the day on which the provider stopped listing a model; None if it lists it."""
-        provider = self.providers.get(target.provider)
-        listed = self._find_listed(target, provider) if provider is not None else None
-        return listed.gone_at.date() if listed is not None and listed.gone_at else None
-
-    def _find_listed(self, target: Target, provider: Provider) -> DiscoveredModel | None:
-        """Finds a model in the list that its provider sent from its present address."""
-        listed = self.listed.get((target.provider, target.model))
-        return listed if listed is not None and listed.source == provider.api_base else None
-
-
-def load_facts(ctx: RoutingContext, tx: Transaction, targets: Iterable[Target]) -> EndFacts:
-    """Loads the facts about the ends of these targets' models."""
-    return EndFacts(
-        Providers(tx).all(),
-        ctx.catalogue,
-        DiscoveredModels(tx).among((target.provider, target.model) for target in targets),
-        EndStatements(tx).of_headers(),
-    )
 
 
 def list_statements(
@@ -80,7 +21,7 @@ def list_statements(
     targets = list(targets)
     facts = load_facts(ctx, tx, targets)
     now = ctx.clock.now()
-    return {target.id: facts.state(target, now) for target in targets}
+    return {target.id: facts.report(target, now).statements for target in targets}
 
 
 def publish_statements(ctx: RoutingContext) -> None:

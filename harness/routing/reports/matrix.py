@@ -8,7 +8,6 @@ route's figures.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from enum import StrEnum
 from typing import Final
 
@@ -23,8 +22,10 @@ from harness.providers.models.catalogue import (
     kind_limitations,
     model_abilities,
 )
+from harness.providers.models.model_ends import KnownEnd
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import credentials
+from harness.providers.registry.end_facts import EndFacts, load_facts
 from harness.providers.registry.registered_providers import list_recent_checks
 from harness.providers.registry.targets import fill_prices
 from harness.providers.target import (
@@ -66,7 +67,7 @@ class MatrixModel(CamelCase):
     context_window: int | None
     price: Price | None  # None if unknown
     price_origin: PriceOrigin | None  # None without a price
-    end_date: date | None
+    end: KnownEnd
     p50_ms: float | None  # median latency in the last day on one of its routes
     routes: Sequence[str]
 
@@ -101,6 +102,15 @@ def build_matrix(ctx: RoutingContext) -> Sequence[MatrixRow]:
             ).prices
             for name, provider in providers.items()
         }
+        ends = load_facts(
+            ctx,
+            tx,
+            [
+                Target(name, model)
+                for name, provider in providers.items()
+                for model in _list_models(provider, targets.values())
+            ],
+        )
     keys = {credential.name: credential for credential in credentials.list_credentials(ctx)}
     routes_by_target: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):
@@ -131,6 +141,7 @@ def build_matrix(ctx: RoutingContext) -> Sequence[MatrixRow]:
                 targets_of_provider,
                 routes_by_target,
                 speeds,
+                ends,
             ),
         )
         rows.append(row)
@@ -160,6 +171,7 @@ def _build_models(
     targets: Iterable[Target],
     routes_by_target: Mapping[str, Sequence[str]],
     speeds: Mapping[str, float],
+    ends: EndFacts,
 ) -> Sequence[MatrixModel]:
     """Builds the rows of a provider's models: of its registered targets and its configuration.
 
@@ -168,7 +180,9 @@ def _build_models(
         targets: the provider's targets.
         routes_by_target: names of routes by target id.
         speeds: medians in ms by target id.
+        ends: the facts about the models' ends.
     """
+    now = ctx.clock.now()
     ids_by_model: dict[str, list[str]] = {name: [] for name in provider.models}
     for target in targets:
         ids_by_model.setdefault(target.model, []).append(target.id)
@@ -187,7 +201,7 @@ def _build_models(
                 or (entry.context_window if entry else None),
                 price=price,
                 price_origin=find_price_origin(price, entry, ctx.catalogue) if price else None,
-                end_date=entry.end_date if entry else None,
+                end=ends.report(Target(provider.name, model), now).known,
                 p50_ms=next((speeds[id_] for id_ in ids if id_ in speeds), None),
                 routes=sorted({name for id_ in ids for name in routes_by_target.get(id_, ())}),
             )

@@ -1,6 +1,6 @@
 """`swapproof model`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
@@ -23,6 +23,7 @@ from harness.interfaces.cli.routing.route_options import (
 )
 from harness.operations import queries
 from harness.providers.models.catalogue import CatalogueEntry
+from harness.providers.models.model_ends import KnownEnd, describe_end
 from harness.providers.models.model_match import NO_OFFER
 from harness.providers.registry import (
     named_models,
@@ -30,32 +31,40 @@ from harness.providers.registry import (
     registered_providers,
     targets,
 )
+from harness.providers.registry.end_facts import load_facts
 from harness.providers.registry.named_models import NameReading
 from harness.providers.registry.operations import PRICES
-from harness.providers.target import Price, Provider
+from harness.providers.target import Price, Provider, Target
 from harness.providers.target_price import describe_missing
+from harness.routing.context import RoutingContext
 from harness.routing.control import deprecations
 from harness.routing.control.deprecations import Deprecation
 
 
-def show_entries(entries: Sequence[tuple[str, CatalogueEntry]], *, empty: str) -> None:
+def show_entries(
+    entries: Sequence[tuple[str, CatalogueEntry]],
+    ends: Mapping[str, KnownEnd],
+    *,
+    empty: str,
+) -> None:
     output.listing(
         entries,
-        lambda entry_pair: _build_entry_cells(*entry_pair),
+        lambda entry_pair: _build_entry_cells(*entry_pair, ends[entry_pair[0]]),
         empty=empty,
         as_document=lambda rows: [
-            {"name": name, **_build_entry_json(entry)} for name, entry in rows
+            {"name": name, **_build_entry_json(entry), "end": ends[name]}
+            for name, entry in rows
         ],
     )
 
 
-def _build_entry_cells(name: str, entry: CatalogueEntry) -> dict[str, object]:
+def _build_entry_cells(name: str, entry: CatalogueEntry, end: KnownEnd) -> dict[str, object]:
     return {
         "MODEL": name,
         **_build_price_cells(entry.price),
         "WINDOW": entry.context_window or "unknown",
         "CAN": " ".join(sorted(entry.has)) or "unknown",
-        "ENDS": entry.end_date.isoformat() if entry.end_date else "",
+        "ENDS": _describe_known_end(end),
     }
 
 
@@ -68,7 +77,7 @@ def _build_price_cells(price: Price | None) -> dict[str, object]:
 
 def _build_entry_json(entry: CatalogueEntry) -> dict[str, object]:
     return {
-        **output.pick(entry, "family", "context_window", "has", "lacks", "end_date"),
+        **output.pick(entry, "family", "context_window", "has", "lacks"),
         "price": entry.price.as_json() if entry.price else None,
     }
 
@@ -94,7 +103,15 @@ def list_models(
     """List the targets, their prices and the routes that use them."""
     if shows_all:
         offers = named_models.list_configured_offers(session.context_with_providers)
-        show_entries(offers, empty=NO_OFFER)
+        offered = {
+            name: Target(provider, model)
+            for name, _ in offers
+            for provider, _, model in [name.partition("/")]
+        }
+        ends = _load_ends(session.context, offered.values())
+        show_entries(
+            offers, {name: ends[target.id] for name, target in offered.items()}, empty=NO_OFFER
+        )
         return
     ctx = session.context
     target_page = ctx.store.lists.targets(page_request)
@@ -112,6 +129,7 @@ def list_models(
         if session.json
         else deprecations.list_endings(ctx, used_targets)
     )
+    ends = _load_ends(ctx, target_page)
     endings_by_target = {ending.target: ending for ending in endings}
     output.listing(
         target_page,
@@ -119,7 +137,7 @@ def list_models(
             "TARGET": target.name,
             "ID": target.id,
             **_build_price_cells(prices[target.id]),
-            "ENDS": _describe_end(endings_by_target.get(target.id)),
+            "ENDS": _describe_end(endings_by_target.get(target.id), ends[target.id]),
             "ROUTES": output.name_some(users.get(target.id, ())),
         },
         empty="no targets yet: `swapproof model add PROVIDER/MODEL` adds one",
@@ -129,6 +147,7 @@ def list_models(
                 "price": prices[target.id],
                 "routes": sorted(users.get(target.id, ())),
                 "ending": endings_by_target.get(target.id),
+                "end": ends[target.id],
             }
             for target in rows
         ],
@@ -138,9 +157,22 @@ def list_models(
         output.note(describe_missing(*unpriced))
 
 
-def _describe_end(ending: Deprecation | None) -> str:
+def _load_ends(ctx: RoutingContext, targets: Iterable[Target]) -> Mapping[str, KnownEnd]:
+    """Loads what is known about the ends of targets' models, by the target's id."""
+    targets = list(targets)
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        facts = load_facts(ctx, tx, targets)
+    return {target.id: facts.report(target, now).known for target in targets}
+
+
+def _describe_known_end(end: KnownEnd) -> str:
+    return end.day.isoformat() if end.day else end.state.value.replace("_", " ")
+
+
+def _describe_end(ending: Deprecation | None, end: KnownEnd) -> str:
     if ending is None:
-        return ""
+        return _describe_known_end(end)
     successor_text = f", then {ending.successor.name}" if ending.successor else ""
     unlisted = "not listed since " if ending.unlisted else ""
     day = ending.end_date.isoformat() if ending.end_date else "deprecated, day unknown"
@@ -237,8 +269,15 @@ def resolve_name(session: Session, name: str) -> int:
 @command(model, "search", example="swapproof model search gpt-4o")
 def search_models(session: Session, words: tuple[str, ...] = arg(required=True)) -> None:
     """Find models of all provider kinds in the catalogue, by parts of their names."""
+    ctx = session.context
+    entries = named_models.search_catalogue(ctx, words)
+    today = ctx.clock.now().date()
     show_entries(
-        named_models.search_catalogue(session.context, words),
+        entries,
+        {
+            name: describe_end(ctx.catalogue.find_end(entry.kind, entry.model, today))
+            for name, entry in entries
+        },
         empty="no such model; `catalogue:` in swapproof.yaml adds one",
     )
 
