@@ -359,6 +359,11 @@ def describe_needs(
     if alerts:
         verb = "is" if alerts == 1 else "are"
         return f"No route waits for you; {format_quantity(alerts, 'alert')} {verb} open"
+    # Before the control plane raises the alert.
+    if ending_names := {ending.name for status in statuses for ending in status.endings}:
+        verb = "ends or has ended" if len(ending_names) == 1 else "end or have ended"
+        models = format_quantity(len(ending_names), "model in use", "models in use")
+        return f"No route waits for you; {models} {verb}"
     return "No route needs you now"
 
 

@@ -9,22 +9,42 @@ from threading import Thread
 
 import pytest
 
+from harness.frame.formatting import format_date
 from harness.frame.people.access import SYSTEM
 from harness.frame.runtime.clock import SystemClock
+from harness.gate.pins import ServedModel, Sighting
 from harness.operations import queries
 from harness.operations.context import Context
 from harness.operations.route_queries import load_overview, load_statuses
+from harness.operations.route_status import RouteStatus, describe_needs
 from harness.proposals.candidates import candidates
 from harness.providers.calls.probe import HttpProviderProbe
 from harness.providers.models.catalogue import CatalogueEntry
-from harness.providers.models.model_ends import EndDates, EndSource, EndStatement
+from harness.providers.models.end_dates import SUNSET
+from harness.providers.models.model_ends import (
+    EndDates,
+    EndSource,
+    EndState,
+    EndStatement,
+    KnownEnd,
+)
 from harness.providers.models.model_match import parse_listed_models
-from harness.providers.records import DiscoveredModels, EndStatements, Providers, Targets
+from harness.providers.records import (
+    DiscoveredModels,
+    EndStatements,
+    Providers,
+    Sightings,
+    Targets,
+)
 from harness.providers.registry import registered_providers, target_life, targets
-from harness.providers.target import Provider
+from harness.providers.registry.end_facts import load_facts
+from harness.providers.target import Provider, Target
 from harness.routing.candidate_schedule import CandidateSchedule
-from harness.routing.control import deprecations, end_sources
+from harness.routing.control import deprecations, end_sources, routes
 from harness.routing.control.deprecations import Deprecation, route_end
+from harness.routing.reports.matrix import build_matrix
+from harness.routing.route_settings import RouteSettings
+from router.snapshot.end_headers import build_end_headers
 from tests.support.control.bare_installation import BareInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
 
@@ -193,6 +213,96 @@ def test_a_status_counts_its_own_routes_models_down_with_a_command(ctx: Context)
     )
     reason = f"sim/base ends on {in_days(ctx, 1)}"
     assert ending.next == f"swapproof proposal create chat sim/base-2 --reason '{reason}'"
+
+
+SNAPSHOT = "gpt-5-mini-2025-08-07"
+
+
+@pytest.mark.parametrize("model", ["gpt-5-mini", SNAPSHOT, f"ft:{SNAPSHOT}:acme::A1b2"])
+def test_alias_snapshot_and_fine_tune_are_counted_down_by_every_interface(
+    ctx: Context, model: str
+) -> None:
+    known = [
+        CatalogueEntry("openai", "gpt-5-mini"),
+        CatalogueEntry("openai", SNAPSHOT, end_date=in_days(ctx, 10)),
+    ]
+    ctx = replace(ctx, models=FixedCatalogue(*known))
+    targets.put_provider(ctx, SYSTEM, Provider("openai", "openai", "http://127.0.0.1:9/v1"))
+    target = targets.add_target(ctx, SYSTEM, Target("openai", model))
+    routes.create_route(ctx, SYSTEM, "essays", target.name, settings=RouteSettings())
+
+    status = next(s for s in _load_all(ctx) if s.route.name == "essays")
+    deprecations.update_deprecation_alerts(ctx)
+    end_sources.publish_statements(ctx)
+
+    (ending,) = status.endings
+    assert ending.days == 10
+    assert ending.text.startswith(f"openai/{model} ends on {in_days(ctx, 10)}, in 10 days")
+    assert (SNAPSHOT in ending.source) is (model != SNAPSHOT)
+    assert describe_needs([status], 0, ctx.clock.now()) == (
+        "No route waits for you; 1 model in use ends or has ended"
+    )
+    (alert,) = queries.list_alerts(ctx, open_only=True)
+    assert (alert.kind, alert.title) == ("model_ends", ending.text)
+    with ctx.store.read() as tx:
+        stored = [one for one in EndStatements(tx).all() if one.target == target.id]
+    assert (
+        dict(build_end_headers(stored))[SUNSET]
+        .decode()
+        .startswith(f"{in_days(ctx, 10):%a, %d %b %Y}")
+    )
+    (row,) = [row for row in build_matrix(ctx) if row.provider == "openai"]
+    assert [known.end.day for known in row.models] == [in_days(ctx, 10)]
+
+
+def _load_all(ctx: Context) -> Sequence[RouteStatus]:
+    overview = load_overview(ctx)
+    return load_statuses(ctx, overview, overview.names)
+
+
+def test_a_name_ends_with_the_model_that_its_answers_report(
+    world: BareInstallation, ctx: Context
+) -> None:
+    ctx = replace(
+        ctx, models=FixedCatalogue(CatalogueEntry("sim", "b-7", end_date=in_days(ctx, 5)))
+    )
+    now = ctx.clock.now()
+    incumbent = world.route().incumbent
+
+    def sees(model: str, ago: timedelta) -> None:
+        with ctx.store.write() as tx:
+            Sightings(tx).note([Sighting(incumbent, ServedModel(model), now - ago, now - ago)])
+
+    sees("b-7", timedelta(days=3))
+    (ending,) = endings(ctx)
+    assert ending.source == "the model catalogue, for b-7, which its answers name"
+
+    sees("b-8", timedelta())
+    assert not endings(ctx), "the name serves another model now"
+
+
+def test_no_end_is_announced_only_by_a_fresh_list_that_tells_ends(
+    world: BareInstallation, ctx: Context
+) -> None:
+    ctx = replace(ctx, models=FixedCatalogue())
+
+    def report() -> KnownEnd:
+        with ctx.store.read() as tx:
+            (target,) = [t for t in Targets(tx).all().values() if t.model == "base"]
+            return load_facts(ctx, tx, [target]).report(target, ctx.clock.now()).known
+
+    assert report().text == "unknown: `swapproof model discover sim` reads its provider's list"
+    lists(ctx, created=1)
+    assert report().state is EndState.UNKNOWN
+    assert "tells no ends" in report().text
+    lists(ctx, expiration_date=None)
+    listed_on = format_date(ctx.clock.now().date())
+    assert report().text == f"no end is announced in its provider's list of {listed_on}"
+
+    world.clock.advance(timedelta(days=7, seconds=1).total_seconds())
+
+    assert report().state is EndState.UNKNOWN
+    assert report().text.startswith(f"unknown: its provider's list is of {listed_on}; ")
 
 
 class RetiringModel:
