@@ -356,10 +356,15 @@ def describe_needs(
         return "No route yet"
     if not has_router:
         return f"No router answers: {START_ROUTER}"
+    return _describe_rest(statuses, alerts)
+
+
+def _describe_rest(statuses: Sequence[RouteStatus], alerts: int) -> str:
+    """Describes what needs a person although no route waits for one."""
     if alerts:
         verb = "is" if alerts == 1 else "are"
         return f"No route waits for you; {format_quantity(alerts, 'alert')} {verb} open"
-    # Before the control plane raises the alert.
+    # The control plane may not have raised their alerts yet.
     if ending_names := {ending.name for status in statuses for ending in status.endings}:
         verb = "ends or has ended" if len(ending_names) == 1 else "end or have ended"
         models = format_quantity(len(ending_names), "model in use", "models in use")

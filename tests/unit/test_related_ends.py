@@ -11,7 +11,7 @@ from harness.providers.models.catalogue import (
     build_catalogue,
 )
 from harness.providers.models.model_ends import EndDates, EndState, describe_end
-from harness.providers.models.related_ends import Relation, RelatedEnds, find_base
+from harness.providers.models.related_ends import RelatedEnds, Relation, find_base
 
 pytestmark = pytest.mark.req("F11")
 

@@ -4,6 +4,7 @@ import pytest
 
 from harness.frame.failures import FailureClass
 from harness.providers.calls.probe import ProbeReply
+from harness.providers.models.model_ends import ModelEnd
 from harness.providers.registry.target_life import KnownFacts, LifeState, judge_life
 from router.protocols.provider_failures import classify_reply
 
@@ -19,7 +20,7 @@ LIMITED = ProbeReply(
     failure=FailureClass.RATE_LIMITED,
 )
 SILENT = ProbeReply(None, 5.0, error="it does not answer: timed out")
-ENDED = KnownFacts(ended=date(2026, 1, 2))
+ENDED = KnownFacts(ended=ModelEnd(date(2026, 1, 2), "the model catalogue"))
 UNLISTED = KnownFacts(unlisted=date(2026, 1, 2))
 REPORTED = KnownFacts(refused="routers report that its provider does not know the model")
 OPEN = KnownFacts(shut="routers opened its circuit")
