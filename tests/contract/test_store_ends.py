@@ -18,7 +18,7 @@ from tests.support.store.records import NOW
 
 pytestmark = pytest.mark.req("F11")
 
-DATES = EndDates(date(2026, 12, 30), date(2026, 6, 1), is_deprecated=True)
+DATES = EndDates(date(2026, 12, 30), date(2026, 6, 1), is_deprecated=True, replacement="m-2")
 STATED = EndStatement("t1", EndSource.HEADERS, "headers of answers", DATES, NOW, NOW)
 
 

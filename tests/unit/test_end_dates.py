@@ -1,7 +1,9 @@
 """Published statements about ends of models, and their right reading (F11)."""
 
-from collections.abc import Mapping
-from datetime import UTC, date, datetime
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,28 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.providers.models.end_dates import parse_end_headers, parse_listed_end
+from harness.providers.models.end_dates import parse_end_headers
+from harness.providers.models.listed_ends import (
+    LISTED_FIELDS,
+    FieldMeaning,
+    describe_unknown_fields,
+    find_unknown_fields,
+    parse_listed_end,
+    tells_end,
+    walk_fields,
+)
 from harness.providers.models.model_ends import NO_DATES, EndDates
+from harness.providers.models.model_match import parse_listed_models
+from harness.providers.target import Provider
 
 pytestmark = pytest.mark.req("F11")
 
 FILE = Path(__file__).parent.parent / "world/ends/examples.yaml"
 PUBLISHED: list[Mapping[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+ENTRIES = [example for example in PUBLISHED if "entry" in example]
+PAGE = Path(__file__).parent.parent.parent / "docs/how-to/model-ends.md"
+GITHUB = "https://github.com/"
+VERIFIED_FOR = timedelta(days=183)
 
 
 def raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
@@ -29,10 +46,16 @@ def test_a_published_statement_has_its_right_reading(example: Mapping[str, Any])
     assert "#" in example["source"] or example["source"].startswith("https://")
     right = example["right"]
     expected = EndDates(
-        right.get("ends_on"), right.get("deprecated_on"), right.get("deprecated", False)
+        right.get("ends_on"),
+        right.get("deprecated_on"),
+        right.get("deprecated", False),
+        right.get("replacement", ""),
     )
     if "entry" in example:
-        assert parse_listed_end(example["entry"]) == expected
+        entry = example["entry"]
+        assert parse_listed_end(entry) == expected
+        assert tells_end(entry) == right.get("tells_ends", False)
+        assert find_unknown_fields([entry]) == {}
     else:
         found = parse_end_headers(raw(example["headers"]))
         assert found == (expected, right.get("malformed", 0))
@@ -100,9 +123,113 @@ def test_a_well_formed_header_has_its_day(seconds: int) -> None:
     assert dates == EndDates(whole.date(), whole.date(), is_deprecated=True)
 
 
+def name_fields(examples: Iterable[Mapping[str, Any]], *meanings: FieldMeaning) -> str:
+    """The known fields of published entries with these meanings, for the page."""
+    published = {name for one in examples for name, _ in walk_fields(one["entry"])}
+    fields = [
+        f"`{field}`"
+        for meaning in meanings
+        for field, of_field in LISTED_FIELDS.items()
+        if of_field is meaning and field in published
+    ]
+    return ", ".join(fields) or "no"
+
+
+def test_every_field_of_the_table_is_in_a_published_entry() -> None:
+    published = {name for example in ENTRIES for name, _ in walk_fields(example["entry"])}
+    assert LISTED_FIELDS.keys() <= published
+
+
+def test_the_page_has_a_row_for_each_list_with_its_fields_and_the_day_of_its_form() -> None:
+    examples: dict[str, list[Mapping[str, Any]]] = {}
+    for example in ENTRIES:
+        if "list" in example:
+            examples.setdefault(example["list"], []).append(example)
+    last_seen = {
+        name: max((one["seen"] for one in found if one["seen"]), default=None)
+        for name, found in examples.items()
+    }
+    newest = max(day for day in last_seen.values() if day)
+    rows = re.findall(r"^\| \[(.+?)\]\((.+?)\) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
+
+    assert [name for name, _, _ in rows] == list(examples)
+    for name, link, cells in rows:
+        seen = last_seen[name]
+        is_verified = seen is not None and newest - seen <= VERIFIED_FOR
+        day = seen.isoformat() if seen else "day unknown"
+        assert cells.split(" | ") == [
+            name_fields(examples[name], FieldMeaning.END),
+            name_fields(examples[name], FieldMeaning.DEPRECATED, FieldMeaning.STATE),
+            name_fields(examples[name], FieldMeaning.REPLACEMENT),
+            day if is_verified else f"{day}: unverified",
+        ]
+        sources = {one["source"] for one in examples[name]}
+        assert {link, link.removeprefix(GITHUB).replace("/issues/", "#")} & sources
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("retirement_date", "2027-01-01"),
+        ("sunset_at", 1_800_000_000),
+        ("expires", None),
+        ("lifecycle.shutdownTime", "2027-01-01"),
+        ("retirement.on", "2027-01-01"),
+        ("endpoints.deprecated", True),
+        ("shutdown_date", "end of 2026"),  # a known field of another form
+        ("deprecation_date", 1_800_000_000_000),  # not in seconds
+    ],
+)
+def test_a_field_that_may_state_an_end_and_cannot_be_read_is_found_and_is_no_all_clear(
+    field: str, value: object
+) -> None:
+    outer, _, inner = field.rpartition(".")
+    further = {outer: {inner: value}} if outer else {field: value}
+    entries = [
+        {"id": "a", "shutdown_date": None},
+        {"id": "b", "shutdown_date": None, **further},
+    ]
+
+    assert find_unknown_fields(entries) == {field: value}
+    content = json.dumps({"data": entries}).encode()
+    provider = Provider("up", "openai", "http://up.test/v1")
+    models = parse_listed_models(content, provider, datetime(2026, 12, 1, tzinfo=UTC)).models
+    assert [(model.model, model.tells_ends) for model in models] == [("a", True), ("b", False)]
+
+
+def test_an_unknown_field_has_an_example_of_its_values_in_ascii() -> None:
+    entries = [
+        {"retire_on": None},
+        {"retire_on": "2026-12-11\x1b[31m\u202e"},
+        {"retire_on": "2026-12-12"},
+        {f"date_{number}": [[number]] for number in range(9)},
+        "no entry",
+    ]
+    text = describe_unknown_fields(find_unknown_fields(entries))
+    assert text.startswith("date_0 (a list), date_1 (a list)")
+    assert text.endswith(" and 5 more")
+    found = {"retire_on": find_unknown_fields(entries)["retire_on"]}
+    assert describe_unknown_fields(found) == ('retire_on ("2026-12-11\\u001b[31m\\u202e")')
+
+
+@pytest.mark.parametrize("name", ["", "two words", "gpt-\u0435", "x" * 201, 7, None, {}])
+def test_a_replacement_that_people_could_confuse_or_not_type_is_left_out(name: object) -> None:
+    entry = {"is_deprecated": True, "deprecation_replacement_model": name}
+    assert parse_listed_end(entry) == EndDates(is_deprecated=True)
+
+
+def test_a_replacement_of_a_model_that_does_not_end_says_nothing() -> None:
+    entry = {"lifecycleStatus": "Preview", "replacementConfig": {"targetModelName": "gpt-4.1"}}
+    assert parse_listed_end(entry) == NO_DATES
+    entry["lifecycleStatus"] = "Legacy"
+    assert parse_listed_end(entry).replacement == "gpt-4.1"
+
+
 @given(
     st.dictionaries(
-        st.sampled_from(["expiration_date", "deprecation", "modelLifecycle", "is_deprecated"]),
+        st.sampled_from(
+            ["expiration_date", "deprecation", "modelLifecycle", "is_deprecated", "model"]
+        ),
         st.recursive(
             st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
             lambda values: st.dictionaries(
@@ -115,6 +242,8 @@ def test_a_well_formed_header_has_its_day(seconds: int) -> None:
 def test_no_entry_of_a_list_breaks_the_reading(entry: dict[str, object]) -> None:
     found = parse_listed_end(entry)
     assert found.ends_on is None or isinstance(found.ends_on, date)
+    text = describe_unknown_fields(find_unknown_fields([entry]))
+    assert text.replace("…", "").isascii()
 
 
 @pytest.mark.parametrize("value", [0, 1, 1e30, float("nan"), True, "0", "next year", [], -5])

@@ -125,6 +125,21 @@ def test_each_finding_has_its_next_step(
     assert bool(finding.next_step) is (bool(step))
 
 
+def test_a_listed_field_that_may_state_an_end_and_is_unknown_is_a_warning_and_no_failure() -> (
+    None
+):
+    def found(**fields: object) -> list[ProbeFinding]:
+        listed = json.dumps({"data": [{"id": "m", "shutdown_date": None, **fields}]}).encode()
+        findings = probe_findings(UP, TARGET, replace(MODELS, content=listed), ANSWER)
+        return [finding for finding in findings if finding.subject is S.LIST]
+
+    assert found() == []
+    (finding,) = found(retire_on="2026-12-11")
+    assert finding.status is WARN
+    assert finding.found.endswith('cannot read: retire_on ("2026-12-11")')
+    assert "end_date" in finding.next_step
+
+
 def test_a_provider_without_a_key_is_given_one_or_signed_in_to_by_its_kind() -> None:
     for kind, verb in (("openai", "set"), ("github_copilot", "login")):
         provider = Provider("mine", kind, "https://example.com")

@@ -32,6 +32,10 @@ from harness.providers.credential import hide_secrets
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.models.end_dates import parse_end_headers
+from harness.providers.models.listed_ends import (
+    describe_unknown_fields,
+    find_unknown_fields,
+)
 from harness.providers.models.model_ends import EndDates
 from harness.providers.oauth import OAUTH_ENDPOINTS, key_command
 from harness.providers.target import (
@@ -53,6 +57,10 @@ _MESSAGES_TOKENS: Final = 64
 _RETIRED: Final = (
     "check its spelling; if it is retired, propose another with `swapproof proposal create`"
 )
+_UNREAD: Final = (
+    "they may state the ends of models: compare them with the provider's page of deprecations, "
+    "and write `end_date` under `catalogue:` in the file"
+)
 
 
 class ProbeStatus(StrEnum):
@@ -68,6 +76,7 @@ class ProbeSubject(StrEnum):
     KEY = "key"
     REACHABLE = "reachable"
     SERVER = "server"  # the health of a server of your own
+    LIST = "list of models"
     MODEL = "model"
     CONTEXT = "context"
     FIRST_TOKEN = "first token"  # noqa: S105 - no secret
@@ -210,6 +219,9 @@ def probe_findings(
     if models.status is None:
         return
     yield _key(provider, models, chat)
+    if fields := find_unknown_fields(_parse_entries(models.content)):
+        found = f"it has fields that Swapproof cannot read: {describe_unknown_fields(fields)}"
+        yield ProbeFinding(ProbeSubject.LIST, ProbeStatus.WARN, found, _UNREAD)
     if target is not None:
         yield _model(target, models, chat)
         listed = parse_model_list(models.content)
@@ -352,18 +364,18 @@ def models_path(kind: str) -> str:
 
 def parse_model_list(content: bytes) -> set[str]:
     """Reads the names in a list of models; empty for another content."""
+    names = map(listed_name, _parse_entries(content))
+    return {name for name in names if isinstance(name, str)}
+
+
+def _parse_entries(content: bytes) -> Sequence[object]:
+    """Returns the entries of a list of models; empty for another content."""
     try:
         document = json.loads(content)
-        names = map(listed_name, document.get("data") or document["models"])
-        return {name for name in names if isinstance(name, str)}
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ):
-        return set()
+        entries = document.get("data") or document["models"]
+    except (ValueError, LookupError, AttributeError, RecursionError):
+        return ()
+    return entries if isinstance(entries, list) else ()
 
 
 def listed_name(entry: object) -> object:

@@ -1,11 +1,11 @@
-"""Reads the end of a model from a provider's list and from the headers of an answer. Pure.
+"""Reads the end of a model from the headers of an answer. Pure.
 
-`tests/world/ends` has the published examples that the forms come from. A value of another form
-is no date. A header of another form is malformed, and the caller counts it.
+`tests/world/ends` has the published examples that the forms come from. A header of another form
+is malformed, and the caller counts it. `listed_ends` reads the end from a provider's list.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Final, NamedTuple
@@ -26,13 +26,6 @@ _HTTP_DATES: Final = (
     "%A, %d-%b-%y %H:%M:%S GMT",
     "%a %b %d %H:%M:%S %Y",
 )
-# Unix times of lists, from 2001 to 2100. Other numbers are not times in seconds.
-_LEAST_UNIX_S: Final = 1_000_000_000
-_MOST_UNIX_S: Final = 4_102_444_800
-# OpenRouter's list, and the lists that OpenRouter reads.
-_END_FIELDS: Final = ("expiration_date", "deprecation_date")
-_LISTED_END_FIELDS: Final = frozenset({*_END_FIELDS, "deprecation", "modelLifecycle"})
-_DEPRECATED_STATES: Final = frozenset({"deprecated", "deprecating", "legacy"})
 
 
 class HeaderDates(NamedTuple):
@@ -69,34 +62,6 @@ def parse_end_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderDates:
     return HeaderDates(EndDates(ends_on, deprecated_on, is_deprecated), malformed)
 
 
-def parse_listed_end(entry: Mapping[str, object]) -> EndDates:
-    """Parses the end in an entry of a provider's or gateway's list, in the form of OpenRouter,
-    Mistral, Azure, Bedrock or Cohere. The earliest of several ends counts.
-    """
-    ends = [_parse_day(entry.get(field)) for field in _END_FIELDS]
-    deprecation = entry.get("deprecation")
-    if isinstance(deprecation, Mapping):
-        deprecation = deprecation.get("inference")  # Azure
-    ends.append(_parse_day(deprecation))
-    lifecycle = entry.get("modelLifecycle")  # Bedrock
-    deprecated_on = None
-    states = [entry.get("lifecycle_status"), entry.get("lifecycleStatus")]
-    if isinstance(lifecycle, Mapping):
-        ends.append(_parse_day(lifecycle.get("endOfLifeTime")))
-        deprecated_on = _parse_day(lifecycle.get("legacyTime"))
-        states.append(lifecycle.get("status"))
-    is_deprecated = entry.get("is_deprecated") is True or any(
-        isinstance(state, str) and state.lower() in _DEPRECATED_STATES for state in states
-    )
-    ends_on = min((day for day in ends if day is not None), default=None)
-    return EndDates(ends_on, deprecated_on, is_deprecated or deprecated_on is not None)
-
-
-def tells_end(entry: Mapping[str, object]) -> bool:
-    """Tells whether an entry has a field for an end, also an empty one."""
-    return not _LISTED_END_FIELDS.isdisjoint(entry)
-
-
 def _get_only(values: set[str]) -> str:
     """Returns the only value; empty for several values, and for a value that is too long."""
     value = values.pop() if len(values) == 1 else ""
@@ -112,24 +77,10 @@ def _parse_http_date(text: str) -> date | None:
 
 def _parse_field_date(text: str) -> date | None:
     found = _FIELD_DATE.fullmatch(text)
-    return _parse_unix_s(int(found[1])) if found else None
+    return parse_unix_s(int(found[1])) if found else None
 
 
-def _parse_unix_s(seconds: float) -> date | None:
+def parse_unix_s(seconds: float) -> date | None:
     with suppress(ValueError, OverflowError, OSError):
         return datetime.fromtimestamp(seconds, UTC).date()
-    return None
-
-
-def _parse_day(value: object) -> date | None:
-    """Parses a Unix time in seconds, or a day or time in ISO 8601; None for any other value."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return _parse_unix_s(value) if _LEAST_UNIX_S <= value < _MOST_UNIX_S else None
-    if not isinstance(value, str) or len(value) > _LONGEST:
-        return None
-    with suppress(ValueError, OverflowError):
-        time = datetime.fromisoformat(value.strip())
-        return (time.astimezone(UTC) if time.tzinfo is not None else time).date()
     return None

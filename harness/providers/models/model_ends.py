@@ -43,6 +43,7 @@ class EndDates:
     # The day from which the provider advises against the model.
     deprecated_on: date | None = None
     is_deprecated: bool = False  # the source calls it deprecated, with or without a day
+    replacement: str = ""  # the model that the source names in its place; empty without one
 
     @property
     def is_empty(self) -> bool:

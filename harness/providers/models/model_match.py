@@ -24,9 +24,14 @@ from harness.providers.kinds import (
     ProviderGroup,
 )
 from harness.providers.models.catalogue import Catalogue, CatalogueEntry
-from harness.providers.models.end_dates import parse_listed_end, tells_end
+from harness.providers.models.listed_ends import (
+    find_unknown_fields,
+    parse_listed_end,
+    tells_end,
+)
 from harness.providers.models.model_ends import NO_DATES, EndDates
 from harness.providers.models.model_names import (
+    LISTABLE_NAME,
     ModelName,
     count_other_words,
     parse_model_name,
@@ -35,8 +40,6 @@ from harness.providers.target import Price, Provider, Target
 
 MAX_MODELS: Final = 5_000
 UNLISTED_KEPT_FOR: Final = timedelta(days=90)  # how long Swapproof keeps an unlisted model
-# ASCII only, because other letters can look alike, and people approve names by sight.
-_NAME: Final = re.compile(r"[\x21-\x7e]{1,200}")
 # Names of the context window's size at OpenRouter and Together, vLLM, Groq, Mistral and LM
 # Studio, and Google, in this order.
 _WINDOW_FIELDS: Final = (
@@ -64,7 +67,8 @@ class DiscoveredModel(CamelCase):
     listed_since: datetime | None = None  # when it was first listed; None means `found_at`
     gone_at: datetime | None = None  # the first list without it; None while it is listed
     ends: EndDates = NO_DATES  # as the list states them
-    # Whether the list tells ends at all: then a model without one has no announced end.
+    # Whether the list tells ends at all, and its entry has no field that may be an unknown form
+    # of one: then a model without an end has no announced end.
     tells_ends: bool = False
 
 
@@ -105,7 +109,7 @@ def parse_listed_models(
             price,
             found_at,
             ends=parse_listed_end(entry),
-            tells_ends=has_ends,
+            tells_ends=has_ends and not find_unknown_fields([entry]),
         )
         models.setdefault(name, model)
     return DiscoveredList(tuple(model for _, model in sorted(models.items())), left_out)
@@ -166,7 +170,7 @@ def _parse_entries(content: bytes) -> Sequence[object]:
 def _parse_name(entry: object) -> str:
     """Returns an entry's name; empty for a name that people could confuse or not type."""
     name = listed_name(entry)
-    return name if isinstance(name, str) and _NAME.fullmatch(name) else ""
+    return name if isinstance(name, str) and LISTABLE_NAME.fullmatch(name) else ""
 
 
 def _parse_window(entry: Mapping[str, object]) -> int | None:
