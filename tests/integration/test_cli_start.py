@@ -18,6 +18,7 @@ from harness.interfaces.cli.operations import init as init_command
 from harness.interfaces.cli.program import program
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.simulator_thread import serve_in_thread
+from tests.support.site import http_thread
 from tests.support.site.processes import free_port
 
 # Of each, its fallback.
@@ -397,6 +398,27 @@ def test_the_doctor_asks_every_provider_and_looks_for_the_models_of_routes(
     assert found["provider lists_nothing"] == "warn"
     assert found["provider gone"] == found["provider no_key"] == "fail"
     assert "it does not know gone" in said
+
+
+@pytest.mark.req("F11")
+def test_the_doctor_names_a_listed_field_that_may_state_an_end_and_is_unknown(
+    empty_folder: Path,
+) -> None:
+    class Lists(http_thread.Exchange):
+        def do_GET(self) -> None:  # noqa: N802 - http.server's name
+            models = {"data": [{"id": "m", "created": 1, "retire_on": "2026-12-11"}]}
+            self.answer(200, json.dumps(models).encode(), {"content-type": "application/json"})
+
+    with http_thread.serving(Lists) as port:
+        (empty_folder / "swapproof.yaml").write_text(
+            f"providers: {{up: {{api_base: 'http://127.0.0.1:{port}/v1'}}}}\n"
+        )
+        run("init")
+        found = statuses()
+        said = " ".join(run("doctor").stdout.split())
+
+    assert found["list of models of up"] == "warn"
+    assert 'it has fields that Swapproof cannot read: retire_on ("2026-12-11")' in said
 
 
 @pytest.mark.usefixtures("empty_folder")
