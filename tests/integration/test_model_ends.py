@@ -305,6 +305,24 @@ def test_no_end_is_announced_only_by_a_fresh_list_that_tells_ends(
     assert report().text.startswith(f"unknown: its provider's list is of {listed_on}; ")
 
 
+def test_the_replacement_that_a_provider_names_is_shown_and_proposed(ctx: Context) -> None:
+    newer = CatalogueEntry("sim", "base-2")
+    ctx = replace(ctx, models=FixedCatalogue(CatalogueEntry("sim", "base"), newer))
+    lists(
+        ctx,
+        deprecation=in_days(ctx, 20).isoformat(),
+        deprecation_replacement_model="other-1",
+    )
+
+    (ending,) = endings(ctx)
+    deprecations.update_deprecation_alerts(ctx)
+
+    assert ending.text.endswith("; its provider names sim/other-1 in its place")
+    assert ending.next.startswith("swapproof proposal create chat sim/other-1 --reason ")
+    (alert,) = queries.list_alerts(ctx, open_only=True)
+    assert "Its provider names in its place: sim/other-1, at an unknown price." in alert.text
+
+
 class RetiringModel:
     """A provider whose good answers have a `Sunset` header, for a test over HTTP."""
 

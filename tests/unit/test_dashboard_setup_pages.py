@@ -34,6 +34,7 @@ from harness.providers.models.catalogue import (
     build_catalogue,
     find_price_origin,
 )
+from harness.providers.models.model_ends import describe_end
 from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels, Providers, Targets
 from harness.providers.registry import credentials, registered_providers, targets
@@ -547,7 +548,7 @@ def test_a_price_says_where_it_comes_from_and_when_the_catalogue_says_another() 
     def cell(price: Price | None, entry: CatalogueEntry | None) -> str:
         origin = find_price_origin(price, entry, known) if price else None
         unknown = dict.fromkeys(COLUMNS, Ability.UNKNOWN)
-        model = MatrixModel("gpt-x", unknown, None, price, origin, None, None, ())
+        model = MatrixModel("gpt-x", unknown, None, price, origin, describe_end(None), None, ())
         return price_cell(model)
 
     assert "litellm 1.2.3, 20 Nov 2026" in cell(price, entry)

@@ -1,5 +1,6 @@
 """A name ends with what it serves: aliases, snapshots, reported names and fine-tunes (F11)."""
 
+from collections.abc import Mapping
 from datetime import date
 
 import pytest
@@ -22,7 +23,7 @@ PAST = date(2026, 10, 23)
 
 
 def found(
-    dates: dict[str, date | None], model: str, answered: tuple[str, ...] = ()
+    dates: Mapping[str, date | None], model: str, answered: tuple[str, ...] = ()
 ) -> tuple[str, Relation] | None:
     ends = RelatedEnds({name: EndDates(day) for name, day in dates.items()})
     related = ends.find(model, TODAY, answered)

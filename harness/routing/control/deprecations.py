@@ -44,7 +44,8 @@ class ModelUse(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    """A newer model of the same family that could take an ending model's place.
+    """A model that could take an ending model's place: the one that its provider names, or else
+    a newer model of the same family.
 
     price: in US dollars per million tokens; None if unknown. context_window: tokens.
     """
@@ -52,7 +53,8 @@ class Successor:
     name: str  # `provider/model`, at the ending model's provider
     price: Price | None
     context_window: int | None
-    end_date: date | None
+    end_date: date | None  # None if unknown
+    named: bool = False  # by the provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ class Deprecation:
     days: int | None  # days until the end; 0 or less if the model has ended
     uses: tuple[str, ...]  # its uses, such as `incumbent of chat`
     price: Price | None = None
-    successor: Successor | None = None  # None if no later model of the family has its abilities
+    # None if its provider names none, and no later model of its family has its abilities.
+    successor: Successor | None = None
     unlisted: bool = False  # no end is announced, but its provider no longer lists it
     source: str = ""  # the source of `end_date`, or of the deprecation, for people
     others: tuple[ModelEnd, ...] = ()  # the other stated ends, the earliest first
@@ -85,17 +88,23 @@ class Deprecation:
             since = f" since {self.deprecated_on.isoformat()}" if self.deprecated_on else ""
             return (
                 f"{self.name} is deprecated{since}, according to {self.source}; its end is "
-                "unknown"
+                f"unknown{self._remarks}"
             )
         day = self.end_date.isoformat()
         if self.unlisted:
             return f"{self.name} has been missing from its provider's list since {day}"
         if self.over:
-            return f"{self.name} ended on {day}, according to {self.source}{self._conflict}"
+            return f"{self.name} ended on {day}, according to {self.source}{self._remarks}"
         left = format_quantity(self.days or 0, "day")
         return (
-            f"{self.name} ends on {day}, in {left}, according to {self.source}{self._conflict}"
+            f"{self.name} ends on {day}, in {left}, according to {self.source}{self._remarks}"
         )
+
+    @property
+    def _remarks(self) -> str:
+        successor = self.successor
+        named = f"; its provider names {successor.name} in its place" if successor else ""
+        return f"{self._conflict}{named if successor and successor.named else ''}"
 
     @property
     def _conflict(self) -> str:
@@ -170,13 +179,36 @@ def _find_deprecation(
         days=(end_date - today).days if end_date is not None else None,
         uses=tuple(use.text for use in uses),
         price=read_price(facts.providers, target.name, entry.price if entry else None).price,
-        successor=_build_successor(entry, provider, facts, today),
+        successor=_build_named(statements, provider, facts, today)
+        or _build_successor(entry, provider, facts, today),
         unlisted=end is None and unlisted_since is not None,
         source=source,
         others=tuple(sorted(others, key=lambda other: (other.day, other.source))),
         deprecated_on=deprecated.dates.deprecated_on if deprecated is not None else None,
     )
     return replace(deprecation, next=_choose_command(deprecation, uses))
+
+
+def _build_named(
+    statements: Sequence[EndStatement],
+    provider: Provider,
+    facts: EndFacts,
+    today: date,
+) -> Successor | None:
+    """Builds the replacement that a provider's list names; None without one."""
+    model = next((one.dates.replacement for one in statements if one.dates.replacement), "")
+    if not model:
+        return None
+    entry = facts.catalogue.find(provider.kind, model)
+    end = facts.catalogue.find_end(provider.kind, model, today)
+    name = f"{provider.name}/{model}"
+    return Successor(
+        name,
+        read_price(facts.providers, name, entry.price if entry else None).price,
+        entry.context_window if entry else None,
+        end.day if end else None,
+        named=True,
+    )
 
 
 def _build_successor(
@@ -190,7 +222,8 @@ def _build_successor(
         return None
     name = f"{provider.name}/{successor.model}"
     price = read_price(facts.providers, name, successor.price).price
-    return Successor(name, price, successor.context_window, successor.end_date)
+    end = facts.catalogue.find_end(provider.kind, successor.model, today)
+    return Successor(name, price, successor.context_window, end.day if end else None)
 
 
 def _choose_command(ending: Deprecation, uses: Sequence[ModelUse]) -> str:
@@ -373,4 +406,5 @@ def _describe_successor(ending: Deprecation) -> str:
         f", a window of {successor.context_window} tokens" if successor.context_window else ""
     )
     price = f"at {format_price(successor.price)}" if successor.price else "at an unknown price"
-    return f"Proposed successor: {successor.name}, {price}{window}."
+    opening = "Its provider names in its place" if successor.named else "Proposed successor"
+    return f"{opening}: {successor.name}, {price}{window}."
