@@ -294,7 +294,7 @@ def test_no_end_is_announced_only_by_a_fresh_list_that_tells_ends(
     assert report().text == "unknown: `swapproof model discover sim` reads its provider's list"
     lists(ctx, created=1)
     assert report().state is EndState.UNKNOWN
-    assert "tells no ends" in report().text
+    assert "states no end that Swapproof can read" in report().text
     lists(ctx, expiration_date=None)
     listed_on = format_date(ctx.clock.now().date())
     assert report().text == f"no end is announced in its provider's list of {listed_on}"

@@ -49,7 +49,7 @@ class RelatedDates:
             Relation.ITSELF: "",
             Relation.ANSWERED: f", for {self.model}, which its answers name",
             Relation.SNAPSHOT: f", for its snapshot {self.model}",
-            Relation.BASE: f", for its base {self.model}",
+            Relation.BASE: f", for its base {self.model.removeprefix('ft:')}",
         }[self.relation]
 
 

@@ -139,6 +139,6 @@ def _describe_way(provider: Provider, listed: DiscoveredModel | None, now: datet
             "it anew"
         )
     return (
-        "its provider's list tells no ends; once the provider announces one, write it as "
-        "`end_date` under `catalogue:` in swapproof.yaml"
+        "its provider's list states no end that Swapproof can read; once the provider "
+        "announces one, write it as `end_date` under `catalogue:` in swapproof.yaml"
     )
