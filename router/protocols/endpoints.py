@@ -218,7 +218,7 @@ _PATHS_BY_CONTENT: Final[Mapping[str, str]] = {
 }
 # Fields that refer to content at the provider, for a body without content.
 _STORED_CONTENT_FIELDS: Final[Mapping[Endpoint, tuple[str, ...]]] = {
-    Endpoint.RESPONSES: ("previous_response_id", "conversation", "prompt")
+    Endpoint.RESPONSES: ("previous_response_id", "conversation")
 }
 _TOOL_FORMS: Final[Mapping[Endpoint, str]] = {
     Endpoint.CHAT: "a `function` with its `parameters`",
@@ -226,6 +226,7 @@ _TOOL_FORMS: Final[Mapping[Endpoint, str]] = {
     Endpoint.RESPONSES: "a `type`, a `name` and `parameters`",
 }
 THREAD_UNSUPPORTED: Final = "thread_unsupported_request"
+STORED_PROMPT: Final = "stored_prompt_not_supported"
 
 
 def misfit_reply(request: ClientRequest) -> Reply | None:
@@ -237,6 +238,8 @@ def misfit_reply(request: ClientRequest) -> Reply | None:
     get = request.members.get
     if endpoint is Endpoint.MESSAGES and get("thread"):
         return _refuse_thread()
+    if endpoint is Endpoint.RESPONSES and isinstance(prompt := get("prompt"), Mapping):
+        return _refuse_stored_prompt(prompt)
     required = CONTENT[endpoint]
     if required not in request.members:
         for other, path in _PATHS_BY_CONTENT.items():
@@ -265,6 +268,17 @@ def _find_endpoint(tool: Mapping[str, object]) -> Endpoint | None:
         return Endpoint.MESSAGES
     is_flat = tool.get("type") == "function" and isinstance(tool.get("name"), str)
     return Endpoint.RESPONSES if is_flat else None
+
+
+def _refuse_stored_prompt(prompt: Mapping[str, object]) -> Reply:
+    """Refuses a reference to a prompt that OpenAI stored, `{id, version, variables}`."""
+    name = f" {prompt['id']!r}" if isinstance(prompt.get("id"), str) else ""
+    message = (
+        f"`prompt`: the router cannot read the stored prompt{name}, because OpenAI switched "
+        "/v1/prompts off on 30 November 2026. Put the prompt's text into `instructions` or "
+        "`input`, with its variables filled in, and send the request without `prompt`"
+    )
+    return error_reply(422, message, STORED_PROMPT, param="prompt")
 
 
 def _refuse_thread() -> Reply:

@@ -513,6 +513,7 @@ class ModelEndpoint:
             CONTENT[request.endpoint] not in members
             or "tools" in members
             or "thread" in members
+            or "prompt" in members
         ):
             try:
                 misfit = misfit_reply(request)

@@ -465,6 +465,40 @@ def test_the_tokens_of_a_response_at_a_target_that_answers_chats_are_estimated(
     assert wrong.json()["error"]["code"] == "wrong_endpoint"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("content", [{}, {"input": "Hello"}])
+def test_a_prompt_that_openai_stored_is_refused_with_the_way_to_send_its_text(
+    client: openai.OpenAI,
+    upstream: Upstream,
+    content: dict[str, str],
+    stream: bool,
+) -> None:
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.responses.create(
+            model="support",
+            prompt={"id": "pmpt_abc123", "version": "2", "variables": {"city": "Rome"}},
+            stream=stream,
+            **content,  # type: ignore[arg-type]
+        )
+
+    assert refused.value.code == "stored_prompt_not_supported"
+    assert refused.value.param == "prompt"
+    assert refused.value.type == "invalid_request_error"
+    assert "'pmpt_abc123'" in refused.value.message
+    assert "into `instructions` or `input`" in refused.value.message
+    assert upstream.asked == []
+
+
+def test_a_prompt_that_is_null_does_not_refuse_a_response(
+    client: openai.OpenAI, upstream: Upstream
+) -> None:
+    upstream.turns[INCUMBENT] = completion("hello")
+
+    answer = client.responses.create(model="support", input="Hello", prompt=None, store=False)
+
+    assert answer.output_text == "hello"
+
+
 def test_a_key_counts_tokens_as_often_as_it_may_send_requests_and_asks_models_besides(
     upstream: Upstream, tmp_path: Path
 ) -> None:
