@@ -16,7 +16,6 @@ from harness.evals.scored_run import (
     ScoredSample,
     as_mapping,
     numeric_score,
-    numeric_scores,
     parse_json,
     parse_json_lines,
     parse_json_rows,
@@ -29,7 +28,6 @@ from harness.evals.tool_statements import (
     deepeval_statement,
     is_grader_error,
     list_graded_parts,
-    openai_evals_statement,
     page_completion,
     promptfoo_statement,
     reads_like_grader_error,
@@ -39,133 +37,12 @@ from harness.frame.canonical_text import canonical_value
 from harness.frame.errors import InputError
 
 
-def parse_openai_evals(text: str) -> list[ScoredRun]:
-    """Parses a log, or a run's output items. Raises InputError for any other file."""
-    rows = parse_json_rows(text, "data")
-    if any("datasource_item_id" in row for row in rows):
-        return _parse_items(rows, _read_document(text))
-    if any("sample_id" in row and "type" in row for row in rows):
-        return [_parse_events(rows)]
-    raise InputError("contains neither events of oaieval nor output items of a run")
-
-
 def _read_document(text: str) -> Mapping[str, object]:
     """Returns the object around a file's rows; empty for rows without one."""
     try:
         return as_mapping(json.loads(text))
     except (ValueError, RecursionError):
         return {}
-
-
-def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
-    """Builds one run from an oaieval log's events; a metric with two values has no score."""
-    spec = as_mapping(next((row["spec"] for row in rows if "spec" in row), None))
-    functions = spec.get("completion_fns")
-    model = str(functions[0]) if isinstance(functions, list) and functions else ""
-    values: dict[str, dict[str, object]] = {}
-    questions: dict[str, object] = {}
-    expected: dict[str, object] = {}
-    failed: set[str] = set()
-    ungraded: dict[str, frozenset[str]] = {}
-    for row in rows:
-        if "sample_id" not in row:
-            continue
-        item = str(row["sample_id"])
-        data = as_mapping(row.get("data"))
-        item_values = values.setdefault(item, {})  # an item of the run, perhaps without scores
-        match row.get("type"):
-            case "match":
-                correct = numeric_score(data.get("correct"))
-                item_values["match"] = single_value(item_values, "match", correct)
-                expected.setdefault(item, data.get("expected"))
-            case "metrics":
-                for name, score in numeric_scores(data).items():
-                    item_values[name] = single_value(item_values, name, score)
-                # The grading model made no choice, so oaieval gives the lowest score.
-                if data.get("choice") == "__invalid__":
-                    ungraded[item] = frozenset(numeric_scores(data))
-            case "sampling":  # the first one has the item's prompt
-                questions.setdefault(item, data.get("prompt"))
-            case "error":
-                failed.add(item)
-            case _:
-                pass
-    samples = []
-    for item, item_values in values.items():
-        scores, unread = read_scores(item_values)
-        samples.append(
-            ScoredSample(
-                item,
-                scores,
-                item in failed,
-                question_key(questions.get(item)),
-                revision=question_key(expected.get(item)),
-                unread=unread,
-                ungraded=ungraded.get(item, frozenset()),
-            )
-        )
-    return ScoredRun.from_samples(
-        model,
-        samples,
-        _read_event_terms(spec),
-        statement=openai_evals_statement(rows, spec),
-    )
-
-
-def _read_event_terms(spec: Mapping[str, object]) -> dict[str, str]:
-    """Returns the eval, and the model that grades, which must be equal in both runs."""
-    functions = spec.get("completion_fns")
-    name = spec.get("eval_name")
-    terms = {"eval": str(name)} if name else {}
-    eval_spec = as_mapping(as_mapping(spec.get("run_config")).get("eval_spec"))
-    # The last model grades: the measured model itself, if there is no other.
-    if isinstance(functions, list) and functions and "ModelBased" in str(eval_spec.get("cls")):
-        terms["grader model"] = str(functions[-1])
-    return terms
-
-
-def _parse_items(
-    rows: Sequence[Mapping[str, object]],
-    document: Mapping[str, object],
-) -> list[ScoredRun]:
-    """Builds one run per model from output items of OpenAI's Evals API.
-
-    A check without a score counts by `passed`. A check with an error has no score.
-    """
-    statement = RunStatement(
-        "OpenAI evals",
-        completion=page_completion(document, len(rows)),
-        tells_grader_failures=True,
-    )
-    runs: dict[str, list[ScoredSample]] = {}
-    for row in rows:
-        answer = as_mapping(row.get("sample"))
-        results = row.get("results")
-        values: dict[str, object] = {}
-        ungraded: set[str] = set()
-        for result in map(as_mapping, results if isinstance(results, list) else ()):
-            score = numeric_score(result.get("score"))
-            passed = numeric_score(result.get("passed"))
-            name = str(result.get("name"))
-            values[name] = single_value(values, name, passed if score is None else score)
-            if result.get("error") or any(as_mapping(result.get("errors")).values()):
-                ungraded.add(name)
-        failed = row.get("status") == "error" or bool(answer.get("error"))
-        question = question_key(row.get("datasource_item"))
-        scores, unread = read_scores(values)
-        sample = ScoredSample(
-            str(row.get("datasource_item_id")),
-            scores,
-            failed,
-            question,
-            unread=unread,
-            ungraded=frozenset(ungraded),
-        )
-        runs.setdefault(str(answer.get("model") or row.get("run_id")), []).append(sample)
-    return [
-        ScoredRun.from_samples(model, samples, statement=statement)
-        for model, samples in runs.items()
-    ]
 
 
 def parse_braintrust(text: str) -> list[ScoredRun]:

@@ -155,6 +155,7 @@ def test_no_code_of_exports_can_reach_a_verdict_or_the_database() -> None:
     names = (
         "export_formats",
         "inspect_log",
+        "openai_evals",
         "run_pairs",
         "run_statement",
         "scored_run",

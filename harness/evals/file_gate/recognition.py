@@ -8,6 +8,7 @@ from typing import Final
 
 from harness.evals.file_gate.column_tables import is_column_table, refuse_table
 from harness.evals.file_gate.lm_eval_files import WANTED, is_totals
+from harness.evals.openai_evals import is_output_items
 from harness.evals.scored_run import as_mapping, parse_json
 from harness.evals.table_formats import has_csv_scores
 from harness.frame.errors import InputError
@@ -28,6 +29,7 @@ _WITHOUT_RESULTS: Final[Mapping[str, str]] = {
     "messages": "a data set of conversations",
     "expected_output": "a data set",
     "ideal": "a data set of OpenAI evals",
+    "testing_criteria": "the configuration of an OpenAI eval",
     "spans": "traces",
     "resourceSpans": "OpenTelemetry traces",
     "testRunLink": "a link to DeepEval's hosted test run (export the test run as JSON)",
@@ -52,6 +54,8 @@ def recognise_format(text: str) -> str:
         if not (document or any(rows)):
             parse_json(text)  # its error names the line of a fault
             raise InputError("has no results: give results that an eval tool wrote")
+        if is_output_items([document, *rows]):
+            return "openai-evals"
         return _recognise_document(document) or _recognise_rows(rows) or _refuse(document, rows)
     if _PROMPTFOO_YAML.match(text):
         return "promptfoo"
@@ -129,7 +133,7 @@ def _recognise_document(document: Mapping[str, object]) -> str:
 def _recognise_rows(rows: list[Mapping[str, object]]) -> str:
     names = {name for row in rows for name in row}
     scores = next((row["scores"] for row in rows if row.get("scores")), None)
-    if names & {"datasource_item_id", "spec"} or {"sample_id", "run_id", "type"} <= names:
+    if "spec" in names or {"sample_id", "run_id", "type"} <= names:
         return "openai-evals"
     if "doc_id" in names:
         return "lm-eval"

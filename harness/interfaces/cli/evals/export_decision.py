@@ -17,7 +17,6 @@ from harness.evals.export_formats import (
     parse_braintrust,
     parse_deepeval,
     parse_langfuse,
-    parse_openai_evals,
     parse_promptfoo,
 )
 from harness.evals.file_gate.column_tables import is_column_table, parse_columns
@@ -37,6 +36,7 @@ from harness.evals.file_gate.recognition import recognise_format
 from harness.evals.file_gate.spreadsheets import is_spreadsheet, read_sheet
 from harness.evals.file_gate.terms import FileTerms
 from harness.evals.inspect_log import parse_inspect
+from harness.evals.openai_evals import parse_openai_evals
 from harness.evals.run_pairs import choose_metric, choose_run, pair_runs, turned_round
 from harness.evals.run_statement import Acceptance, Direction
 from harness.evals.scored_run import (
