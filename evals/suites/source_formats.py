@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
 
-from evals.suites import promptfoo
+from evals.suites import openai_evals, promptfoo
 from evals.suites.source_records import SourceFile
 from harness.frame.configuration.config_conversion import SUITE_SOURCES
 from harness.frame.errors import InputError
@@ -92,7 +92,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "promptfoo": "a promptfoo configuration",
     "langfuse": "an export of Langfuse (fields input, expectedOutput)",
     "langsmith": "an export of LangSmith (fields inputs, outputs)",
-    "openai-evals": "samples of OpenAI evals (fields input, ideal)",
+    "openai-evals": "an OpenAI eval (field testing_criteria) or samples (fields input, ideal)",
     "braintrust": "an export of Braintrust (fields input, expected)",
     "deepeval": "a data set of DeepEval (fields input, expected_output)",
     "inspect": "a data set or JSON log of Inspect (fields input, target)",
@@ -144,6 +144,13 @@ def check_source(source: SourceFile, wanted: str) -> str:
 
     Raises InputError if the file has another format, or contains results.
     """
+    if wanted in ("", "openai-evals") and openai_evals.is_eval(source):
+        return "openai-evals"
+    if wanted in ("", "openai-evals") and openai_evals.is_eval_data(source):
+        raise InputError(
+            f"{source.path}: has items of an OpenAI eval without its graders: `swapproof suite "
+            f"import EVAL.json --items {source.path}`; `swapproof try` compares results"
+        )
     source_format = recognise(source)
     if results_kind := next(
         (text for name, text in _RESULTS.items() if name in source.names), ""

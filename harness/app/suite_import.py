@@ -19,7 +19,7 @@ from typing import Final
 
 from evals.scorers import SCORERS, find_scorer
 from evals.scorers.assertions import ASSERTIONS, JUDGED_ASSERTIONS
-from evals.suites import dataset_import, hosted, promptfoo
+from evals.suites import dataset_import, hosted, openai_evals, promptfoo
 from evals.suites.source_formats import CAPTURES, REQUESTS, check_source
 from evals.suites.source_records import SourceFile, read_source
 from evals.suites.suite import load_suite
@@ -80,11 +80,13 @@ class SourceChoice:
 
     format: one of SUITE_SOURCES; empty to recognise it by content.
     human_score: the score that gives labels. route: the route of logged requests.
+    items: files with the runs and items of an OpenAI eval.
     """
 
     format: str = ""
     human_score: str = ""
     route: str = ""
+    items: tuple[Path, ...] = ()
 
 
 def import_source(
@@ -220,7 +222,7 @@ def import_file(
         kind,
         source,
         suite_settings,
-        choice.human_score,
+        choice,
     )
 
     def audit(imported: Sequence[ImportedSuite]) -> AbstractContextManager[None]:
@@ -339,7 +341,7 @@ def _read_items(
     kind: str,
     source: SourceFile | SourceConfig | None,
     suite_settings: SuiteSettings,
-    human_score: str,
+    choice: SourceChoice,
 ) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
     """Reads the suites' items.
 
@@ -355,6 +357,11 @@ def _read_items(
             suite_settings,
         )
         return with_slices(suites, notes, file)
+    if source is not None and kind == "openai-evals" and openai_evals.is_eval(source):
+        eval_suite, notes = _convert_openai_eval(source, suite_settings, choice.items)
+        return with_slices([eval_suite], notes, file)
+    if choice.items:
+        raise InputError(f"{file}: has no OpenAI eval, which --items belongs to: omit --items")
     if suite_settings.scorer not in JUDGED_SCORERS:
         suite_settings = replace(suite_settings, judge=None)
     if kind == CAPTURES or (source is None and _is_labelled_capture(file)):
@@ -363,7 +370,7 @@ def _read_items(
         load_suite(replace(suite_settings, path=file))  # so that errors name this file's lines
         return [SuiteItems(suite_settings, (), file=file)], ()
     dataset = dataset_import.read_dataset(
-        source, kind, human_score=human_score, scorer=suite_settings.scorer
+        source, kind, human_score=choice.human_score, scorer=suite_settings.scorer
     )
     titled_settings = replace(
         suite_settings, title=suite_settings.title or dataset.tool or file.name
@@ -418,6 +425,28 @@ def _read_promptfoo(file: Path) -> SourceConfig:
             "configuration; use .jsonl, .json or .csv for items"
         )
     return SourceConfig(document.values, document.places)
+
+
+def _convert_openai_eval(
+    source: SourceFile,
+    suite_settings: SuiteSettings,
+    item_files: Sequence[Path],
+) -> tuple[SuiteItems, Sequence[ConversionNote]]:
+    """Converts an OpenAI eval with the files that have its runs and items. Raises InputError
+    for a file that it cannot read.
+    """
+    files = [source, *map(read_source, item_files)]
+    converted_eval = openai_evals.convert(files, judged=suite_settings.judge is not None)
+    judged = converted_eval.judged
+    settings = replace(
+        suite_settings,
+        title=suite_settings.title or converted_eval.title,
+        scorer=(JUDGED_ASSERTIONS if judged else ASSERTIONS).name,
+        scorer_options={},
+        judge=suite_settings.judge if judged else None,
+    )
+    origin = converted("an OpenAI eval", converted_eval.items_left, converted_eval.graders_left)
+    return SuiteItems(settings, converted_eval.items, origin=origin), converted_eval.notes
 
 
 def _convert_promptfoo(

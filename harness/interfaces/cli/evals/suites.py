@@ -83,8 +83,13 @@ def import_suite(
         metavar="NAME",
         default="exact",
     ),
+    item_files: tuple[Path, ...] = opt(
+        "File with a run or the items of an OpenAI eval; may be repeated.",
+        "--items",
+        type=FILE,
+    ),
     judge: str = opt(
-        "Model that scores promptfoo's llm-rubric.",
+        "Model that scores promptfoo's llm-rubric, and graders of OpenAI that ask a model.",
         metavar="PROVIDER/MODEL",
         default="",
     ),
@@ -119,8 +124,9 @@ def import_suite(
 
     SOURCE is a file, langfuse://DATASET, langsmith://DATASET or braintrust://PROJECT/DATASET.
     Writes suites/NAME.jsonl, and adds the suite to swapproof.yaml. Leaves out records without a
-    right answer. Builds one suite per prompt of a promptfoo configuration. OpenTelemetry spans
-    and LiteLLM's spend logs become suites/NAME-to-label.jsonl, a file to label.
+    right answer. Builds one suite per prompt of a promptfoo configuration, and one suite of an
+    OpenAI eval. OpenTelemetry spans and LiteLLM's spend logs become
+    suites/NAME-to-label.jsonl, a file to label.
     """
     from harness.app import suite_import  # noqa: PLC0415 - only this command needs it
     from harness.evals.settings import JudgeSettings, SuiteSettings  # noqa: PLC0415
@@ -134,7 +140,7 @@ def import_suite(
         judge=JudgeSettings(Target.from_name(judge)) if judge else None,
         slices=slices,
     )
-    choice = suite_import.SourceChoice(from_ or "", human_score, route)
+    choice = suite_import.SourceChoice(from_ or "", human_score, route, item_files)
     try:
         result = suite_import.import_source(
             session.installation,
