@@ -208,7 +208,7 @@ class _Reader:
         self._note_missing()
         criteria = _objects(eval_.get("testing_criteria"))
         if not (items and graders):
-            raise NothingTaken(self._explain_empty(path, items=left), self.notes)
+            raise NothingTaken(self._explain_empty(path, graders), self.notes)
         return ConvertedEval(
             str(eval_.get("name") or "OpenAI eval"),
             items,
@@ -218,13 +218,13 @@ class _Reader:
             self.notes,
         )
 
-    def _explain_empty(self, path: str, *, items: int) -> str:
+    def _explain_empty(self, path: str, graders: Sequence[Fields]) -> str:
         if not self.rows:
             return (
                 f"{path}: has the graders of an eval and no items: give its data file, run or "
                 "output items by --items FILE"
             )
-        if not items:
+        if not graders:
             return f"{path}: no grader has a counterpart; the report gives the reason for each"
         return f"{path}: no item is usable; the report gives the reasons"
 

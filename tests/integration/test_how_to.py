@@ -129,6 +129,7 @@ OF_THEIR_OWN = {
 ELSEWHERE = {
     "beside-litellm": "test_drive_litellm",
     "feature-flags": "test_drive_flagd",
+    "from-openai-evals": "test_from_openai_evals",
     "clients": "test_clients_docs",
     "no-evals": "test_traffic_suite",
     "overrides": "test_route_overrides",

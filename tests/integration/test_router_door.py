@@ -471,6 +471,7 @@ def test_a_prompt_that_openai_stored_is_refused_with_the_way_to_send_its_text(
     client: openai.OpenAI,
     upstream: Upstream,
     content: dict[str, str],
+    *,
     stream: bool,
 ) -> None:
     with pytest.raises(openai.UnprocessableEntityError) as refused:

@@ -738,7 +738,7 @@ def test_metadata_and_tags_become_slices_and_no_bad_import_leaves_a_file(
         ("missing.jsonl", "cannot be read: No such file"),
         (
             str(SAMPLES / "../exports/openai_evals_items.json"),
-            "is no known data set",
+            "has items of an OpenAI eval without its graders",
         ),
     ],
 )

@@ -11,12 +11,15 @@ import pytest
 import yaml
 
 from evals.scorers import AnswerToolCall, find_scorer
+from evals.suites import openai_evals
 from evals.suites.items import Item
+from evals.suites.source_records import read_source
 from harness.evals.file_gate.recognition import recognise_format
 from harness.evals.file_gate.spreadsheets import read_sheet
 from harness.evals.run_pairs import pair_runs
 from harness.evals.run_statement import resolve_direction
 from harness.evals.tool_statements import lm_eval_statement
+from harness.frame.configuration.config_conversion import ConversionOutcome
 from harness.frame.errors import InputError
 from harness.interfaces.cli.evals.export_decision import EXPORT_FORMATS
 from tests.support.evals.workbooks import write_workbook
@@ -113,8 +116,50 @@ def read_spreadsheet(example: Mapping[str, Any]) -> dict[str, Any]:
             return {"refused": message[: len(example["right"].get("refused", ""))]}
 
 
+def read_eval_suite(example: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts an OpenAI eval with the files beside it.
+
+    `items` has each item's input, and the beginnings of its targets. `left` has the keys that
+    the report names as not taken, without the run's settings.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [
+            Path(folder) / f"eval-{number}.json"
+            for number in range(1, len(example["files"]) + 1)
+        ]
+        for path, text in zip(paths, example["files"], strict=True):
+            path.write_text(text, encoding="utf-8")
+        files = [read_source(path) for path in paths]
+        assert openai_evals.is_eval(files[0])
+        try:
+            found = openai_evals.convert(files, judged=example["judged"])
+        except InputError as error:
+            message = str(error).removeprefix(f"{folder}/")
+            return {"refused": message[: len(example["right"].get("refused", ""))]}
+    wanted = example["right"].get("items", ())
+    return {
+        "items": [
+            [
+                item["input"],
+                *(
+                    target[: len(beginning)]
+                    for target, beginning in zip(item["target"], beginnings[1:], strict=True)
+                ),
+            ]
+            for item, beginnings in zip(found.items, wanted, strict=True)
+        ],
+        "left": [
+            note.key
+            for note in found.notes
+            if note.outcome is ConversionOutcome.LEFT and "sampling_params" not in note.key
+        ],
+        "items_left": found.items_left,
+    }
+
+
 READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]] = {
     "answer": read_answer,
+    "eval_suite": read_eval_suite,
     "pairs": read_pairs,
     "results": read_results,
     "spreadsheet": read_spreadsheet,
