@@ -23,6 +23,8 @@ from evals.suites.conversation import (
 )
 from evals.suites.items import UNLABELLED
 from evals.suites.source_records import SourceFile
+from harness.evals.openai_evals import read_item_data
+from harness.evals.scored_run import as_mapping
 from harness.frame.configuration.config_conversion import (
     ConversionNote,
     ConversionOutcome,
@@ -65,10 +67,6 @@ _RESERVED: Final = frozenset(
         UNLABELLED,
         *FIELDS,
     }
-)
-# Fields that Foundry adds to an item's data: the answer and its source.
-_ANSWER_FIELDS: Final = frozenset(
-    {"sample", "response_id", "trace_id", "agent_name", "agent_version"}
 )
 Fields = Mapping[str, Any]
 
@@ -165,7 +163,7 @@ class _Reader:
     def _read_run(self, run: Fields, path: str) -> None:
         id_ = str(run.get("id") or len(self.runs))
         self.runs[id_] = run
-        source = _object(_object(run["data_source"]).get("source"))
+        source = as_mapping(as_mapping(run["data_source"]).get("source"))
         for place, row in enumerate(_objects(source.get("content"))):
             if isinstance(row.get("item"), Mapping):
                 self.rows.append(_Row(row["item"], f"{path}: content.{place}"))
@@ -173,15 +171,10 @@ class _Reader:
     def _read_output_item(self, part: Fields, path: str) -> None:
         run = str(part.get("run_id") or "")
         self.found[run] = self.found.get(run, 0) + 1
-        messages = _object(part.get("sample")).get("input")
-        item = {
-            name: value
-            for name, value in _object(part["datasource_item"]).items()
-            if not name.startswith("sample.") and name not in _ANSWER_FIELDS
-        }
+        messages = as_mapping(part.get("sample")).get("input")
         place = f"{path}: output item {part.get('id') or part.get('datasource_item_id')}"
         sent = messages if isinstance(messages, list) else ()
-        self.rows.append(_Row(item, place, run, sent))
+        self.rows.append(_Row(read_item_data(part), place, run, sent))
 
     def _read_page(self, document: Fields, path: str) -> None:
         """Remembers whether a page of output items is the last one of its run."""
@@ -323,8 +316,8 @@ class _Reader:
         return chosen
 
     def _template(self, run: str) -> Fields:
-        source = _object(self.runs.get(run, {}).get("data_source"))
-        return _object(source.get("input_messages"))
+        source = as_mapping(self.runs.get(run, {}).get("data_source"))
+        return as_mapping(source.get("input_messages"))
 
     def _distinct_rows(self, prompt: str) -> Iterator[_Row]:
         """Yields each item once, with messages only if the run `prompt` sent them."""
@@ -341,9 +334,9 @@ class _Reader:
         """Returns the tools and the answer's form that the run asked with, and notes the other
         settings.
         """
-        source = _object(self.runs.get(prompt, {}).get("data_source"))
+        source = as_mapping(self.runs.get(prompt, {}).get("data_source"))
         fields: dict[str, Any] = {}
-        for name, value in _object(source.get("sampling_params")).items():
+        for name, value in as_mapping(source.get("sampling_params")).items():
             key = f"sampling_params.{name}"
             if value in (None, "", [], {}):
                 continue
@@ -362,20 +355,20 @@ class _Reader:
 
     def _note_missing(self) -> None:
         """Notes what the files lack: pages, output items, and uploaded data files."""
-        for run, path in self.open_pages.items():
-            if run not in self.last_pages:
+        for name, path in self.open_pages.items():
+            if name not in self.last_pages:
                 text = (
-                    f"the output items of run {run or 'without id'} are not complete: "
+                    f"the output items of run {name or 'without id'} are not complete: "
                     "`has_more` is true, and the pages after it are missing"
                 )
                 self._note(path, "has_more", ConversionOutcome.LEFT, text)
         for id_, run in self.runs.items():
-            total = _object(run.get("result_counts")).get("total")
+            total = as_mapping(run.get("result_counts")).get("total")
             found = self.found.get(id_, 0)
             if isinstance(total, int) and 0 < found < total:
                 text = f"the files have {found} of {total} output items"
                 self._note(id_, "result_counts", ConversionOutcome.LEFT, text)
-            source = _object(_object(run["data_source"]).get("source"))
+            source = as_mapping(as_mapping(run["data_source"]).get("source"))
             if source.get("type") == "file_id" and not found:
                 text = f"the items are in file {source.get('id')}: give it by --items"
                 self._note(id_, "data_source.source", ConversionOutcome.LEFT, text)
@@ -434,7 +427,7 @@ def _read_instructions(grader: Fields) -> str:
     """
     turns = grader.get("input")
     messages = turns if isinstance(turns, list) else [turns]
-    texts = [_read_content(_object(message).get("content", message)) for message in messages]
+    texts = [_read_content(as_mapping(message).get("content", message)) for message in messages]
     text = "\n\n".join(texts)
     _check_variables(text, (_OUTPUT,))
     return _VARIABLE.sub(
@@ -523,7 +516,7 @@ def _build_item(id_: str, row: _Row, template: Fields, graders: Sequence[Fields]
 
 def _read_message(message: object) -> Fields:
     """Returns a message in the form of Chat Completions, without empty fields."""
-    turn = _object(message)
+    turn = as_mapping(message)
     kept = {
         name: turn[name]
         for name in ("role", "tool_calls", "tool_call_id")
@@ -551,9 +544,5 @@ def _parts(document: Fields) -> Iterator[Fields]:
         yield from _objects(part.get("output_items"))
 
 
-def _object(value: object) -> Fields:
-    return value if isinstance(value, Mapping) else {}
-
-
 def _objects(value: object) -> Sequence[Fields]:
-    return [_object(part) for part in value] if isinstance(value, list) else []
+    return [as_mapping(part) for part in value] if isinstance(value, list) else []

@@ -118,12 +118,12 @@ def _list_exports(documents: Sequence[Mapping[str, object]]) -> Iterator[_RunExp
                 yield _RunExport([as_mapping(row) for row in rows], eval_, run, None)
         page = [row for row in map(as_mapping, as_list(document.get("data"))) if _is_item(row)]
         for row in [document] if _is_item(document) else page:
-            found = items.setdefault(_name_own_run(row), {})
-            found[row.get("id", len(found))] = row
+            own_items = items.setdefault(_name_own_run(row), {})
+            own_items[row.get("id", len(own_items))] = row
         if page:
             more.setdefault(_name_own_run(page[0]), []).append(document.get("has_more"))
-    for name, found in items.items():
-        yield _RunExport(list(found.values()), {}, {}, _read_pages(more.get(name, ())))
+    for name, own_items in items.items():
+        yield _RunExport(list(own_items.values()), {}, {}, _read_pages(more.get(name, ())))
 
 
 def _is_item(row: Mapping[str, object]) -> bool:
@@ -212,7 +212,7 @@ def _build_sample(
         str(row.get("datasource_item_id")),
         scores,
         failed or (needs_output and not answer.get("output")),
-        question_key(_plain_item(row)),
+        question_key(read_item_data(row)),
         unread=unread,
         ungraded=frozenset(ungraded),
         prompt=prompt,
@@ -220,23 +220,18 @@ def _build_sample(
     )
 
 
-def _plain_item(row: Mapping[str, object]) -> object:
-    """Returns the data of an item. Foundry adds the answer as fields such as
-    `sample.output_text`.
+def read_item_data(row: Mapping[str, object]) -> dict[str, object]:
+    """Returns the data of an output item, without the answer, which Foundry adds as fields such
+    as `sample.output_text`.
     """
-    item = row.get("datasource_item")
-    if not isinstance(item, Mapping):
-        return item
     return {
         name: value
-        for name, value in item.items()
+        for name, value in as_mapping(row.get("datasource_item")).items()
         if not name.startswith("sample.") and name not in _ANSWER_FIELDS
     }
 
 
-_ANSWER_FIELDS: Final = frozenset(
-    {"sample", "response_id", "trace_id", "agent_name", "agent_version"}
-)
+_ANSWER_FIELDS: Final = frozenset({"response_id", "trace_id", "agent_name", "agent_version"})
 
 
 def _is_grader_failure(result: Mapping[str, object]) -> bool:
@@ -363,9 +358,9 @@ def _read_metrics(export: _RunExport, names: Mapping[str, str]) -> dict[str, Met
                     )
                 )
     metrics = {STATUS: MetricStatement(Direction.HIGHER, "`pass` is a passed item")}
-    for name, found in values.items():
+    for name, votes in values.items():
         metrics[f"{name} passed"] = MetricStatement(Direction.HIGHER, "`passed`")
-        if (statement := direction_of_successes(found, "`passed`")) is not None:
+        if (statement := direction_of_successes(votes, "`passed`")) is not None:
             metrics[name] = statement
     for id_, grader in _index_graders(export.eval_).items():
         name = names.get(id_, id_)

@@ -479,7 +479,7 @@ def test_a_prompt_that_openai_stored_is_refused_with_the_way_to_send_its_text(
             model="support",
             prompt={"id": "pmpt_abc123", "version": "2", "variables": {"city": "Rome"}},
             stream=stream,
-            **content,  # type: ignore[arg-type]
+            extra_body=content,
         )
 
     assert refused.value.code == "stored_prompt_not_supported"

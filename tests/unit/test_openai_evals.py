@@ -306,10 +306,10 @@ def test_a_failed_item_without_a_models_name_stays_in_its_run() -> None:
 
 
 def test_a_run_that_graded_stored_answers_has_scores_without_outputs() -> None:
-    sample = {"model": "", "error": None, "input": [], "output": []}
+    sample: dict[str, Any] = {"model": "", "error": None, "input": [], "output": []}
 
     (run,) = parse_openai_evals(
-        lines([output_item(n, "run_a", "", sample=sample) for n in "12"])
+        lines([output_item(n, "run_a", "", sample=sample) for n in (1, 2)])
     )
 
     assert run.model == "run_a"

@@ -315,7 +315,7 @@ def test_a_named_format_is_what_the_file_has_or_the_file_is_refused(
 def imported(
     folder: Path,
     source: str,
-    **choice: str,
+    **choice: Any,
 ) -> SuiteImport:
     installation = open_installation(configured(folder))
     return import_source(
