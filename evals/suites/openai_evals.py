@@ -233,7 +233,8 @@ class _Reader:
                 assertion, text, outcome = self._read_grader(grader)
                 assertions.append(assertion)
             except InputError as error:
-                text, outcome = str(error), ConversionOutcome.LEFT
+                text = str(error)
+                outcome = ConversionOutcome.LEFT
             self._note(path, key, outcome, text)
         return assertions
 
@@ -376,7 +377,8 @@ class _Reader:
 
 def _read_string_check(grader: Fields) -> tuple[Fields, str, ConversionOutcome]:
     operation = grader.get("operation")
-    text, reference = str(grader.get("input")), str(grader.get("reference"))
+    text = str(grader.get("input"))
+    reference = str(grader.get("reference"))
     kind = _OPERATIONS.get(operation)
     if kind is None:
         raise InputError(f"has no known operation: {operation!r}{_OLD_SCORES}")
@@ -401,10 +403,12 @@ def _read_label(grader: Fields) -> Fields:
 
 
 def _read_score(grader: Fields) -> Fields:
-    low, high = 0.0, 1.0
+    low = 0.0
+    high = 1.0
     match grader.get("range"):
         case [int() | float() as first, int() | float() as second] if first < second:
-            low, high = float(first), float(second)
+            low = float(first)
+            high = float(second)
         case None:
             pass
         case other:
