@@ -360,11 +360,9 @@ def _has_evidence(
         now = ctx.clock.now()
         waivers = Waivers(tx).list(route=route.name)
         return any((w.id, w.target) == waiver_key and not w.expired(now) for w in waivers)
-    history = Routing(tx).history(route.name)
-    if routes.find_last_rollback(tx, route.name, entry.target, history) is not None:
-        return False
     if entry.kind is not EvidenceKind.VERDICT:
-        return True
+        history = Routing(tx).history(route.name)
+        return routes.find_last_rollback(tx, route.name, entry.target, history) is None
     try:
         verdict = Verdicts(tx).get(entry.proof)
     except NotFound:
@@ -374,7 +372,9 @@ def _has_evidence(
         entry.target,
     )
     is_proof = isinstance(verdict, Passed) and is_for_entry
-    return is_proof and proof_validity.assess_proof(ctx, tx, verdict).holds
+    if not is_proof or routes.find_rollback_since(tx, verdict) is not None:
+        return False
+    return proof_validity.assess_proof(ctx, tx, verdict).holds
 
 
 def _is_able(

@@ -440,12 +440,11 @@ def _require_former_incumbent(
     history = Routing(tx).history(route.name)
     incumbent = _find_former_incumbent(history, route, to_version)
     (known,) = known_targets(tx, [incumbent])
-    # A verdict proves one rollout, so a model that was rolled back has no proof left.
+    # A verdict proves no model that was rolled back since.
     if (last := find_last_rollback(tx, route.name, incumbent, history)) is not None:
         raise ProofRefused(
-            f"{known.name} was rolled back from route {route.name!r} by the end of rollout "
-            f"{last.id} ({last.ended_because}): propose it again, because it needs a new "
-            "verdict"
+            f"on route {route.name!r}, {known.name} {last.words}. Propose it again, because "
+            "it needs a new verdict"
         )
     data_class_checks.check_targets(ctx, route.settings, [known], route=route.name)
     return incumbent

@@ -49,7 +49,8 @@ from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import SetChain
 from harness.routing.table import Route
 
-# If a proposal is in one of these phases, its verdict does not prove a fallback.
+# If a proposal is in one of these phases, its verdict does not prove a fallback. A promotion
+# that a person rolled back after its bake has no phase: `routes.find_rollback_since` finds it.
 PHASES_WITHOUT_PROOF: Final = frozenset(
     {
         ProposalPhase.ROLLED_BACK,
@@ -465,7 +466,7 @@ def _find_verdict(
     route: Route,
     target: Target,
 ) -> Passed | None:
-    """Finds a valid verdict for the pair. Harm in a canary or a refusal invalidates a verdict.
+    """Finds a valid verdict for the pair. A rollback since or a refusal invalidates a verdict.
     A proposer cannot use their own open proposal, which would be a promotion by hand.
     """
     for proposal in Proposals(tx).of_pair(route.name, route.incumbent, target.id):
@@ -475,6 +476,8 @@ def _find_verdict(
             continue
         verdict = Verdicts(tx).get(proposal.verdict)
         if not isinstance(verdict, Passed):
+            continue
+        if routes.find_rollback_since(tx, verdict) is not None:
             continue
         if proposal.needs_approval and proposal.approver is None:
             continue

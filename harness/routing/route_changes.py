@@ -216,13 +216,40 @@ def standing_incumbents(history: Sequence[RouteRecord]) -> list[str]:
     """Lists the incumbents whose promotion was not undone, oldest first."""
     chain: list[str] = []
     for record in reversed(history):
-        incumbent = record.route.incumbent
-        if record.kind == CHANGE_KINDS[RestoreIncumbent] and incumbent in chain:
-            while chain[-1] != incumbent:
-                chain.pop()
-        elif chain[-1:] != [incumbent]:
-            chain.append(incumbent)
+        _add_incumbent(chain, record)
     return chain
+
+
+def _add_incumbent(chain: list[str], record: RouteRecord) -> None:
+    """Adds a version's incumbent to the standing incumbents, or drops those that it undoes."""
+    incumbent = record.route.incumbent
+    if record.kind == CHANGE_KINDS[RestoreIncumbent] and incumbent in chain:
+        while chain[-1] != incumbent:
+            chain.pop()
+    elif chain[-1:] != [incumbent]:
+        chain.append(incumbent)
+
+
+def find_undoing(history: Sequence[RouteRecord], target: str) -> RouteRecord | None:
+    """Finds the version that undid a target's last promotion; None if the promotion stands.
+
+    A break-glass undoes no promotion, because the former model returns at its end.
+
+    Args:
+        history: newest first.
+    """
+    chain: list[str] = []
+    undoing = None
+    for record in reversed(history):
+        if record.route.break_glass is not None:
+            continue
+        stood = target in chain
+        _add_incumbent(chain, record)
+        if target in chain:
+            undoing = None
+        elif stood:
+            undoing = record
+    return undoing
 
 
 def find_rollback_target(history: Sequence[RouteRecord]) -> str | None:
@@ -274,11 +301,11 @@ def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C9
                 )
             return replace(successor, holdback=None)
         case AbortCanary():
-            _require_canary(route, change.rollout)
-            return replace(successor, canary=None)
+            canary = _require_canary(route, change.rollout)
+            return replace(_withdraw_proof(successor, canary.target), canary=None)
         case RestoreIncumbent():
             return replace(
-                successor,
+                _withdraw_proof(successor, route.incumbent),
                 incumbent=change.incumbent,
                 canary=None,
                 holdback=None,
@@ -292,6 +319,15 @@ def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C9
             return _set_chain(successor, change)
         case _:
             assert_never(change)
+
+
+def _withdraw_proof(successor: Route, target: str) -> Route:
+    """Drops the proof of a target that a rollback takes off the route, so that routers follow
+    with this version. The control process writes later proofs.
+    """
+    settings = successor.settings
+    proven = tuple(spare for spare in settings.proven if spare.target != target)
+    return replace(successor, settings=replace(settings, proven=proven))
 
 
 def _create(route: Route | None, change: CreateRoute) -> Route:

@@ -145,8 +145,8 @@ def _find_fault(
 
     The end of its validity for a swap does not matter: a spare has its own period.
     """
-    if proposal.phase is ProposalPhase.ROLLED_BACK:
-        return f"it {proposal.predicate}: {proposal.closed_because}".rstrip(": ")
+    if (rollback := routes.find_rollback_since(tx, verdict)) is not None:
+        return f"since its verdict of {verdict.decided_at:%Y-%m-%d}, it {rollback.words}"
     if proposal.phase is ProposalPhase.CANCELLED:
         return f"proposal {proposal.id} was cancelled after its verdict"
     if proposal.phase is ProposalPhase.REJECTED and not proposal.closed:

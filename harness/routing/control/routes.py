@@ -7,7 +7,8 @@ targets of an existing route do not change here: `harness.canary` promotes and r
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from harness.frame.configuration import setting_values
 from harness.frame.errors import (
@@ -23,6 +24,7 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.suggestions import did_you_mean
+from harness.gate.canary_sentences import end_predicate, who_ended
 from harness.gate.online.rollout import (
     CanaryEnd,
     CanaryEnding,
@@ -31,6 +33,7 @@ from harness.gate.online.rollout import (
     RolloutState,
 )
 from harness.gate.policy import Policy, PromotionMode
+from harness.gate.verdict import Verdict
 from harness.providers.records import Targets
 from harness.providers.registry import named_models
 from harness.providers.target import Target
@@ -56,6 +59,7 @@ from harness.routing.route_changes import (
     RestoreIncumbent,
     TableChange,
     check_route_name,
+    find_undoing,
     standing_incumbents,
 )
 from harness.routing.route_settings import RouteSettings
@@ -368,25 +372,69 @@ def read_later_end(rollback: RouteRecord | None) -> CanaryEnding | None:
     return CanaryEnding(end, RolloutSignal.ABORT, rollback.actor, rollback.reason)
 
 
+@dataclass(frozen=True, slots=True)
+class TargetRollback:
+    """The last rollback of a target from a route."""
+
+    at: datetime
+    words: str  # what happened to the target, as a predicate: `was aborted by ben: too slow`
+
+
+def find_rollback(
+    tx: Transaction,
+    name: str,
+    target: str,
+    history: Sequence[RouteRecord] | None = None,
+) -> TargetRollback | None:
+    """Finds a target's last rollback from a route: the end of a canary or a bake by its
+    evidence, a guard, a change or a person, or a person's rollback after the bake.
+
+    Args:
+        history: the route's versions, newest first; None if this function shall load them.
+    """
+    rollouts = Rollouts(tx).list(route=name, candidate=target)
+    rollbacks = [
+        TargetRollback(rollout.updated_at, _describe_rollback(rollout))
+        for rollout in rollouts
+        if rollout.state is RolloutState.ROLLED_BACK
+    ]
+    if any(is_bake_over(rollout) for rollout in rollouts):
+        versions = Routing(tx).history(name) if history is None else history
+        undoing = find_undoing(versions, target)
+        if (ending := read_later_end(undoing)) is not None and undoing is not None:
+            words = f"{end_predicate(ending.end)} {who_ended(ending)}"
+            rollbacks.append(TargetRollback(undoing.at, words))
+    return max(rollbacks, key=lambda rollback: rollback.at, default=None)
+
+
+def _describe_rollback(rollout: Rollout) -> str:
+    predicate = end_predicate(rollout.end) if rollout.end else "was rolled back"
+    if rollout.ending is not None and rollout.ending.by:
+        return f"{predicate} {who_ended(rollout.ending)}"
+    return f"{predicate}: {rollout.ended_because}".rstrip(": ")
+
+
+def find_rollback_since(tx: Transaction, verdict: Verdict) -> TargetRollback | None:
+    """Finds the last rollback of a verdict's candidate, unless it is older than the verdict.
+
+    After a rollback, the verdict proves the candidate no longer: only a newer verdict can.
+    """
+    rollback = find_rollback(tx, verdict.route, verdict.candidate)
+    return rollback if rollback is not None and rollback.at >= verdict.decided_at else None
+
+
 def find_last_rollback(
     tx: Transaction,
     name: str,
     target: str,
     history: Sequence[RouteRecord],
-) -> Rollout | None:
-    """Finds the last rollout of a target on a route, if it was rolled back.
-
-    Returns None if a later version of `history` still counts the target as an incumbent
-    (`standing_incumbents`).
+) -> TargetRollback | None:
+    """Finds the last rollback of a target from a route, unless a later version of `history`
+    still counts the target as an incumbent (`standing_incumbents`).
 
     Args:
         history: the route's versions, newest first.
     """
     if target in standing_incumbents(history):
         return None
-    last_rollout = next(iter(Rollouts(tx).list(route=name, candidate=target, limit=1)), None)
-    return (
-        last_rollout
-        if last_rollout is not None and last_rollout.state is RolloutState.ROLLED_BACK
-        else None
-    )
+    return find_rollback(tx, name, target, history)
