@@ -443,7 +443,7 @@ def _require_former_incumbent(
     # A verdict proves no model that was rolled back since.
     if (last := find_last_rollback(tx, route.name, incumbent, history)) is not None:
         raise ProofRefused(
-            f"on route {route.name!r}, {known.name} {last.words}. Propose it again, because "
+            f"on route {route.name!r}, {known.name} {last.words}: propose it again, because "
             "it needs a new verdict"
         )
     data_class_checks.check_targets(ctx, route.settings, [known], route=route.name)

@@ -475,9 +475,7 @@ def _find_verdict(
         if proposal.phase in PHASES_WITHOUT_PROOF and not _is_announced(tx, proposal):
             continue
         verdict = Verdicts(tx).get(proposal.verdict)
-        if not isinstance(verdict, Passed):
-            continue
-        if routes.find_rollback_since(tx, verdict) is not None:
+        if not isinstance(verdict, Passed) or routes.find_rollback_since(tx, verdict):
             continue
         if proposal.needs_approval and proposal.approver is None:
             continue

@@ -216,40 +216,13 @@ def standing_incumbents(history: Sequence[RouteRecord]) -> list[str]:
     """Lists the incumbents whose promotion was not undone, oldest first."""
     chain: list[str] = []
     for record in reversed(history):
-        _add_incumbent(chain, record)
+        incumbent = record.route.incumbent
+        if record.kind == CHANGE_KINDS[RestoreIncumbent] and incumbent in chain:
+            while chain[-1] != incumbent:
+                chain.pop()
+        elif chain[-1:] != [incumbent]:
+            chain.append(incumbent)
     return chain
-
-
-def _add_incumbent(chain: list[str], record: RouteRecord) -> None:
-    """Adds a version's incumbent to the standing incumbents, or drops those that it undoes."""
-    incumbent = record.route.incumbent
-    if record.kind == CHANGE_KINDS[RestoreIncumbent] and incumbent in chain:
-        while chain[-1] != incumbent:
-            chain.pop()
-    elif chain[-1:] != [incumbent]:
-        chain.append(incumbent)
-
-
-def find_undoing(history: Sequence[RouteRecord], target: str) -> RouteRecord | None:
-    """Finds the version that undid a target's last promotion; None if the promotion stands.
-
-    A break-glass undoes no promotion, because the former model returns at its end.
-
-    Args:
-        history: newest first.
-    """
-    chain: list[str] = []
-    undoing = None
-    for record in reversed(history):
-        if record.route.break_glass is not None:
-            continue
-        stood = target in chain
-        _add_incumbent(chain, record)
-        if target in chain:
-            undoing = None
-        elif stood:
-            undoing = record
-    return undoing
 
 
 def find_rollback_target(history: Sequence[RouteRecord]) -> str | None:

@@ -59,7 +59,6 @@ from harness.routing.route_changes import (
     RestoreIncumbent,
     TableChange,
     check_route_name,
-    find_undoing,
     standing_incumbents,
 )
 from harness.routing.route_settings import RouteSettings
@@ -380,38 +379,27 @@ class TargetRollback:
     words: str  # what happened to the target, as a predicate: `was aborted by ben: too slow`
 
 
-def find_rollback(
-    tx: Transaction,
-    name: str,
-    target: str,
-    history: Sequence[RouteRecord] | None = None,
-) -> TargetRollback | None:
+def find_rollback(tx: Transaction, name: str, target: str) -> TargetRollback | None:
     """Finds a target's last rollback from a route: the end of a canary or a bake by its
     evidence, a guard, a change or a person, or a person's rollback after the bake.
-
-    Args:
-        history: the route's versions, newest first; None if this function shall load them.
     """
-    rollouts = Rollouts(tx).list(route=name, candidate=target)
-    rollbacks = [
-        TargetRollback(rollout.updated_at, _describe_rollback(rollout))
-        for rollout in rollouts
-        if rollout.state is RolloutState.ROLLED_BACK
-    ]
-    if any(is_bake_over(rollout) for rollout in rollouts):
-        versions = Routing(tx).history(name) if history is None else history
-        undoing = find_undoing(versions, target)
-        if (ending := read_later_end(undoing)) is not None and undoing is not None:
-            words = f"{end_predicate(ending.end)} {who_ended(ending)}"
-            rollbacks.append(TargetRollback(undoing.at, words))
+    rollbacks = []
+    for rollout in Rollouts(tx).list(route=name, candidate=target):
+        if rollout.state is RolloutState.ROLLED_BACK:
+            words = _describe_end(rollout.end, rollout.ending, rollout.ended_because)
+            rollbacks.append(TargetRollback(rollout.updated_at, words))
+        elif (later := find_later_rollback(tx, rollout)) is not None:
+            ending = read_later_end(later)
+            words = _describe_end(CanaryEnd.PROMOTION_ROLLED_BACK, ending, later.reason)
+            rollbacks.append(TargetRollback(later.at, words))
     return max(rollbacks, key=lambda rollback: rollback.at, default=None)
 
 
-def _describe_rollback(rollout: Rollout) -> str:
-    predicate = end_predicate(rollout.end) if rollout.end else "was rolled back"
-    if rollout.ending is not None and rollout.ending.by:
-        return f"{predicate} {who_ended(rollout.ending)}"
-    return f"{predicate}: {rollout.ended_because}".rstrip(": ")
+def _describe_end(end: CanaryEnd | None, ending: CanaryEnding | None, because: str) -> str:
+    predicate = end_predicate(end or CanaryEnd.ROLLED_BACK)
+    if ending is not None and ending.by:
+        return f"{predicate} {who_ended(ending)}"
+    return f"{predicate}: {because}".rstrip(": ")
 
 
 def find_rollback_since(tx: Transaction, verdict: Verdict) -> TargetRollback | None:
@@ -437,4 +425,4 @@ def find_last_rollback(
     """
     if target in standing_incumbents(history):
         return None
-    return find_rollback(tx, name, target, history)
+    return find_rollback(tx, name, target)
