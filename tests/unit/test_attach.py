@@ -358,11 +358,77 @@ def test_a_named_candidate_and_judge_are_compared_and_priced(tmp_path: Path) -> 
 
     (model,) = write_json(found)["models"]
     assert [other["model"] for other in model["replacements"]] == ["openai/gpt-5.5"]
-    assert (found.candidate, found.judge) == ("openai/gpt-5.5", "openai/gpt-5-mini")
+    assert (found.candidate.name, found.judge) == ("openai/gpt-5.5", "openai/gpt-5-mini")
+    assert found.candidate.why.startswith("named by you, which costs $0.0")
     # 8 requests, and each pair in both orders: 16 calls with both answers and a rubric.
     assert found.effort.judge_calls == 16
     assert found.effort.judge_input_tokens == 16 * (1_000 + 2 * 100 + 600)
     assert "draw support-traffic --route support" in found.next_command
+
+
+@pytest.mark.parametrize(
+    ("entries", "candidate", "why"),
+    [
+        (
+            [entry("gpt-4.1", 1.0), entry("gpt-5.5", 4.0), entry("gpt-5-mini", 0.5)],
+            "openai/gpt-5-mini",
+            (
+                "next cheaper, which costs $0.0007 less; not openai/gpt-5.5 (newer of its family), "
+                "which costs $0.0042 more"
+            ),
+        ),
+        (
+            [entry("gpt-4.1", 1.0), entry("gpt-5.5", None), entry("gpt-5-mini", 0.5)],
+            "openai/gpt-5-mini",
+            (
+                "next cheaper, which costs $0.0007 less; not openai/gpt-5.5 (newer of its family), "
+                "whose price is unknown"
+            ),
+        ),
+        (
+            [entry("gpt-4.1", 1.0), entry("gpt-5.5", 1.0)],
+            "openai/gpt-5.5",
+            "newer of its family, which costs the same",
+        ),
+        (
+            [entry("gpt-4.1", 1.0), entry("gpt-5.5", 4.0)],
+            None,
+            (
+                "no other model is known to cost as much as openai/gpt-4.1 or less (openai/gpt-5.5 "
+                "(newer of its family), which costs $0.0042 more): name one by --candidate "
+                "PROVIDER/MODEL"
+            ),
+        ),
+        (
+            [entry("gpt-4.1", None), entry("gpt-5.5", 1.0)],
+            None,
+            (
+                "the price of these requests at openai/gpt-4.1 is unknown, so no model is cheaper "
+                "(openai/gpt-5.5 (newer of its family), and the present price is unknown): name "
+                "one by --candidate PROVIDER/MODEL"
+            ),
+        ),
+    ],
+)
+def test_without_a_named_candidate_none_is_taken_that_costs_more_and_the_reason_is_shown(
+    tmp_path: Path, entries: Sequence[CatalogueEntry], candidate: str | None, why: str
+) -> None:
+    found = of_rows(tmp_path, row(1), catalogue=build_catalogue(entries))
+
+    proof = write_json(found)["proof"]
+    assert (proof["candidate"], proof["candidate_why"]) == (candidate, why)
+    assert (proof["candidate_usd"] is None) is (candidate is None)
+    facts = "\n".join(str(block) for block in describe_report(found))
+    assert f"{candidate or 'none'}: {why}" in facts
+
+
+def test_a_named_candidate_is_taken_even_if_it_costs_more_or_is_in_use(tmp_path: Path) -> None:
+    dear = of_rows(tmp_path, row(1), choice=AttachChoice(candidate="anthropic/claude-sonnet-5"))
+    same = of_rows(tmp_path, row(1), choice=AttachChoice(candidate="openai/gpt-4.1"))
+
+    assert dear.candidate.name == "anthropic/claude-sonnet-5"
+    assert dear.candidate.why == "named by you, which costs $0.0014 more"
+    assert same.candidate.name == "openai/gpt-4.1"
 
 
 def test_the_next_command_has_the_route_under_whose_name_the_requests_were_asked(

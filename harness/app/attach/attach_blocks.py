@@ -220,7 +220,8 @@ def _list_effort(report: AttachReport) -> Iterator[tuple[str, str]]:
     few = (
         "" if effort.callers >= FEWEST_CALLERS else f", if there were {FEWEST_CALLERS} callers"
     )
-    yield "Candidate", report.candidate or "unknown: name it by --candidate"
+    chosen = report.candidate
+    yield "Candidate", f"{chosen.name}: {chosen.why}" if chosen.name else f"none: {chosen.why}"
     yield (
         "Requests",
         (
@@ -275,7 +276,8 @@ def write_json(report: AttachReport) -> Mapping[str, Any]:
         "models": [_write_model(model) for model in report.models],
         "proof": {
             "model": report.subject.name,
-            "candidate": report.candidate or None,
+            "candidate": report.candidate.name or None,
+            "candidate_why": report.candidate.why,
             "judge": report.judge or None,
             "requests": effort.items,
             "requests_again": effort.reasked,

@@ -16,7 +16,10 @@ from harness.app.attach.proof_effort import (
     estimate_effort,
 )
 from harness.app.attach.replacements import (
+    NAMED,
+    CandidateChoice,
     Replacement,
+    choose_candidate,
     choose_judge,
     count_cost,
     find_end,
@@ -69,7 +72,7 @@ class AttachReport:
     survey: TrafficSurvey
     models: Sequence[SeenModel]  # the most requests first
     subject: SeenModel  # the model whose proof is estimated
-    candidate: str  # empty if no candidate is known
+    candidate: CandidateChoice
     judge: str  # empty without a known judge
     effort: ProofEffort
     obstacles: Sequence[str]
@@ -99,7 +102,11 @@ def build_report(
     named = [_require(choice.candidate, catalogue)] if choice.candidate else []
     models = [_look_up(traffic, catalogue, today, named) for traffic in survey.ranked]
     subject = _choose_subject(models, choice.model)
-    candidate = named[0] if named else _first_replacement(subject, catalogue)
+    if named and named[0] is subject.entry:
+        chosen = CandidateChoice(subject.name, f"{NAMED}, the model in use itself")
+    else:
+        chosen = choose_candidate(subject.name, subject.list_usd, subject.replacements)
+    candidate = find_named(chosen.name, catalogue)
     compared = [entry for entry in (subject.entry, candidate) if entry is not None]
     judge = (
         _require(choice.judge, catalogue)
@@ -119,7 +126,7 @@ def build_report(
         survey=survey,
         models=models,
         subject=subject,
-        candidate=candidate.name if candidate else "",
+        candidate=chosen,
         judge=judge.name if judge else "",
         effort=effort,
         obstacles=obstacles,
@@ -165,11 +172,6 @@ def _choose_subject(models: Sequence[SeenModel], wanted: str) -> SeenModel:
             return model
     names = ", ".join(model.name for model in models[:MOST_MODELS])
     raise InputError(f"no request is of the model {wanted!r}; there are {names}")
-
-
-def _first_replacement(subject: SeenModel, catalogue: Catalogue) -> CatalogueEntry | None:
-    first = next(iter(subject.replacements), None)
-    return find_named(first.name, catalogue) if first else None
 
 
 def _explain_nothing(sources: Sequence[SourceNote], survey: TrafficSurvey) -> str:

@@ -10,6 +10,7 @@ from datetime import date
 from typing import Any, Final
 
 from harness.app.attach.traffic_survey import NEED_NAMES, ModelTraffic
+from harness.frame.formatting import format_usd
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.models.capabilities import Needs, missing_capabilities
 from harness.providers.models.catalogue import KINDS, Catalogue, CatalogueEntry
@@ -203,6 +204,53 @@ def _choose(
         yield NEXT_CHEAPER, nearest
         if cheapest is not nearest:
             yield CHEAPEST, cheapest
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateChoice:
+    """The candidate whose proof is estimated. name: empty without one. why: why it, or why
+    none, with the replacements that were passed over.
+    """
+
+    name: str
+    why: str
+
+
+def choose_candidate(
+    model: str, present_usd: float | None, replacements: Sequence[Replacement]
+) -> CandidateChoice:
+    """Chooses the first replacement that is named, or known to cost no more than the model.
+
+    Args:
+        model: the name of the model in use.
+        present_usd: the list price of its counted requests; None if it is unknown.
+    """
+    passed_over = []
+    for other in replacements:
+        price = _describe_price(other, present_usd)
+        costs_no_more = other.saving_usd is not None and other.saving_usd >= 0
+        if other.why == NAMED or costs_no_more:
+            others = f"; not {', not '.join(passed_over)}" if passed_over else ""
+            return CandidateChoice(other.name, f"{other.why}, {price}{others}")
+        passed_over.append(f"{other.name} ({other.why}), {price}")
+    if present_usd is None:
+        reason = f"the price of these requests at {model} is unknown, so no model is cheaper"
+    else:
+        reason = f"no other model is known to cost as much as {model} or less"
+    others = f" ({'; '.join(passed_over)})" if passed_over else ""
+    return CandidateChoice("", f"{reason}{others}: name one by --candidate PROVIDER/MODEL")
+
+
+def _describe_price(other: Replacement, present_usd: float | None) -> str:
+    """Compares a replacement's price with the price of the model in use."""
+    if other.cost_usd is None:
+        return "whose price is unknown"
+    if other.saving_usd is None or present_usd is None:
+        return "and the present price is unknown"
+    if not other.saving_usd:
+        return "which costs the same"
+    more_or_less = "less" if other.saving_usd > 0 else "more"
+    return f"which costs {format_usd(abs(other.saving_usd))} {more_or_less}"
 
 
 def _list_newest(catalogue: Catalogue, kind: str, today: date) -> Iterable[CatalogueEntry]:

@@ -50,7 +50,10 @@ def attach_(
     for_: timedelta = opt("How long to receive.", "--for", default="60s"),
     model: str = opt("Estimate a proof for this model.", metavar="MODEL", default=""),
     candidate: str = opt(
-        "Compare the traffic's models with this one.", metavar="PROVIDER/MODEL", default=""
+        "Compare the traffic's models with this one. Default: the first shown model that is "
+        "known to cost no more.",
+        metavar="PROVIDER/MODEL",
+        default="",
     ),
     judge: str = opt("Price the proof with this judge.", metavar="PROVIDER/MODEL", default=""),
     route: str = opt("Route of the next command.", metavar="ROUTE", default=""),
