@@ -366,23 +366,24 @@ def test_a_named_candidate_and_judge_are_compared_and_priced(tmp_path: Path) -> 
     assert "draw support-traffic --route support" in found.next_command
 
 
+DEARER = "openai/gpt-5.5 (newer of its family), which costs $0.0042 more"
+NAME_ONE = "name one by --candidate PROVIDER/MODEL"
+
+
 @pytest.mark.parametrize(
     ("entries", "candidate", "why"),
     [
         (
             [entry("gpt-4.1", 1.0), entry("gpt-5.5", 4.0), entry("gpt-5-mini", 0.5)],
             "openai/gpt-5-mini",
-            (
-                "next cheaper, which costs $0.0007 less; not openai/gpt-5.5 (newer of its family), "
-                "which costs $0.0042 more"
-            ),
+            f"next cheaper, which costs $0.0007 less; not {DEARER}",
         ),
         (
             [entry("gpt-4.1", 1.0), entry("gpt-5.5", None), entry("gpt-5-mini", 0.5)],
             "openai/gpt-5-mini",
             (
-                "next cheaper, which costs $0.0007 less; not openai/gpt-5.5 (newer of its family), "
-                "whose price is unknown"
+                f"next cheaper, which costs $0.0007 less; not {DEARER.partition(', ')[0]}, "
+                f"whose price is unknown"
             ),
         ),
         (
@@ -394,18 +395,16 @@ def test_a_named_candidate_and_judge_are_compared_and_priced(tmp_path: Path) -> 
             [entry("gpt-4.1", 1.0), entry("gpt-5.5", 4.0)],
             None,
             (
-                "no other model is known to cost as much as openai/gpt-4.1 or less (openai/gpt-5.5 "
-                "(newer of its family), which costs $0.0042 more): name one by --candidate "
-                "PROVIDER/MODEL"
+                f"no other model is known to cost as much as openai/gpt-4.1 or less ({DEARER}): "
+                f"{NAME_ONE}"
             ),
         ),
         (
             [entry("gpt-4.1", None), entry("gpt-5.5", 1.0)],
             None,
             (
-                "the price of these requests at openai/gpt-4.1 is unknown, so no model is cheaper "
-                "(openai/gpt-5.5 (newer of its family), and the present price is unknown): name "
-                "one by --candidate PROVIDER/MODEL"
+                f"the price of these requests at openai/gpt-4.1 is unknown, so no model is cheaper "
+                f"({DEARER.partition(', ')[0]}, and the present price is unknown): {NAME_ONE}"
             ),
         ),
     ],
