@@ -395,16 +395,16 @@ NAME_ONE = "name one by --candidate PROVIDER/MODEL"
             [entry("gpt-4.1", 1.0), entry("gpt-5.5", 4.0)],
             None,
             (
-                f"no other model is known to cost as much as openai/gpt-4.1 or less ({DEARER}): "
-                f"{NAME_ONE}"
+                "no other model is known to cost as much as openai/gpt-4.1 or less "
+                f"({DEARER}): {NAME_ONE}"
             ),
         ),
         (
             [entry("gpt-4.1", None), entry("gpt-5.5", 1.0)],
             None,
             (
-                f"the price of these requests at openai/gpt-4.1 is unknown, so no model is cheaper "
-                f"({DEARER.partition(', ')[0]}, and the present price is unknown): {NAME_ONE}"
+                "the price of these requests at openai/gpt-4.1 is unknown, so no model is "
+                f"cheaper ({DEARER.partition(', ')[0]}, and the present price is unknown): {NAME_ONE}"
             ),
         ),
     ],
