@@ -404,7 +404,8 @@ NAME_ONE = "name one by --candidate PROVIDER/MODEL"
             None,
             (
                 "the price of these requests at openai/gpt-4.1 is unknown, so no model is "
-                f"cheaper ({DEARER.partition(', ')[0]}, and the present price is unknown): {NAME_ONE}"
+                f"cheaper ({DEARER.partition(', ')[0]}, and the present price is unknown): "
+                f"{NAME_ONE}"
             ),
         ),
     ],

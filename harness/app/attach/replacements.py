@@ -225,7 +225,7 @@ def choose_candidate(
         model: the name of the model in use.
         present_usd: the list price of its counted requests; None if it is unknown.
     """
-    passed_over = []
+    passed_over: list[str] = []
     for other in replacements:
         price = _describe_price(other, present_usd)
         costs_no_more = other.saving_usd is not None and other.saving_usd >= 0
