@@ -37,6 +37,7 @@ from harness.providers.calls.probe import (
 )
 from harness.providers.kinds import ProviderGroup
 from harness.providers.models.catalogue import COLUMNS, Ability
+from harness.providers.models.model_ends import EndState
 from harness.providers.records import Providers
 from harness.providers.registry import registered_providers
 from harness.providers.registry.operations import PROVIDERS
@@ -220,7 +221,12 @@ def _render_models(row: MatrixRow) -> Sequence[str]:
     ordered = _sort_models(row)
     if not ordered:
         return [markup.note("No model is known yet. Add the model that a route should use.")]
-    parts = [markup.table(map(_build_model_row, ordered[:MOST_MODELS]), stacked=True)]
+    parts = [
+        markup.table(
+            [_build_model_row(model, row.group) for model in ordered[:MOST_MODELS]],
+            stacked=True,
+        )
+    ]
     if folded_models := ordered[MOST_MODELS:]:
         count = labels.plural(len(folded_models), "more model")
         names = ", ".join(model.model for model in folded_models)
@@ -228,14 +234,24 @@ def _render_models(row: MatrixRow) -> Sequence[str]:
     return parts
 
 
-def _build_model_row(model: MatrixModel) -> markup.Row:
+def _describe_end(model: MatrixModel, group: ProviderGroup) -> str:
+    """Describes a model's end. An unknown end is shown only of models that others may remove."""
+    if model.end.day is not None:
+        return f"ends {format_date(model.end.day)}"
+    if group in (ProviderGroup.LOCAL, ProviderGroup.SIMULATED):
+        return ""
+    is_unknown = model.end.state is EndState.UNKNOWN
+    return "end unknown" if is_unknown else "no end is announced"
+
+
+def _build_model_row(model: MatrixModel, group: ProviderGroup) -> markup.Row:
     window_tokens = model.context_window
     median_ms = model.p50_ms
     routes = labels.few(model.routes, 2)
     return {
         "Model": noted(
             strong(model.model),
-            model.end.day and f"ends {format_date(model.end.day)}",
+            _describe_end(model, group),
         ),
         "In / out, 1M tokens": price_cell(model),
         "Can": _render_abilities(model.abilities),
