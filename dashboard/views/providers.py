@@ -235,7 +235,7 @@ def _render_models(row: MatrixRow) -> Sequence[str]:
 
 
 def _describe_end(model: MatrixModel, group: ProviderGroup) -> str:
-    """Describes a model's end. An unknown end is shown only of models that others may remove."""
+    """Describes a model's end. It omits an unknown end if only the operator can remove it."""
     if model.end.day is not None:
         return f"ends {format_date(model.end.day)}"
     if group in (ProviderGroup.LOCAL, ProviderGroup.SIMULATED):

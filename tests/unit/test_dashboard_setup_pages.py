@@ -3,7 +3,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from dashboard import current_user, page_frame
 from dashboard.views import keys as keys_page
 from dashboard.views import provider_dialogs as providers_page
 from dashboard.views import suite_dialogs as suites_page
-from dashboard.views.providers import price_cell
+from dashboard.views.providers import _build_model_row, price_cell
 from harness.app.installation import CONFIG_VARIABLE
 from harness.app.suite_import import UPLOAD_SCORERS
 from harness.evals.settings import JudgeSettings, SuiteSettings
@@ -25,6 +25,7 @@ from harness.frame.runtime.encryption import new_key
 from harness.operations import keys, queries
 from harness.operations.queries import list_keys
 from harness.proposals import fallback_chain
+from harness.providers.kinds import ProviderGroup
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.models.catalogue import (
     COLUMNS,
@@ -34,7 +35,7 @@ from harness.providers.models.catalogue import (
     build_catalogue,
     find_price_origin,
 )
-from harness.providers.models.model_ends import describe_end
+from harness.providers.models.model_ends import KnownEnd, ModelEnd, describe_end
 from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels, Providers, Targets
 from harness.providers.registry import credentials, registered_providers, targets
@@ -566,6 +567,20 @@ def test_a_price_says_where_it_comes_from_and_when_the_catalogue_says_another() 
         "litellm ",
         True,
     )
+
+
+@pytest.mark.req("F11")
+def test_a_model_s_end_is_told_and_an_unknown_one_of_a_hosted_model_is_no_all_clear() -> None:
+    def cell(end: KnownEnd, group: ProviderGroup) -> str:
+        unknown = dict.fromkeys(COLUMNS, Ability.UNKNOWN)
+        model = MatrixModel("gpt-x", unknown, None, None, None, end, None, ())
+        return str(_build_model_row(model, group)["Model"])
+
+    day = date(2026, 12, 11)
+    assert "ends 11 Dec 2026" in cell(describe_end(ModelEnd(day, "")), ProviderGroup.HOSTED)
+    assert "end unknown" in cell(describe_end(None), ProviderGroup.HOSTED)
+    assert "no end is announced" in cell(describe_end(None, day), ProviderGroup.HOSTED)
+    assert "end" not in cell(describe_end(None), ProviderGroup.LOCAL)
 
 
 def test_each_setting_of_a_route_is_changed_with_a_preview_and_not_over_somebody_elses(
