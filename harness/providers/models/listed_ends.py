@@ -17,7 +17,10 @@ from typing import Final
 
 from harness.providers.models.end_dates import parse_unix_s
 from harness.providers.models.model_ends import EndDates
-from harness.providers.models.model_names import LISTABLE_NAME
+
+# A name in a provider's list. ASCII only, because other letters can look alike, and people
+# approve names by sight.
+LISTABLE_NAME: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 class FieldMeaning(StrEnum):

@@ -25,13 +25,13 @@ from harness.providers.kinds import (
 )
 from harness.providers.models.catalogue import Catalogue, CatalogueEntry
 from harness.providers.models.listed_ends import (
+    LISTABLE_NAME,
     find_unknown_fields,
     parse_listed_end,
     tells_end,
 )
 from harness.providers.models.model_ends import NO_DATES, EndDates
 from harness.providers.models.model_names import (
-    LISTABLE_NAME,
     ModelName,
     count_other_words,
     parse_model_name,

@@ -18,9 +18,6 @@ from harness.gate.pins import Sighting
 from harness.providers.api_base_rules import plain_host
 from harness.providers.target import Provider, Target
 
-# A name in a provider's list. ASCII only, because other letters can look alike, and people
-# approve names by sight.
-LISTABLE_NAME: Final = re.compile(r"[\x21-\x7e]{1,200}")
 LOOPBACK: Final = "127.0.0.1"
 LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})
 NAT64: Final = ip_network("64:ff9b::/96")  # RFC 6052
