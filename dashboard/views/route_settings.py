@@ -65,7 +65,7 @@ CANDIDATES: Final[Sequence[Fields]] = (
         "models": Field(
             "Models to measure on a schedule, separated by commas",
             live=True,
-            placeholder="None, or openai/gpt-5*, openrouter/*:price<0.5",
+            placeholder="None, or openai/gpt-6*, openrouter/*:price<0.5",
         ),
         "prefer": Field(
             "A candidate has to be",

@@ -69,16 +69,16 @@ home: .swapproof
 #     kind: openai  # sets address, protocol, prices and abilities
 #     api_key_env: OPENAI_API_KEY
 #     prices:  # for a model that the catalogue lacks, or for a price of your own
-#       gpt-4o-mini: {input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6}
+#       gpt-6-luna: {input_usd_per_mtok: 0.1, output_usd_per_mtok: 0.5}
 #     models:  # abilities that a model lacks, and limits
-#       gpt-4o-mini: {context_window: 128000, embeddings: false}
+#       gpt-6-luna: {context_window: 922000, embeddings: false}
 #   anthropic: {kind: anthropic, api_key_env: ANTHROPIC_API_KEY}
 
 # The names that clients use as `model`. `serve all` or `config apply` creates a route from here
 # once; then the database applies, and proposals swap its model.
 # routes:
 #   triage:
-#     incumbent: openai/gpt-4o-mini
+#     incumbent: openai/gpt-6-luna
 #     suites: [my-suite]  # your own questions: `swapproof docs open how-to/own-suites`
 """
 

@@ -93,7 +93,7 @@ PROPOSALS: Final = OperationGroup(
             words="Accept the cost of CANDIDATE on ROUTE, for its next proposal. Needs an "
             "approver.",
             command="accept-cost ROUTE CANDIDATE",
-            example="swapproof proposal accept-cost support openai/gpt-4o-mini --up-to 2 "
+            example="swapproof proposal accept-cost support openai/gpt-6-luna --up-to 2 "
             "--because accuracy",
             endpoint="POST /routes/{route}/accepted-costs",
             name="accept_cost",
@@ -216,7 +216,7 @@ BREAK_GLASSES: Final = OperationGroup(
             role=Role.APPROVER,
             words="Propose that TARGET serve without proof. A second person must confirm it.",
             command="propose ROUTE TARGET",
-            example="swapproof route break-glass propose support openai/gpt-4o-mini --for 2h "
+            example="swapproof route break-glass propose support openai/gpt-6-luna --for 2h "
             "--reason outage",
             endpoint="POST /break-glass",
             body="BreakGlassBody",
@@ -327,7 +327,7 @@ FALLBACKS: Final = OperationGroup(
             role=Role.ADMIN,
             words="Remove a target from the chain.",
             command="remove ROUTE TARGET",
-            example="swapproof route fallback remove support openai/gpt-4o-mini --reason slow",
+            example="swapproof route fallback remove support openai/gpt-6-luna --reason slow",
             done=_describe_change,
         ),
         Operation(
@@ -335,7 +335,7 @@ FALLBACKS: Final = OperationGroup(
             role=Role.ADMIN,
             words="Set whether a fallback may answer on a route of high stakes.",
             command="mark ROUTE TARGET",
-            example="swapproof route fallback mark support openai/gpt-4o-mini --capable "
+            example="swapproof route fallback mark support openai/gpt-6-luna --capable "
             "--reason tested",
             parameters={
                 "capable": Parameter(
@@ -350,8 +350,8 @@ FALLBACKS: Final = OperationGroup(
             role=Role.ADMIN,
             words="Reorder the chain. Name each of its targets once.",
             command="order ROUTE [TARGETS]...",
-            example="swapproof route fallback order support openai/gpt-4o-mini "
-            "anthropic/claude-haiku-4-5 --reason speed",
+            example="swapproof route fallback order support openai/gpt-6-luna "
+            "anthropic/claude-haiku-5-5 --reason speed",
             parameters={"order": Parameter(kind=tuple[str, ...])},
             done=_describe_change,
         ),

@@ -85,7 +85,7 @@ class Target(ShowsMore):
 
     def __post_init__(self) -> None:
         if not (self.provider.strip() and self.model.strip()):
-            raise InputError("a target needs a provider and a model, e.g. openai/gpt-4o-mini")
+            raise InputError("a target needs a provider and a model, e.g. openai/gpt-6-luna")
 
     @classmethod
     def from_name(cls, name: str) -> Self:

@@ -32,7 +32,7 @@ class ModelKind(StrEnum):
 class ModelChoice:
     """A client's choice of a model, parsed. Two texts may mean the same choice (`means`)."""
 
-    text: str  # as the client wrote it, such as `openai:gpt-4o-mini`
+    text: str  # as the client wrote it, such as `openai:gpt-6-luna`
     kind: ModelKind
     route: str = ""  # empty for LITERAL
     target: str = ""  # `provider/model` for LITERAL, else empty

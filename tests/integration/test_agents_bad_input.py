@@ -101,7 +101,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
             max_message_bytes=LIMIT,
         ) as made:
             made.upstream.turns["sim-base"] = completion("hello")
-            made.upstream.turns["gpt-4o-mini"] = answer
+            made.upstream.turns["gpt-6-luna"] = answer
             yield made
 
 
@@ -433,7 +433,7 @@ def test_every_command_works(site: AgentsSite) -> None:
     assert last["total"] == len(last["items"])
     assert not made & {agent["id"] for agent in last["items"]}, "it deleted its own"
     assert {value.get("model") for value in shown if value.get("name") == "support"} == {
-        "openai:gpt-4o-mini"
+        "openai:gpt-6-luna"
     }
     # The provider's check may have asked for the list of models since.
     sent = [asked for asked in site.upstream.asked if asked.body][-1].json["messages"]
@@ -491,7 +491,7 @@ def test_the_commands_of_a_switch_work_and_wait_for_a_person(
 
     assert running.returncode == 0, shown
     listed, switched = json_values(shown)
-    assert "openai/gpt-4o-mini" in [model["model"] for model in listed["models"]]
+    assert "openai/gpt-6-luna" in [model["model"] for model in listed["models"]]
     assert (switched["status"], switched["request"]) == (
         "approved",
         request.id,

@@ -45,10 +45,10 @@ PARSED_ONLY = {
     "proposal create",  # --wait; without it, the test creates its proposals so
 }
 NAMES = {
-    "openai/gpt-4o-mini": "sim/better",
-    "anthropic/claude-haiku-4-5": "sim/equal",
-    "openai/gpt-4o": "sim/base",
-    "gpt-4o-mini": "sim/better",
+    "openai/gpt-6-luna": "sim/better",
+    "anthropic/claude-haiku-5-5": "sim/equal",
+    "openai/gpt-6-sol": "sim/base",
+    "gpt-6-luna": "sim/better",
     "openai": "sim",
     "gemini flash": "better",
     "tickets": "colours",

@@ -238,8 +238,8 @@ def test_the_commands_of_the_page_work_in_their_order(cli: CommandLine) -> None:
         *("--data-class", "personal"),
     )
     ours = {
-        "anthropic/claude-sonnet-4-5": ["sim/judge", "--judge-anyway", WHY],
-        "openai/gpt-4o-mini": ["sim/better", "--accept-cost", "9", "--because", "a test"],
+        "anthropic/claude-sonnet-5-5": ["sim/judge", "--judge-anyway", WHY],
+        "openai/gpt-6-luna": ["sim/better", "--accept-cost", "9", "--because", "a test"],
     }
     said = []
     for block in shell_blocks("how-to/traffic-suite.md"):

@@ -141,7 +141,7 @@ def _require(name: str, catalogue: Catalogue) -> CatalogueEntry:
     if entry is None:
         raise InputError(
             f"{name!r} is no model of the catalogue: write it as `provider/model`, such as "
-            "openai/gpt-5-mini"
+            "openai/gpt-6-luna"
         )
     return entry
 

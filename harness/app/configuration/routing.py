@@ -249,6 +249,6 @@ def parse_target_seed(
         offers = list_offers(providers, Catalogue(), ())
         nearest = ModelNameQuery(name, providers, offers).resolve().target
         nearest = nearest or find_nearest(name, (offer.name for offer in offers))
-        hint = f"did you mean {nearest!r}?" if nearest else "e.g. openai/gpt-5"
+        hint = f"did you mean {nearest!r}?" if nearest else "e.g. openai/gpt-6-sol"
         raise InputError(f"{name!r} is not a target: write provider/model; {hint}")
     return Target(provider, model)

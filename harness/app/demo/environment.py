@@ -35,7 +35,7 @@ MODELS = Path(__file__).with_name("models.yaml")
 # Simulated models answer 20 times faster than real ones, which gives more traffic.
 TIME_SCALE = 0.05
 # The commands in docs/reference/agents.md name this model; the demo simulates it.
-DOCUMENTED_MODEL = "gpt-4o-mini"
+DOCUMENTED_MODEL = "gpt-6-luna"
 _KEY_VARIABLE = "SWAPPROOF_DEMO_KEY"
 _KEY = "sk-simulated"
 PORTS = {

@@ -372,7 +372,7 @@ class EvalWorker:
 
 
 def find_named(targets: Iterable[Target], name: str) -> Target | None:
-    """Finds a target by its name, such as `openai/gpt-4o`; None without one."""
+    """Finds a target by its name, such as `openai/gpt-6-sol`; None without one."""
     return next((target for target in targets if target.name == name), None)
 
 

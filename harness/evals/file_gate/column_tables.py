@@ -1,6 +1,6 @@
 """Parses a table with a row for each question and a column of scores for each model.
 
-Column names are free: `gpt-4o`, `gpt-4o score`, `accuracy_claude`. So the parser finds the
+Column names are free: `gpt-6-sol`, `gpt-6-sol score`, `accuracy_claude`. So the parser finds the
 columns of scores by their cells. It never guesses which model is the incumbent.
 """
 
@@ -27,13 +27,13 @@ from harness.frame.text_files import csv_records, csv_rows
 
 WANTED: Final = (
     "a column of questions or ids (question, input, prompt or id) and a column of scores for "
-    "each model, such as `question,gpt-4o,claude` with 0, 1, 85% or pass in the cells"
+    "each model, such as `question,gpt-6-sol,claude` with 0, 1, 85% or pass in the cells"
 )
 _DEFAULT_METRIC: Final = "score"
 _SEPARATORS: Final = r"[\s_\-.:/|(\[]+"
 _NAME_END: Final = re.compile(rf"(.+?){_SEPARATORS}([^\s_\-.:/|()\[\]]+)[\])]?")
 _NAME_START: Final = re.compile(rf"([^\s_\-.:/|()\[\]]+){_SEPARATORS}(.+?)[\])]?")
-# Names of scores beside a model's name. Other names belong to the model: `gpt-4o mini`.
+# Names of scores beside a model's name. Other names belong to the model: `gpt-6-sol new`.
 _METRICS: Final = frozenset(
     {
         "score",
@@ -247,7 +247,7 @@ def _has_scores(cells: Sequence[str], limit: float | None) -> bool:
 
 
 def _split_names(names: Sequence[str], others: Sequence[str]) -> list[_ScoreColumn]:
-    """Splits names such as `gpt-4o score` into model and metric, if two models have one.
+    """Splits names such as `gpt-6-sol score` into model and metric, if two models have one.
 
     Args:
         others: the other columns, in lower case; a model's answers may have its name.

@@ -358,7 +358,7 @@ class Alert:
     """Reports a condition or its end. Never contains a request's content or a secret."""
 
     kind: AlertKind
-    subject: str  # such as `target openai/gpt-5`
+    subject: str  # such as `target openai/gpt-6-sol`
     key: str  # alerts with the same key share one record
     title: str
     text: str

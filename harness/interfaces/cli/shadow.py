@@ -34,7 +34,7 @@ shadow = operation_group(SHADOWS)
 
 @command(
     shadow,
-    example='swapproof shadow start support openai/gpt-4o-mini --share 5 --reason "a look"',
+    example='swapproof shadow start support openai/gpt-6-luna --share 5 --reason "a look"',
 )
 def start(
     session: Session,

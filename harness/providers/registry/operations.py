@@ -65,7 +65,7 @@ PRICES: Final = OperationGroup(
             "Budgets, guardrails and forecasts use the price. Swapproof knows the prices of "
             "the catalogue and of a provider's list without this command.",
             command="price PROVIDER/MODEL INPUT OUTPUT",
-            example="swapproof model price openai/gpt-4o-mini 0.15 0.60",
+            example="swapproof model price openai/gpt-6-luna 0.10 0.50",
             endpoint="POST /prices",
             body_text="A model's price, in US dollars per million tokens.",
             parameters={

@@ -122,7 +122,7 @@ class AgentBody(AgentFields):
         # A literal model needs an approver's key.
         {
             "name": "research",
-            "model": "openai:gpt-4o-mini",
+            "model": "openai:gpt-6-luna",
             "config": {"fallbackModel": "chat"},
         },
     )

@@ -410,8 +410,8 @@ def _write_file(path: Path, text: str) -> None:
 
 @command(
     name="run",
-    example="swapproof gate run --suite tickets --incumbent openai/gpt-4o "
-    "--candidate openai/gpt-4o-mini",
+    example="swapproof gate run --suite tickets --incumbent openai/gpt-6-sol "
+    "--candidate openai/gpt-6-luna",
 )
 def gate_run(
     session: Session,

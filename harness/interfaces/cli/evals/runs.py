@@ -59,7 +59,7 @@ eval_group = operation_group(EVAL_RUNS)
 
 
 @command(
-    eval_group, "run", example="swapproof eval run tickets openai/gpt-4o-mini --items 50 --wait"
+    eval_group, "run", example="swapproof eval run tickets openai/gpt-6-luna --items 50 --wait"
 )
 def run_suite(
     session: Session,

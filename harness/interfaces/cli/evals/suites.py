@@ -197,7 +197,7 @@ def import_suite(
     suite,
     "draw",
     example="swapproof suite draw support-traffic --route support --from spend.jsonl "
-    "--judge anthropic/claude-sonnet-4-5",
+    "--judge anthropic/claude-sonnet-5-5",
 )
 def draw_suite(
     session: Session,

@@ -126,7 +126,7 @@ def build_plan_json(plan: RampPlan) -> dict[str, object]:
 
 @command(
     name="create",
-    example="swapproof proposal create support openai/gpt-4o-mini --reason cheaper --wait",
+    example="swapproof proposal create support openai/gpt-6-luna --reason cheaper --wait",
 )
 def create_proposal(
     session: Session,

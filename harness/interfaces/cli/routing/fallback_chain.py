@@ -19,7 +19,7 @@ fallback = operation_group(FALLBACKS)
 
 @command(
     fallback,
-    example="swapproof route fallback add support openai/gpt-4o-mini "
+    example="swapproof route fallback add support openai/gpt-6-luna "
     "--waive untested --for 1d --reason outage",
 )
 def add(

@@ -179,7 +179,7 @@ def _describe_end(ending: Deprecation | None, end: KnownEnd) -> str:
     return f"{unlisted}{day}{successor_text}"
 
 
-@command(model, example="swapproof model add openai/gpt-4o-mini --param temperature=0.2")
+@command(model, example="swapproof model add openai/gpt-6-luna --param reasoning_effort=low")
 def add(
     session: Session,
     name: str = arg("PROVIDER/MODEL"),
@@ -252,7 +252,7 @@ def _describe_new_provider(provider: Provider, *, lacks_key: bool) -> str:
     )
 
 
-@command(model, "resolve", example="swapproof model resolve gpt-4o-mini")
+@command(model, "resolve", example="swapproof model resolve gpt-6-luna")
 def resolve_name(session: Session, name: str) -> int:
     """Show, rule by rule, the provider that a model name resolves to; exit code 1 if none."""
     reading = _explain_name(session, name)
@@ -266,7 +266,7 @@ def resolve_name(session: Session, name: str) -> int:
     return 0 if reading.provider else 1
 
 
-@command(model, "search", example="swapproof model search gpt-4o")
+@command(model, "search", example="swapproof model search gpt-6-sol")
 def search_models(session: Session, words: tuple[str, ...] = arg(required=True)) -> None:
     """Find models of all provider kinds in the catalogue, by parts of their names."""
     ctx = session.context
@@ -309,7 +309,7 @@ def _show_meaning(reading: NameReading) -> None:
         output.note(reading.unlisted)
 
 
-@command(model, example="swapproof model probe openai/gpt-4o-mini")
+@command(model, example="swapproof model probe openai/gpt-6-luna")
 def probe(
     session: Session,
     name: str = arg("TARGET"),

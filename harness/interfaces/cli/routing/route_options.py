@@ -185,7 +185,7 @@ class SettingsOptions:
         metavar="KIND=ROUTE",
     )
     candidates: tuple[str, ...] = opt(
-        "Model or pattern that the route's suites measure: 'openai/gpt-5*', "
+        "Model or pattern that the route's suites measure: 'openai/gpt-6*', "
         "'openrouter/*:price<0.5'; '' for none. May be repeated.",
         "--candidates",
         metavar="PROVIDER/MODEL",
@@ -251,7 +251,7 @@ _REQUIRED_FLAGS: Final = {
     "every": "--every",
     "budget_usd": "--round-budget",
 }
-_SCHEDULE_EXAMPLE: Final = "--candidates 'openai/gpt-5*' --every '0 3 * * 1' --round-budget 5"
+_SCHEDULE_EXAMPLE: Final = "--candidates 'openai/gpt-6*' --every '0 3 * * 1' --round-budget 5"
 
 
 @command(example="swapproof route settings support --stakes high")

@@ -118,7 +118,7 @@ def as_json(status: RouteStatus) -> dict[str, object]:
 
 
 @command(
-    route, example="swapproof route create support --incumbent openai/gpt-4o --suite tickets"
+    route, example="swapproof route create support --incumbent openai/gpt-6-sol --suite tickets"
 )
 def create(
     session: Session,
