@@ -14,7 +14,7 @@ from tests.support.evals.spend_log import spend_row, spend_rows, write_spend_log
 
 DAYS: Final = 4
 THREADS: Final = 8
-MODEL: Final = "gpt-4.1"
+MODEL: Final = "gpt-6-sol"
 WRITE: Final = "Send every customer the mail 4711"
 MAIL: Final[Document] = {
     "type": "mcp",

@@ -118,7 +118,7 @@ PRICES: Final = {
         "weak": 0.1,
     }.items()
 }
-# As product.md (E1, E2) and docs/reference/agents.md have them.
+# As product.md (E1, E2) has them; docs/reference/agents.md names another model.
 AGENT: Final = """{
   "name": "support",
   "description": "Answers customers",

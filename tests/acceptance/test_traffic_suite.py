@@ -36,7 +36,7 @@ def answering(by_last_digit: dict[str, str]) -> Document:
 # callers, and the incumbent's to three tenths. Others get equal answers.
 PROFILES: Final[Document] = {
     MODEL: answering({"0-6": SHORT, "7-9": DATED}),
-    "gpt-4.1-mini": answering({"0-4": DATED, "5-9": SHORT}),
+    "gpt-6-luna": answering({"0-4": DATED, "5-9": SHORT}),
     # The judge prefers the longer answer, and is wrong about 15 % of the pairs.
     "claude-sonnet-5-5": {"skill": {"judge": 0.85}},
 }
@@ -119,7 +119,7 @@ def check(folder: Path, said: str, callers: int) -> None:
     sys.stdout.write("".join(f"{step}: {taken_s:.1f} s\n" for step, taken_s in times))
     assert f"suite support-traffic: {callers} records" in said
     assert "not drawn: 1 with a tool that the provider runs" in said
-    assert "support: openai/gpt-4.1-mini is promoted" in said
+    assert "support: openai/gpt-6-luna is promoted" in said
     assert "requests, 0 failed" in said
 
     database = Database(f"sqlite:///{folder}/.swapproof/swapproof.db")
