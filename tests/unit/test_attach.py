@@ -383,7 +383,7 @@ NAME_ONE = "name one by --candidate PROVIDER/MODEL"
             "openai/gpt-5-mini",
             (
                 f"next cheaper, which costs $0.0007 less; not {DEARER.partition(', ')[0]}, "
-                f"whose price is unknown"
+                f"whose cost for these requests is unknown"
             ),
         ),
         (
@@ -403,8 +403,8 @@ NAME_ONE = "name one by --candidate PROVIDER/MODEL"
             [entry("gpt-4.1", None), entry("gpt-5.5", 1.0)],
             None,
             (
-                "the price of these requests at openai/gpt-4.1 is unknown, so no model is "
-                f"cheaper ({DEARER.partition(', ')[0]}, and the present price is unknown): "
+                "the cost of these requests at openai/gpt-4.1 is unknown, so no model is "
+                f"cheaper ({DEARER.partition(', ')[0]}, and the present cost is unknown): "
                 f"{NAME_ONE}"
             ),
         ),

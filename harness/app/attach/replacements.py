@@ -223,7 +223,7 @@ def choose_candidate(
 
     Args:
         model: the name of the model in use.
-        present_usd: the list price of its counted requests; None if it is unknown.
+        present_usd: the cost of its counted requests at the list price; None if it is unknown.
     """
     passed_over: list[str] = []
     for other in replacements:
@@ -234,7 +234,7 @@ def choose_candidate(
             return CandidateChoice(other.name, f"{other.why}, {price}{others}")
         passed_over.append(f"{other.name} ({other.why}), {price}")
     if present_usd is None:
-        reason = f"the price of these requests at {model} is unknown, so no model is cheaper"
+        reason = f"the cost of these requests at {model} is unknown, so no model is cheaper"
     else:
         reason = f"no other model is known to cost as much as {model} or less"
     others = f" ({'; '.join(passed_over)})" if passed_over else ""
@@ -242,11 +242,13 @@ def choose_candidate(
 
 
 def _describe_price(other: Replacement, present_usd: float | None) -> str:
-    """Compares a replacement's price with the price of the model in use."""
+    """Compares a replacement's cost with the cost of the model in use. The cost is unknown
+    without a price, and without the tokens of a request.
+    """
     if other.cost_usd is None:
-        return "whose price is unknown"
+        return "whose cost for these requests is unknown"
     if other.saving_usd is None or present_usd is None:
-        return "and the present price is unknown"
+        return "and the present cost is unknown"
     if not other.saving_usd:
         return "which costs the same"
     more_or_less = "less" if other.saving_usd > 0 else "more"

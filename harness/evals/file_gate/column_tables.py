@@ -1,7 +1,7 @@
 """Parses a table with a row for each question and a column of scores for each model.
 
-Column names are free: `gpt-6-sol`, `gpt-6-sol score`, `accuracy_claude`. So the parser finds the
-columns of scores by their cells. It never guesses which model is the incumbent.
+Column names are free: `gpt-6-sol`, `gpt-6-sol score`, `accuracy_claude`. So the parser finds
+the columns of scores by their cells. It never guesses which model is the incumbent.
 """
 
 import re
