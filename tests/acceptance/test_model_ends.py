@@ -14,7 +14,13 @@ from tests.acceptance.conftest import Installing
 from tests.acceptance.installation import Document, Installation, eventually
 from tests.acceptance.pages import signed_in
 from tests.acceptance.providers import Simulator
-from tests.acceptance.swaps import LASTING, POLICIES, before_simulator
+from tests.acceptance.swaps import (
+    LASTING,
+    POLICIES,
+    await_phase,
+    before_simulator,
+    propose,
+)
 
 ASKED: Final[Any] = [{"role": "user", "content": "Where is my parcel?"}]
 PROVEN_WITHIN_S: Final = 600.0  # a job that runs every half minute, and a comparison
@@ -190,3 +196,57 @@ def test_a_proven_spare_takes_over_before_the_end_and_no_caller_gets_an_error(
             assert answer.status_code == 200, answer.text
             assert answer.headers["x-swapproof-target"] == "sim/sim-better"
             assert "x-swapproof-fallback" not in answer.headers
+
+
+def with_two_fallbacks(made: Installation, sims: list[Simulator]) -> Document:
+    """A route that tries its proven fallbacks first; the second of two gets a proof."""
+    sims.append(Simulator(made))
+    route = {
+        "policy": "alone",
+        "fallbacks": ["sim/sim-worse", "sim/sim-better"],
+        "failover": "proven_first",
+    }
+    return {
+        **before_simulator(sims[0], support=route),
+        "policies": {**POLICIES, "alone": {**LASTING, "self_approval": True}},
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.req("F12", "H6")
+def test_a_model_that_a_person_rolled_back_is_no_longer_the_first_fallback(
+    installing: Installing,
+) -> None:
+    sims: list[Simulator] = []
+    place = installing(lambda made: with_two_fallbacks(made, sims))
+    (sim,) = sims
+    place.serve("router")
+    place.serve("control")
+
+    def proven() -> list[str]:
+        spares = place.api("GET", "/routes/support/spares").json()["items"]
+        return [spare["name"] for spare in spares if spare["proof"]["proven"]]
+
+    def fallback() -> tuple[str, str]:
+        answer = place.chat("support", headers={"x-swapproof-sticky": "kim"})
+        assert answer.status_code == 200, answer.text
+        headers = answer.headers
+        return headers["x-swapproof-target"], headers.get("x-swapproof-fallback", "")
+
+    swap = propose(place, "support", "sim/sim-better")
+    await_phase(place, swap, "canary")
+    assert proven() == ["sim/sim-better"]
+    sim.fault("sim-base", "status", status=503)
+    # A job that runs every half minute brings the proof to the router.
+    eventually(lambda: fallback() == ("sim/sim-better", ""), wait_s=PROVEN_WITHIN_S)
+    sim.heal()
+
+    place.cli("canary", "promote", "support", "--reason", "a story")
+    await_phase(place, swap, "promoted")
+    place.cli("route", "rollback", "support", "--reason", "too chatty")
+
+    assert proven() == []
+    shown = place.cli("route", "fallback", "spares", "support").out
+    assert "had its promotion rolled back by" in " ".join(shown.split())
+    sim.fault("sim-base", "status", status=503)
+    eventually(lambda: fallback() == ("sim/sim-worse", "unproven"))
