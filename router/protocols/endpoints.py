@@ -274,8 +274,8 @@ def _refuse_stored_prompt(prompt: Mapping[str, object]) -> Reply:
     """Refuses a reference to a prompt that OpenAI stored, `{id, version, variables}`."""
     name = f" {prompt['id']!r}" if isinstance(prompt.get("id"), str) else ""
     message = (
-        f"`prompt`: the router cannot read the stored prompt{name}, because OpenAI switched "
-        "/v1/prompts off on 30 November 2026. Put the prompt's text into `instructions` or "
+        f"`prompt`: the router cannot read the stored prompt{name}, because /v1/prompts ended "
+        "on 30 November 2026. Put the prompt's text into `instructions` or "
         "`input`, with its variables filled in, and send the request without `prompt`"
     )
     return error_reply(422, message, STORED_PROMPT, param="prompt")
