@@ -154,7 +154,7 @@ FAULTS: Final[dict[str, tuple[Sequence[Sequence[object]], str, str]]] = {
     "answers without scores": (
         [("question", "expected", "gpt-4o", "claude"), ("a", "4", "It is 4.", "four")],
         "",
-        "a column of scores for each model, such as `question,gpt-4o,claude`",
+        "a column of scores for each model, such as `question,gpt-6-sol,claude`",
     ),
     "no rows": ([[]], "", "its first sheet, 'Results', is empty"),
 }

@@ -28,8 +28,8 @@ PLAIN: Final = """
     notified on_better opt_outs order_seed outcome owner owner_key parameters
     parent person phase place plans policy prev_incumbent prev_signature previous price
     prices principal prompt_sha256 proposal proposals proposer proposer_key
-    proposer_principal provider purpose ranks redactions refused request request_hash
-    request_id request_patch response_to revoked role rollout route routes rule rules run
+    proposer_principal provider purpose ranks redactions refused replacement request
+    request_hash request_id request_patch response_to revoked role rollout route routes rule rules run
     runs salt same_model scope scorer scores sealed_headers selection served served_build
     served_model session settings shadow signature signed_in_by sink source sources
     started_by state subject suite suite_digest suites sums target target_name targets
