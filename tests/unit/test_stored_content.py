@@ -29,9 +29,9 @@ PLAIN: Final = """
     parent person phase place plans policy prev_incumbent prev_signature previous price
     prices principal prompt_sha256 proposal proposals proposer proposer_key
     proposer_principal provider purpose ranks redactions refused replacement request
-    request_hash request_id request_patch response_to revoked role rollout route routes rule rules run
-    runs salt same_model scope scorer scores sealed_headers selection served served_build
-    served_model session settings shadow signature signed_in_by sink source sources
+    request_hash request_id request_patch response_to revoked role rollout route routes rule
+    rules run runs salt same_model scope scorer scores sealed_headers selection served
+    served_build served_model session settings shadow signature signed_in_by sink source sources
     started_by state subject suite suite_digest suites sums target target_name targets
     template texts title turn unit_rule verdict verdict_candidate verdict_id
     verdict_incumbent verdict_outcome version waiting waiver waiver_id watch widened worker
