@@ -307,8 +307,6 @@ class AskedName:
     # alone for each request of the sample.
     name: str
     day: date
-    # The key's columns come first: with another order, SQLite 3.40 reports a NULL that is not
-    # there (`PRAGMA integrity_check` of a table WITHOUT ROWID).
     route: str
     requests: int
 
