@@ -182,6 +182,34 @@ def test_without_a_catalogue_the_screen_says_that_prices_and_ends_are_unknown(
     assert found.next_command.endswith("--judge PROVIDER/MODEL")
 
 
+@pytest.mark.req("F11", "H2")
+@pytest.mark.parametrize(
+    ("model", "end"),
+    [
+        ("openai/gpt-5-mini", "11 Dec 2026"),
+        ("openai/gpt-5-mini-2025-08-07", "11 Dec 2026"),
+        ("openai/ft:gpt-5-mini-2025-08-07:acme::A1b2", "11 Dec 2026"),
+        ("openai/gpt-5.5", "unknown"),
+    ],
+)
+def test_alias_snapshot_and_fine_tune_have_the_snapshot_s_end_and_others_an_unknown_one(
+    tmp_path: Path, model: str, end: str
+) -> None:
+    entries = [
+        entry("gpt-5-mini", 0.3),
+        entry("gpt-5-mini-2025-08-07", 0.3, end=date(2026, 12, 11)),
+        entry("gpt-5.5", 1.0),
+    ]
+    found = of_rows(tmp_path, row(1, model=model), catalogue=build_catalogue(entries))
+
+    text = "\n".join(str(block) for block in describe_report(found))
+    (written,) = write_json(found)["models"]
+
+    assert found.models[0].end.text.startswith(end)
+    assert written["end"] == ("unknown" if end == "unknown" else "stated")
+    assert ("An unknown end is not a late one" in text) is (end == "unknown")
+
+
 @pytest.mark.spine
 @pytest.mark.req("H2")
 def test_a_replacement_has_its_saving_and_the_requests_that_it_cannot_take(
