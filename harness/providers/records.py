@@ -360,22 +360,12 @@ class DiscoveredModels(Records[DiscoveredModel]):
         query = self._select(condition, provider.c.removed_at.is_(None))
         return query.join_from(discovered_model, provider, same_provider)
 
-    def with_ends(
-        self, names: Iterable[tuple[str, str]]
-    ) -> Mapping[tuple[str, str], DiscoveredModel]:
-        """Returns the models by provider and name: among the pairs, also formerly listed ones,
-        and all other models of these providers whose list states something about their end.
+    def of_providers(self, names: Iterable[str]) -> Mapping[tuple[str, str], DiscoveredModel]:
+        """Returns these providers' models by provider and name, also formerly listed ones.
+
+        An alias ends with its snapshots. So a listed snapshot without an end is needed, too.
         """
-        pairs = set(names)
-        columns = discovered_model.c
-        query = self._select(
-            columns.provider.in_(sorted({name for name, _ in pairs})),
-            sa.or_(
-                columns.model.in_(sorted({model for _, model in pairs})),
-                columns.ends_on.is_not(None),
-                columns.is_deprecated,
-            ),
-        )
+        query = self._select(discovered_model.c.provider.in_(sorted(set(names))))
         return {(listed.provider, listed.model): listed for listed in self._all(query)}
 
     def find(self, provider_name: str, model: str) -> DiscoveredModel | None:

@@ -305,6 +305,35 @@ def test_no_end_is_announced_only_by_a_fresh_list_that_tells_ends(
     assert report().text.startswith(f"unknown: its provider's list is of {listed_on}; ")
 
 
+@pytest.mark.parametrize(
+    ("older", "newer", "state"),
+    [
+        (-30, {"shutdown_date": None}, EndState.NOT_ANNOUNCED),
+        (-30, {"shutdown_date": "next spring"}, EndState.UNKNOWN),
+        (-30, {"shutdown_date": None, "retire_on": "2027-01-01"}, EndState.UNKNOWN),
+        (-30, {"shutdown_date": "2100-01-01"}, EndState.STATED),
+    ],
+)
+def test_an_alias_lives_with_a_listed_snapshot_and_its_end_is_unknown_with_an_unread_field(
+    ctx: Context, older: int, newer: dict[str, object], state: EndState
+) -> None:
+    ctx = replace(ctx, models=FixedCatalogue())
+    entries = [
+        {"id": "base", "shutdown_date": None},
+        {"id": "base-2024-08-06", "shutdown_date": in_days(ctx, older).isoformat()},
+        {"id": "base-2025-08-06", **newer},
+    ]
+    with ctx.store.write() as tx:
+        provider = Providers(tx).all()["sim"]
+        content = json.dumps({"data": entries}).encode()
+        parsed = parse_listed_models(content, provider, ctx.clock.now())
+        DiscoveredModels(tx).replace("sim", parsed.models)
+
+    assert not endings(ctx), "the newer snapshot serves the alias"
+    (row,) = [row for row in build_matrix(ctx) if row.provider == "sim"]
+    assert {one.end.state for one in row.models if one.model == "base"} == {state}
+
+
 def test_the_replacement_that_a_provider_names_is_shown_and_proposed(ctx: Context) -> None:
     newer = CatalogueEntry("sim", "base-2")
     ctx = replace(ctx, models=FixedCatalogue(CatalogueEntry("sim", "base"), newer))

@@ -170,3 +170,37 @@ def test_an_end_without_a_source_is_unknown_and_only_a_list_that_tells_ends_says
     assert (unknown.state, unknown.text) == (EndState.UNKNOWN, "unknown: read the list")
     assert none_announced.state is EndState.NOT_ANNOUNCED
     assert none_announced.text == "no end is announced in its provider's list of 1 Dec 2026"
+
+
+def test_a_name_ends_with_the_base_or_snapshot_of_the_model_that_its_answers_name() -> None:
+    dates: dict[str, date | None] = {"gpt-4.1-2025-04-14": LATER}
+
+    assert found(dates, "bot", ("gpt-4.1",)) == ("gpt-4.1-2025-04-14", Relation.SNAPSHOT)
+    assert found(dates, "bot", ("gpt-4.1-2025-04-14.ft-0a1b",)) == (
+        "gpt-4.1-2025-04-14",
+        Relation.BASE,
+    )
+
+
+def test_a_gateway_s_own_entry_hides_no_vendor_s_end_and_its_answers_may_name_the_vendor() -> (
+    None
+):
+    catalogue = build_catalogue(
+        [
+            CatalogueEntry("openai", "m-2025-01-01", end_date=SOON),
+            CatalogueEntry("openrouter", "openai/m", context_window=1_000),
+        ]
+    )
+
+    for model, answered in (("openai/m", ()), ("openai/auto", ("openai/m-2025-01-01",))):
+        end = catalogue.find_end("openrouter", model, TODAY, answered)
+
+        assert end is not None
+        assert end.day == SOON
+
+
+def test_a_model_on_a_server_of_your_own_does_not_end_with_a_vendor_s() -> None:
+    catalogue = build_catalogue([CatalogueEntry("openai", "m", end_date=SOON)])
+
+    assert catalogue.find_end("vllm", "openai/m", TODAY) is None
+    assert catalogue.find_end("litellm", "openai/m", TODAY) is not None

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from harness.frame.configuration.setting import ANSWER_TOKENS, Declaration, number, setting
 from harness.providers.kinds import (
+    CUSTOM_KIND,
     PROVIDER_KINDS,
     ProviderGroup,
     ProviderKind,
@@ -31,7 +32,7 @@ from harness.providers.models.capabilities import (
 )
 from harness.providers.models.model_ends import EndDates, ModelEnd
 from harness.providers.models.model_names import parse_model_name
-from harness.providers.models.related_ends import RelatedEnds
+from harness.providers.models.related_ends import RelatedDates, RelatedEnds
 from harness.providers.target import LongPrice, Price, Provider, TierPrice
 
 CONFIGURATION: Final = "swapproof.yaml"  # a source of prices
@@ -159,17 +160,32 @@ class Catalogue:
             return ModelEnd(
                 entry.end_date, CONFIGURATION
             )  # the operator's word replaces others
-        vendor, _, vendor_model = model.partition("/")
-        if kind not in self._ends and vendor_model:
-            # A gateway, such as OpenRouter, names the vendor before the model.
-            kind, model = KINDS.get(vendor, kind), vendor_model
-        found = self._ends[kind].find(model, today, answered) if kind in self._ends else None
+        found = self._find_related(kind, model, today, answered)
+        if found is None and kind in GATEWAY_KINDS:
+            found = self._find_at_vendor(model, today, answered)
         if found is None or found.dates.ends_on is None:
             return None
         source = (
             f"the model catalogue ({self.source})" if self.source else "the model catalogue"
         )
         return ModelEnd(found.dates.ends_on, f"{source}{found.text}")
+
+    def _find_related(
+        self, kind: str, model: str, today: date, answered: Collection[str]
+    ) -> RelatedDates | None:
+        return self._ends[kind].find(model, today, answered) if kind in self._ends else None
+
+    def _find_at_vendor(
+        self, model: str, today: date, answered: Collection[str]
+    ) -> RelatedDates | None:
+        """Finds the dates of the vendor's model behind a gateway's name, such as
+        `openai/gpt-4.1`. Its answers name the model with or without the vendor.
+        """
+        vendor, _, vendor_model = model.partition("/")
+        if not vendor_model or vendor not in KINDS:
+            return None
+        names = [name.removeprefix(f"{vendor}/") for name in answered]
+        return self._find_related(KINDS[vendor], vendor_model, today, names)
 
     def has_ended(self, kind: str, model: str, today: date) -> bool:
         """Tells whether the catalogue says that a model may be gone."""
@@ -325,6 +341,10 @@ SAMPLE_ROW: Final = "sample_spec"
 KINDS: Final[Mapping[str, str]] = {
     name: kind.name for kind in PROVIDER_KINDS.values() for name in kind.catalogue_names
 }
+
+# Kinds whose models may be other vendors' hosted models, under the vendor's name. A server of
+# your own may serve a model of such a name too, but no vendor ends it.
+GATEWAY_KINDS: Final = frozenset({"openrouter", "litellm", CUSTOM_KIND})
 
 # By the table's mode: the ability that such a model has, and the abilities that it lacks.
 MODES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {

@@ -7,7 +7,7 @@ fine-tune, the end of its base.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -79,20 +79,34 @@ class RelatedEnds:
         ]
         return min(found, key=lambda one: one.dates.ends_on or date.max, default=None)
 
+    def list_names(
+        self, model: str, today: date, answered: Collection[str] = ()
+    ) -> Sequence[str]:
+        """Lists the source's names that a model ends with. Arguments as in `find`."""
+        related = self._list_related(model, today, answered)
+        return [name for name, _ in related if name in self._dates]
+
     def _list_related(
         self, model: str, today: date, answered: Collection[str]
     ) -> Iterator[tuple[str, Relation]]:
         yield model, Relation.ITSELF
+        yield from self._list_served(model, today, answered)
         for name in answered:
             if name != model:
                 yield name, Relation.ANSWERED
-        for name in self._list_served_snapshots(model, today, answered):
-            yield name, Relation.SNAPSHOT
-        if base := find_base(model):
+                yield from self._list_served(name, today, ())
+
+    def _list_served(
+        self, name: str, today: date, answered: Collection[str]
+    ) -> Iterator[tuple[str, Relation]]:
+        """Lists the snapshots that an alias may serve, and the names of a fine-tune's base."""
+        for snapshot in self._list_served_snapshots(name, today, answered):
+            yield snapshot, Relation.SNAPSHOT
+        if base := find_base(name):
             yield f"ft:{base}", Relation.BASE
             yield base, Relation.BASE
-            for name in self._list_served_snapshots(base, today, ()):
-                yield name, Relation.BASE
+            for snapshot in self._list_served_snapshots(base, today, ()):
+                yield snapshot, Relation.BASE
 
     def _list_served_snapshots(
         self, alias: str, today: date, answered: Collection[str]

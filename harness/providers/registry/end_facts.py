@@ -52,7 +52,7 @@ class EndFacts:
             return EndReport((), describe_end(None, to_know="its provider was removed"))
         listed = self._find_listed(target, provider)
         read_on = None
-        if listed is not None and listed.tells_ends and not listed.gone_at:
+        if listed is not None and not listed.gone_at and self._tells_ends(target, now.date()):
             is_new = now - listed.found_at <= LIST_COUNTS_FOR
             read_on = listed.found_at.date() if is_new else None
         statements = self._list_statements(target, provider, now)
@@ -82,6 +82,17 @@ class EndFacts:
             statements.append(headers)
         return statements
 
+    def _tells_ends(self, target: Target, today: date) -> bool:
+        """Tells whether the provider's list tells the ends of all names that a listed model
+        ends with. A snapshot's entry may have a field that Swapproof cannot read.
+        """
+        lists = self._listed_ends[target.provider]
+        answered = _list_answered(self.sightings.get(target.id, ()))
+        return all(
+            self.listed[target.provider, name].tells_ends
+            for name in lists.list_names(target.model, today, answered)
+        )
+
     def find_unlisted_since(self, target: Target) -> date | None:
         """Finds the day on which the provider stopped listing a model; None if it lists it."""
         provider = self.providers.get(target.provider)
@@ -110,7 +121,7 @@ def load_facts(ctx: ProvidersContext, tx: Transaction, targets: Iterable[Target]
     return EndFacts(
         Providers(tx).all(),
         ctx.catalogue,
-        DiscoveredModels(tx).with_ends((target.provider, target.model) for target in targets),
+        DiscoveredModels(tx).of_providers(target.provider for target in targets),
         EndStatements(tx).of_headers(),
         Sightings(tx).for_targets(target.id for target in targets),
     )
