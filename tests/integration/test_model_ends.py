@@ -352,6 +352,34 @@ def test_the_replacement_that_a_provider_names_is_shown_and_proposed(ctx: Contex
     assert "Its provider names in its place: sim/other-1, at an unknown price." in alert.text
 
 
+def test_a_replacement_is_another_model_and_its_own_end_is_told(ctx: Context) -> None:
+    newer = CatalogueEntry("sim", "base-2")
+    ctx = replace(ctx, models=FixedCatalogue(CatalogueEntry("sim", "base"), newer))
+
+    def lists_replacement(name: str, **fields: object) -> Deprecation:
+        ends = {
+            "deprecation": in_days(ctx, 20).isoformat(),
+            "deprecation_replacement_model": name,
+        }
+        entries = [{"id": "base", **ends}, {"id": "base-2", **fields}]
+        with ctx.store.write() as tx:
+            provider = Providers(tx).all()["sim"]
+            content = json.dumps({"data": entries}).encode()
+            parsed = parse_listed_models(content, provider, ctx.clock.now())
+            DiscoveredModels(tx).replace("sim", parsed.models)
+        (ending,) = endings(ctx)
+        return ending
+
+    assert lists_replacement("base").next.startswith(
+        "swapproof proposal create chat sim/base-2"
+    )
+    soon = in_days(ctx, 30)
+    ending = lists_replacement("base-2", deprecation=soon.isoformat())
+    assert ending.text.endswith(f"names sim/base-2 in its place, which ends on {soon}")
+    ending = lists_replacement("base", deprecation=soon.isoformat())
+    assert ending.successor is None, "the newer model ends soon, too, by its provider's list"
+
+
 class RetiringModel:
     """A provider whose good answers have a `Sunset` header, for a test over HTTP."""
 

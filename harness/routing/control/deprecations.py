@@ -20,7 +20,7 @@ from harness.providers.models.model_ends import EndStatement, ModelEnd, find_end
 from harness.providers.models.successors import ALERT_AHEAD, find_successor
 from harness.providers.records import Targets
 from harness.providers.registry.end_facts import EndFacts, load_facts
-from harness.providers.target import Price, Provider, Target, format_price
+from harness.providers.target import Price, Target, format_price
 from harness.providers.target_price import describe_missing, read_price
 from harness.routing.context import RoutingContext
 from harness.routing.records.routes import Routing
@@ -103,8 +103,10 @@ class Deprecation:
     @property
     def _remarks(self) -> str:
         successor = self.successor
-        named = f"; its provider names {successor.name} in its place" if successor else ""
-        return f"{self._conflict}{named if successor and successor.named else ''}"
+        if successor is None or not successor.named:
+            return self._conflict
+        ends = f", which ends on {successor.end_date}" if successor.end_date else ""
+        return f"{self._conflict}; its provider names {successor.name} in its place{ends}"
 
     @property
     def _conflict(self) -> str:
@@ -179,8 +181,8 @@ def _find_deprecation(
         days=(end_date - today).days if end_date is not None else None,
         uses=tuple(use.text for use in uses),
         price=read_price(facts.providers, target.name, entry.price if entry else None).price,
-        successor=_build_named(statements, provider, facts, today)
-        or _build_successor(entry, provider, facts, today),
+        successor=_build_named(target, statements, facts, now)
+        or _build_successor(target, entry, facts, now),
         unlisted=end is None and unlisted_since is not None,
         source=source,
         others=tuple(sorted(others, key=lambda other: (other.day, other.source))),
@@ -190,40 +192,51 @@ def _find_deprecation(
 
 
 def _build_named(
+    target: Target,
     statements: Sequence[EndStatement],
-    provider: Provider,
     facts: EndFacts,
-    today: date,
+    now: datetime,
 ) -> Successor | None:
-    """Builds the replacement that a provider's list names; None without one."""
-    model = next((one.dates.replacement for one in statements if one.dates.replacement), "")
-    if not model:
-        return None
-    entry = facts.catalogue.find(provider.kind, model)
-    end = facts.catalogue.find_end(provider.kind, model, today)
-    name = f"{provider.name}/{model}"
-    return Successor(
-        name,
-        read_price(facts.providers, name, entry.price if entry else None).price,
-        entry.context_window if entry else None,
-        end.day if end else None,
-        named=True,
-    )
+    """Builds the replacement that a provider's list names; None without one. A snapshot's
+    replacement may be its alias, which is no other model for a route that uses the alias.
+    """
+    names = (one.dates.replacement for one in statements)
+    model = next((name for name in names if name and name != target.model), "")
+    return _build_at_provider(target, model, facts, now, named=True) if model else None
 
 
 def _build_successor(
+    target: Target,
     entry: CatalogueEntry | None,
-    provider: Provider,
     facts: EndFacts,
-    today: date,
+    now: datetime,
 ) -> Successor | None:
-    successor = find_successor(entry, facts.catalogue, today) if entry else None
-    if successor is None:
+    """Builds the newer model of the family; None without one, and if a source states that it
+    ends soon, too.
+    """
+    newer = find_successor(entry, facts.catalogue, now.date()) if entry else None
+    if newer is None:
         return None
-    name = f"{provider.name}/{successor.model}"
-    price = read_price(facts.providers, name, successor.price).price
-    end = facts.catalogue.find_end(provider.kind, successor.model, today)
-    return Successor(name, price, successor.context_window, end.day if end else None)
+    successor = _build_at_provider(target, newer.model, facts, now)
+    last_day = (now + ALERT_AHEAD).date()
+    ends_soon = successor.end_date is not None and successor.end_date <= last_day
+    return None if ends_soon else successor
+
+
+def _build_at_provider(
+    target: Target, model: str, facts: EndFacts, now: datetime, *, named: bool = False
+) -> Successor:
+    """Builds another model of a target's provider."""
+    other = Target(target.provider, model)
+    entry = facts.catalogue.find(facts.providers[target.provider].kind, model)
+    end = facts.report(other, now).end
+    return Successor(
+        other.name,
+        read_price(facts.providers, other.name, entry.price if entry else None).price,
+        entry.context_window if entry else None,
+        end.day if end else None,
+        named=named,
+    )
 
 
 def _choose_command(ending: Deprecation, uses: Sequence[ModelUse]) -> str:
