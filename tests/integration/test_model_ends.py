@@ -281,6 +281,21 @@ def test_a_name_ends_with_the_model_that_its_answers_report(
     assert not endings(ctx), "the name serves another model now"
 
 
+def test_an_answer_under_its_own_name_shows_that_an_alias_lives_for_a_day(
+    world: BareInstallation, ctx: Context
+) -> None:
+    snapshot = CatalogueEntry("sim", "base-2024-08-06", end_date=in_days(ctx, -30))
+    ctx = replace(ctx, models=FixedCatalogue(snapshot))
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        Sightings(tx).note([Sighting(world.route().incumbent, ServedModel("base"), now, now)])
+
+    assert not endings(ctx)
+    world.clock.advance(timedelta(days=2).total_seconds())
+    (ending,) = endings(ctx)
+    assert ending.over
+
+
 def test_no_end_is_announced_only_by_a_fresh_list_that_tells_ends(
     world: BareInstallation, ctx: Context
 ) -> None:

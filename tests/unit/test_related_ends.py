@@ -199,6 +199,29 @@ def test_a_gateway_s_own_entry_hides_no_vendor_s_end_and_its_answers_may_name_th
         assert end.day == SOON
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "model"),
+    [
+        ("anthropic/claude-sonnet-4.5", "anthropic", "claude-sonnet-4-5-20250929"),
+        ("anthropic/claude-sonnet-4.5:beta", "anthropic", "claude-sonnet-4-5"),
+        ("openai/gpt-4.1:nitro", "openai", "gpt-4.1"),
+        ("google/gemini-2.5-pro", "gemini", "gemini-2.5-pro"),
+        ("bedrock/anthropic.claude-v2:1", "bedrock", "anthropic.claude-v2:1"),
+    ],
+)
+def test_a_gateway_s_spelling_of_a_vendor_s_model_is_read(
+    name: str, kind: str, model: str
+) -> None:
+    catalogue = build_catalogue([CatalogueEntry(kind, model, end_date=SOON)])
+
+    for gateway in ("openrouter", "litellm"):
+        end = catalogue.find_end(gateway, name, TODAY)
+
+        assert end is not None
+        assert end.day == SOON
+    assert catalogue.find_end("openrouter", f"other{name}", TODAY) is None
+
+
 def test_a_model_on_a_server_of_your_own_does_not_end_with_a_vendor_s() -> None:
     catalogue = build_catalogue([CatalogueEntry("openai", "m", end_date=SOON)])
 

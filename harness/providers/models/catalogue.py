@@ -24,6 +24,7 @@ from harness.providers.kinds import (
     PROVIDER_KINDS,
     ProviderGroup,
     ProviderKind,
+    other_name,
 )
 from harness.providers.models.capabilities import (
     UNKNOWN_CAPABILITIES,
@@ -182,10 +183,15 @@ class Catalogue:
         `openai/gpt-4.1`. Its answers name the model with or without the vendor.
         """
         vendor, _, vendor_model = model.partition("/")
-        if not vendor_model or vendor not in KINDS:
-            return None
+        kind = KINDS.get(vendor) or other_name(vendor)
         names = [name.removeprefix(f"{vendor}/") for name in answered]
-        return self._find_related(KINDS[vendor], vendor_model, today, names)
+        plain = vendor_model.partition(":")[0]
+        # OpenRouter writes `claude-sonnet-4.5:beta` for Anthropic's `claude-sonnet-4-5`.
+        for spelling in dict.fromkeys((vendor_model, plain, plain.replace(".", "-"))):
+            found = self._find_related(kind, spelling, today, names) if spelling else None
+            if found is not None:
+                return found
+        return None
 
     def has_ended(self, kind: str, model: str, today: date) -> bool:
         """Tells whether the catalogue says that a model may be gone."""

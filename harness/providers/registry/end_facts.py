@@ -52,7 +52,7 @@ class EndFacts:
             return EndReport((), describe_end(None, to_know="its provider was removed"))
         listed = self._find_listed(target, provider)
         read_on = None
-        if listed is not None and not listed.gone_at and self._tells_ends(target, now.date()):
+        if listed is not None and not listed.gone_at and self._tells_ends(target, now):
             is_new = now - listed.found_at <= LIST_COUNTS_FOR
             read_on = listed.found_at.date() if is_new else None
         statements = self._list_statements(target, provider, now)
@@ -64,7 +64,7 @@ class EndFacts:
     ) -> Sequence[EndStatement]:
         found: list[tuple[EndSource, str, EndDates]] = []
         today = now.date()
-        answered = _list_answered(self.sightings.get(target.id, ()))
+        answered = self._list_answered(target, now)
         end = self.catalogue.find_end(provider.kind, target.model, today, answered)
         if end is not None:
             found.append((EndSource.CATALOGUE, end.source, EndDates(end.day)))
@@ -82,16 +82,32 @@ class EndFacts:
             statements.append(headers)
         return statements
 
-    def _tells_ends(self, target: Target, today: date) -> bool:
+    def _tells_ends(self, target: Target, now: datetime) -> bool:
         """Tells whether the provider's list tells the ends of all names that a listed model
         ends with. A snapshot's entry may have a field that Swapproof cannot read.
         """
         lists = self._listed_ends[target.provider]
-        answered = _list_answered(self.sightings.get(target.id, ()))
+        answered = self._list_answered(target, now)
         return all(
             self.listed[target.provider, name].tells_ends
-            for name in lists.list_names(target.model, today, answered)
+            for name in lists.list_names(target.model, now.date(), answered)
         )
+
+    def _list_answered(self, target: Target, now: datetime) -> Collection[str]:
+        """Lists the models that answers named at most WITHDRAWN_AFTER before the newest one.
+
+        An older answer under the target's own name does not show that the model still serves.
+        """
+        sightings = self.sightings.get(target.id, ())
+        newest = max((sighting.last_at for sighting in sightings), default=now)
+        names = {
+            sighting.served.model
+            for sighting in sightings
+            if newest - sighting.last_at <= WITHDRAWN_AFTER
+        }
+        if now - newest > WITHDRAWN_AFTER:
+            names.discard(target.model)
+        return sorted(names)
 
     def find_unlisted_since(self, target: Target) -> date | None:
         """Finds the day on which the provider stopped listing a model; None if it lists it."""
@@ -124,18 +140,6 @@ def load_facts(ctx: ProvidersContext, tx: Transaction, targets: Iterable[Target]
         DiscoveredModels(tx).of_providers(target.provider for target in targets),
         EndStatements(tx).of_headers(),
         Sightings(tx).for_targets(target.id for target in targets),
-    )
-
-
-def _list_answered(sightings: Sequence[Sighting]) -> Collection[str]:
-    """Lists the models that answers named lately: at most WITHDRAWN_AFTER before the newest."""
-    newest = max((sighting.last_at for sighting in sightings), default=None)
-    return sorted(
-        {
-            sighting.served.model
-            for sighting in sightings
-            if newest is not None and newest - sighting.last_at <= WITHDRAWN_AFTER
-        }
     )
 
 
