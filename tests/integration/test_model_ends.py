@@ -326,7 +326,7 @@ def test_no_end_is_announced_only_by_a_fresh_list_that_tells_ends(
         (-30, {"shutdown_date": None}, EndState.NOT_ANNOUNCED),
         (-30, {"shutdown_date": "next spring"}, EndState.UNKNOWN),
         (-30, {"shutdown_date": None, "retire_on": "2027-01-01"}, EndState.UNKNOWN),
-        (-30, {"shutdown_date": "2100-01-01"}, EndState.STATED),
+        (-30, {"shutdown_date": "2099-01-01"}, EndState.STATED),
     ],
 )
 def test_an_alias_lives_with_a_listed_snapshot_and_its_end_is_unknown_with_an_unread_field(

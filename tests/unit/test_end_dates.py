@@ -249,3 +249,19 @@ def test_no_entry_of_a_list_breaks_the_reading(entry: dict[str, object]) -> None
 @pytest.mark.parametrize("value", [0, 1, 1e30, float("nan"), True, "0", "next year", [], -5])
 def test_a_value_that_is_no_day_of_a_list_is_unknown(value: object) -> None:
     assert parse_listed_end({"expiration_date": value}) == NO_DATES
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"status": True},
+        {"lifecycle": True},
+        {"is_deprecated": False},
+        {"shutdown_date": "0001-01-01T00:00:00Z"},
+        {"shutdown_date": "1970-01-01"},
+        {"expiration_date": "9999-12-31"},
+    ],
+)
+def test_a_ready_state_and_an_absent_time_state_nothing(entry: Mapping[str, object]) -> None:
+    assert parse_listed_end(entry) == NO_DATES
+    assert parse_listed_end({"is_deprecated": True}).is_deprecated

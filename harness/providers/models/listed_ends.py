@@ -88,9 +88,11 @@ _DEEPEST: Final = 3  # nested fields
 _MOST_NESTED: Final = 20  # read elements of a list inside an entry
 _MOST_SHOWN: Final = 5
 _LONGEST: Final = 64
-# Unix times of lists, from 2001 to 2100. Other numbers are not times in seconds.
+# Unix times of lists, from 2001 to 2099. Other numbers are not times in seconds.
 _LEAST_UNIX_S: Final = 1_000_000_000
 _MOST_UNIX_S: Final = 4_102_444_800
+# Other years are no statement: Go's `0001-01-01T00:00:00Z` and 1970 mean an absent time.
+_YEARS: Final = range(2001, 2100)
 
 
 def parse_listed_end(entry: Mapping[str, object]) -> EndDates:
@@ -99,12 +101,14 @@ def parse_listed_end(entry: Mapping[str, object]) -> EndDates:
     names the next version of other models.
     """
     values: dict[FieldMeaning, list[object]] = {meaning: [] for meaning in FieldMeaning}
+    has_state = False
     for name, value in walk_fields(entry):
         if name in LISTED_FIELDS:
             values[LISTED_FIELDS[name]].append(value)
+        if LISTED_FIELDS.get(name) is FieldMeaning.STATE:
+            has_state = has_state or _is_deprecated_state(name, value)
     ends_on = _find_earliest(values[FieldMeaning.END])
     deprecated_on = _find_earliest(values[FieldMeaning.DEPRECATED])
-    has_state = any(map(_is_deprecated_state, values[FieldMeaning.STATE]))
     is_deprecated = has_state or deprecated_on is not None
     names = filter(_is_name, values[FieldMeaning.REPLACEMENT])
     replacement = str(next(names, "")) if ends_on or is_deprecated else ""
@@ -181,8 +185,11 @@ def _find_earliest(values: Iterable[object]) -> date | None:
     return min((day for day in map(_parse_day, values) if day is not None), default=None)
 
 
-def _is_deprecated_state(value: object) -> bool:
-    return value is True or (isinstance(value, str) and value.lower() in _DEPRECATED_STATES)
+def _is_deprecated_state(name: str, value: object) -> bool:
+    if isinstance(value, bool):
+        # A server's `"status": true` says that the model is ready.
+        return value and "deprecat" in name
+    return isinstance(value, str) and value.lower() in _DEPRECATED_STATES
 
 
 def _is_name(value: object) -> bool:
@@ -208,5 +215,6 @@ def _parse_day(value: object) -> date | None:
         return None
     with suppress(ValueError, OverflowError):
         time = datetime.fromisoformat(value.strip())
-        return (time.astimezone(UTC) if time.tzinfo is not None else time).date()
+        day = (time.astimezone(UTC) if time.tzinfo is not None else time).date()
+        return day if day.year in _YEARS else None
     return None
