@@ -67,8 +67,8 @@ class DiscoveredModel(CamelCase):
     listed_since: datetime | None = None  # when it was first listed; None means `found_at`
     gone_at: datetime | None = None  # the first list without it; None while it is listed
     ends: EndDates = NO_DATES  # as the list states them
-    # Whether the list tells ends at all, and its entry has no field that may be an unknown form
-    # of one: then a model without an end has no announced end.
+    # Whether its entry has a field for the end, also an empty one, and no field that may be an
+    # unknown form of one: then a model without an end has no announced end.
     tells_ends: bool = False
 
 
@@ -91,7 +91,6 @@ def parse_listed_models(
         raise InputError(f"it lists {len(entries)} models, more than {MAX_MODELS}")
     models: dict[str, DiscoveredModel] = {}
     left_out = 0
-    has_ends = any(isinstance(entry, Mapping) and tells_end(entry) for entry in entries)
     for entry in entries:
         name = _parse_name(entry)
         if not name or not isinstance(entry, Mapping):
@@ -109,7 +108,7 @@ def parse_listed_models(
             price,
             found_at,
             ends=parse_listed_end(entry),
-            tells_ends=has_ends and not find_unknown_fields([entry]),
+            tells_ends=tells_end(entry) and not find_unknown_fields([entry]),
         )
         models.setdefault(name, model)
     return DiscoveredList(tuple(model for _, model in sorted(models.items())), left_out)
