@@ -440,8 +440,10 @@ def _require_former_incumbent(
     history = Routing(tx).history(route.name)
     incumbent = _find_former_incumbent(history, route, to_version)
     (known,) = known_targets(tx, [incumbent])
-    # A verdict proves no model that was rolled back since.
-    if (last := find_last_rollback(tx, route.name, incumbent, history)) is not None:
+    # A verdict proves no model that was rolled back since. A person may take back a person's
+    # own rollback after the bake.
+    last = find_last_rollback(tx, route.name, incumbent, history)
+    if last is not None and not last.after_bake:
         raise ProofRefused(
             f"on route {route.name!r}, {known.name} {last.words}: propose it again, because "
             "it needs a new verdict"

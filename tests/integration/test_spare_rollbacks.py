@@ -120,7 +120,7 @@ def proven_now(world: SmallInstallation) -> bool:
 
 
 @pytest.mark.both_databases
-def test_a_model_rolled_back_after_its_bake_enters_no_chain_and_returns_by_no_rollback(
+def test_a_model_rolled_back_after_its_bake_enters_no_chain_and_a_person_may_take_it_back(
     world: SmallInstallation,
 ) -> None:
     promote(world, bake_s=0.0)
@@ -131,8 +131,8 @@ def test_a_model_rolled_back_after_its_bake_enters_no_chain_and_returns_by_no_ro
         fallback_chain.add_fallback(
             world.context(), ADA, "chat", FallbackRequest("sim/better"), reason="is it proven?"
         )
-    with pytest.raises(ProofRefused, match="promotion rolled back by ben: too chatty"):
-        roll_back(world, to_version=promoted)
+    roll_back(world, to_version=promoted)
+    assert world.serving() == "better"
 
 
 def test_a_model_that_a_better_one_replaced_keeps_its_proof(world: SmallInstallation) -> None:

@@ -377,6 +377,7 @@ class TargetRollback:
 
     at: datetime
     words: str  # what happened to the target, as a predicate: `was aborted by ben: too slow`
+    after_bake: bool = False  # a person rolled back the promotion after its bake
 
 
 def find_rollback(tx: Transaction, name: str, target: str) -> TargetRollback | None:
@@ -391,7 +392,7 @@ def find_rollback(tx: Transaction, name: str, target: str) -> TargetRollback | N
         elif (later := find_later_rollback(tx, rollout)) is not None:
             ending = read_later_end(later)
             words = _describe_end(CanaryEnd.PROMOTION_ROLLED_BACK, ending, later.reason)
-            rollbacks.append(TargetRollback(later.at, words))
+            rollbacks.append(TargetRollback(later.at, words, after_bake=True))
     return max(rollbacks, key=lambda rollback: rollback.at, default=None)
 
 
