@@ -52,9 +52,11 @@ SCENES: Final = {
 FEW: Final = {"morning": 5, "callers return": 5, "busy": 14}
 
 
-@pytest.mark.parametrize("canaries", [FEW, later(dict.fromkeys(SCENES, 60))])
+@pytest.mark.parametrize(
+    ("canaries", "right_looks"), [(FEW, 0.9), later(dict.fromkeys(SCENES, 60), 0.8)]
+)
 def test_estimates_before_and_in_a_canary_are_right_within_a_factor_of_one_and_a_half(
-    canaries: dict[str, int],
+    canaries: dict[str, int], right_looks: float
 ) -> None:
     """Nine of ten plans are right, and eight of ten looks during a step: these are the hardest
     kinds of routes. With 60 canaries each, 306 of 360 looks are right.
@@ -66,4 +68,4 @@ def test_estimates_before_and_in_a_canary_are_right_within_a_factor_of_one_and_a
     looks = [right for errors in found for right in errors.looks]
 
     assert sum(plans) >= 0.9 * len(plans)
-    assert sum(looks) >= 0.8 * len(looks)
+    assert sum(looks) >= right_looks * len(looks)

@@ -125,11 +125,7 @@ def select_candidates(
     """
     now = ctx.clock.now()
     offers = named_models.list_configured_offers(ctx)
-    offered_targets = {
-        name: Target(provider, model)
-        for name, _ in offers
-        for provider, _, model in [name.partition("/")]
-    }
+    offered_targets = named_models.list_offered_targets(offers)
     with ctx.store.read() as tx:
         lists = named_models.read_lists(tx)
         providers = Providers(tx).all()
@@ -140,12 +136,13 @@ def select_candidates(
     selected: dict[str, SelectedModel] = {}
     warnings = []
     patterns = parse_patterns(schedule.models)
+    ends = {name: facts.report(target, now).end for name, target in offered_targets.items()}
     for pattern in patterns:
         matching_names = set()
         for name, entry in offers:
             provider = name.partition("/")[0]
             is_known = name in listed_names if provider in read_at else pattern.is_exact
-            end = facts.report(offered_targets[name], now).end
+            end = ends[name]
             ends_soon = end is not None and end.day <= last_day
             is_usable = is_known and not ends_soon and entry.capabilities.chat
             usd_per_mtok = entry.price.higher_usd_per_mtok if entry.price else None

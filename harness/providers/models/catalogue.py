@@ -158,9 +158,8 @@ class Catalogue:
         """
         entry = self.find(kind, model)
         if entry is not None and entry.end_date and entry.end_source == CONFIGURATION:
-            return ModelEnd(
-                entry.end_date, CONFIGURATION
-            )  # the operator's word replaces others
+            # The operator's word replaces what the catalogue states.
+            return ModelEnd(entry.end_date, CONFIGURATION)
         found = self._find_related(kind, model, today, answered)
         if found is None and kind in GATEWAY_KINDS:
             found = self._find_at_vendor(model, today, answered)

@@ -7,7 +7,7 @@ A name may be a target's id, `provider/model` or a short form. The rules of name
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -524,6 +524,14 @@ def list_configured_offers(ctx: ProvidersContext) -> Sequence[tuple[str, Catalog
         own_price = providers[offer.provider].prices.get(offer.model)
         offers_with_entries.append((offer.name, replace(entry, price=own_price or entry.price)))
     return offers_with_entries
+
+
+def list_offered_targets(
+    offers: Iterable[tuple[str, CatalogueEntry]],
+) -> Mapping[str, Target]:
+    """Returns the target of each of these offers, by the offer's name."""
+    parts = {name: name.partition("/") for name, _ in offers}
+    return {name: Target(provider, model) for name, (provider, _, model) in parts.items()}
 
 
 def search_catalogue(

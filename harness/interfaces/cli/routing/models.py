@@ -103,11 +103,7 @@ def list_models(
     """List the targets, their prices and the routes that use them."""
     if shows_all:
         offers = named_models.list_configured_offers(session.context_with_providers)
-        offered = {
-            name: Target(provider, model)
-            for name, _ in offers
-            for provider, _, model in [name.partition("/")]
-        }
+        offered = named_models.list_offered_targets(offers)
         ends = _load_ends(session.context, offered.values())
         show_entries(
             offers, {name: ends[target.id] for name, target in offered.items()}, empty=NO_OFFER
