@@ -15,8 +15,8 @@ from harness.frame.metrics import (
     ROUTER_METRICS,
 )
 from harness.frame.signing.audit_sentences import PHRASES
+from harness.gate.online.outcome import JudgeOutcome
 from harness.gate.online.rollout import RolloutSignal
-from harness.proposals.judge import JudgeOutcome
 from harness.routing.proposal import ProposalEvent
 
 ROOT = Path(__file__).parent.parent

@@ -9,11 +9,11 @@ counts the verdicts as the guardrail `judge`. A suite's judge is another subject
 
 import json
 from collections.abc import Mapping
-from enum import IntEnum
 from typing import Any, Final
 
 from harness.frame.errors import InputError
 from harness.gate.online.guardrails import CanaryJudge, Guardrail
+from harness.gate.online.outcome import JudgeOutcome
 from harness.gate.policy import CanaryPolicy
 from harness.routing.table import BUCKETS, hash_bucket
 
@@ -34,18 +34,6 @@ A good answer:
 
 Answer with one JSON object and nothing else:
 {{"reason": "one sentence", "verdict": "good" or "bad"}}"""
-
-
-class JudgeOutcome(IntEnum):
-    """A judged answer's outcome, as routers store it.
-
-    NO_VERDICT: the judge failed, was late or wrote something else. Blocks count these exposures
-    separately, so that a silent judge is not evidence against an arm.
-    """
-
-    GOOD = 0
-    BAD = 1
-    NO_VERDICT = 2
 
 
 def sampling_share_bps(

@@ -11,9 +11,8 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.frame.people.access import OptOut
-from harness.gate.online.outcome import OutcomeKind
+from harness.gate.online.outcome import JudgeOutcome, OutcomeKind
 from harness.proposals.judge import (
-    JudgeOutcome,
     build_prompt,
     has_budget,
     is_sampled,

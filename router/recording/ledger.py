@@ -22,10 +22,9 @@ from harness.gate.online.observation import (
     ObservationBlock,
     fingerprint,
 )
-from harness.gate.online.outcome import ExposureOutcome
+from harness.gate.online.outcome import ExposureOutcome, JudgeOutcome
 from harness.gate.online.rollout import FIRST_CALLERS
 from harness.gate.online.uncounted import UncountedReason
-from harness.proposals.judge import JudgeOutcome
 from router.frame.caller_database import CallerDatabase
 from router.recording.caller_windows import CallerWindows, WindowsOfLedger
 from router.recording.late_blocks import LateBlocks

@@ -17,8 +17,7 @@ from harness.frame.errors import InputError
 from harness.frame.people.limits import KeySpend, SpendTotals, total_spend
 from harness.frame.ports import Clock
 from harness.gate.online.observation import AskedName, ObservationBlock
-from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
-from harness.proposals.judge import JudgeOutcome
+from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome, JudgeOutcome
 from harness.routing.capture import CapturedRequest
 from harness.routing.reliability.failover import Failover
 from harness.routing.shadow import ShadowTally, ShadowUsage, sum_usage

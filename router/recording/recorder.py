@@ -20,8 +20,7 @@ from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
 from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.observation import ObservationBlock
-from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
-from harness.proposals.judge import JudgeOutcome
+from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome, JudgeOutcome
 from harness.routing.records.router_reports import REPORT_EVERY_S, RouterReport
 from harness.routing.table import Arm, Canary
 from router.frame.database import RouterDatabase, RouterTransaction

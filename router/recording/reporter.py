@@ -19,8 +19,7 @@ from typing import Any, Final, NamedTuple
 from harness.frame.people.limits import SpendTotals
 from harness.frame.plain_data import from_plain, short_hash, to_plain
 from harness.frame.ports import Clock
-from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
-from harness.proposals.judge import JudgeOutcome
+from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome, JudgeOutcome
 from harness.routing.table import Arm, Canary
 from router.recording.internal_errors import place_of
 from router.recording.port import (

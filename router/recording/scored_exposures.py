@@ -17,13 +17,13 @@ from harness.gate.online.observation import SEGMENTS, KeyHistory, Segment
 from harness.gate.online.outcome import (
     MISSING,
     ExposureOutcome,
+    JudgeOutcome,
     Reading,
     WaitLimits,
     read,
     settle_departure,
 )
 from harness.gate.online.prompt_cache import NO_CACHE_USE, CacheUse
-from harness.proposals.judge import JudgeOutcome
 
 
 class RequestTraits(IntFlag):

@@ -19,8 +19,7 @@ import structlog
 from harness.frame.metrics import router_metric
 from harness.frame.plain_data import from_plain, to_plain
 from harness.gate.online.guardrails import ExposureRule
-from harness.gate.online.outcome import ExposureOutcome
-from harness.proposals.judge import JudgeOutcome
+from harness.gate.online.outcome import ExposureOutcome, JudgeOutcome
 from harness.routing.capture import CapturedRequest
 from router.frame.limits import BoundedMap
 from router.recording.metrics import GAUGE, MetricTotals, counter_names

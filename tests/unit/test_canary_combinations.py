@@ -41,6 +41,7 @@ from harness.gate.online.observation import (
     Segment,
     claim_keys,
 )
+from harness.gate.online.outcome import JudgeOutcome
 from harness.gate.online.rollout import (
     ActionKind,
     Rollout,
@@ -50,7 +51,6 @@ from harness.gate.online.rollout import (
 from harness.gate.online.rollout_action import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy, CanaryStep
-from harness.proposals.judge import JudgeOutcome
 from harness.routing.records.block_checks import check_block
 from router.recording.ledger import Ledger
 from router.recording.scored_exposures import (

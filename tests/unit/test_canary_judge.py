@@ -20,14 +20,13 @@ from harness.gate.online.guardrails import (
     JudgeTally,
 )
 from harness.gate.online.observation import ObservationBlock
-from harness.gate.online.outcome import ANSWERED
+from harness.gate.online.outcome import ANSWERED, JudgeOutcome
 from harness.gate.online.rollout import RolloutState, build_exposure_rule
 from harness.gate.online.rollout_action import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
 from harness.proposals.judge import (
     DATA_HEADING,
-    JudgeOutcome,
     build_prompt,
     check_judge,
     has_budget,

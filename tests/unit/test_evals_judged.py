@@ -15,7 +15,8 @@ from evals.suites.items import Item
 from evals.suites.suite import load_suite
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.errors import ConfigError, InputError
-from harness.proposals.judge import JudgeOutcome, parse_verdict
+from harness.gate.online.outcome import JudgeOutcome
+from harness.proposals.judge import parse_verdict
 from harness.providers.target import Target
 from tests.support.evals.scripted_judge import Says, ScriptedJudge
 

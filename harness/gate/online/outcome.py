@@ -10,7 +10,7 @@ exposure's outcome as unknown leaves the exposure out, in both arms alike.
 """
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Final, NamedTuple, Self
 
 from harness.gate.online.guardrails import Guardrail
@@ -130,6 +130,18 @@ _SEPARATOR: Final = ": "
 ANSWERED: Final = ExposureOutcome(OutcomeKind.ANSWERED)
 MISSING: Final = ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.MISSING)
 ROUTER_FAULT: Final = ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.ROUTER_FAULT)
+
+
+class JudgeOutcome(IntEnum):
+    """A judged answer's outcome, as routers store it.
+
+    NO_VERDICT: the judge failed, was late or wrote something else. Blocks count these exposures
+    separately, so that a silent judge is not evidence against an arm.
+    """
+
+    GOOD = 0
+    BAD = 1
+    NO_VERDICT = 2
 
 
 class Reading(StrEnum):
