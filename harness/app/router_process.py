@@ -97,6 +97,11 @@ def _find_snapshot_file(settings: Settings) -> Path:
     return secret_files.writable_home(settings) / "snapshot.json"
 
 
+def _find_exposures(settings: Settings) -> Path:
+    """Returns the folder of the files of exposures, which all processes of `home` share."""
+    return secret_files.writable_home(settings) / "exposures"
+
+
 def read_revision_on_disk(settings: Settings) -> int:
     """Returns the last revision that a router of this machine served; 0 if unknown."""
     from router.snapshot.holder import load_snapshot  # noqa: PLC0415 - only a process that routes needs it
@@ -213,6 +218,7 @@ def build_recorder(
         live_rollouts=live_rollouts,
         flush_interval_s=settings.router.flush_interval_s,
         queue_rows=settings.router.queue_size,
+        exposures=_find_exposures(settings),
         captures=partial(
             CaptureWriter,
             store,
@@ -290,6 +296,7 @@ def run_router_worker(
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
         # Ends without a delay, because another parent may need the port.
         on_orphaned=partial(signal.raise_signal, signal.SIGINT),
+        exposures=_find_exposures(settings),
     )
     app = build_router_app(
         installation,

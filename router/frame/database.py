@@ -14,6 +14,7 @@ from harness.evals.month_spending import SpendingSums
 from harness.frame.alerts.alert import Alert
 from harness.frame.people.limits import KeySpend
 from harness.frame.signing.signed_rows import Lineage
+from harness.gate.online.exposures import Exposure, ExposureCount, ExposureEvent
 from harness.gate.online.observation import AskedName, ObservationBlock, TrafficMinute
 from harness.gate.pins import Sighting
 from harness.providers.models.model_ends import EndStatement
@@ -53,6 +54,34 @@ class ObservationRows(CallerRows, Protocol):
 
     def spends(self, *, since: date, keys: Collection[str]) -> Sequence[KeySpend]:
         """Lists the spend of client keys since a day."""
+        ...
+
+
+class ExposureRows(Protocol):
+    """The exposures of canaries, and what became known of them."""
+
+    def now(self) -> datetime | None:
+        """Returns the time of the database's clock; None if it is this machine's."""
+        ...
+
+    def append(self, exposures: Sequence[Exposure], events: Sequence[ExposureEvent]) -> None:
+        """Stores rows, and numbers them in the order of arrival."""
+        ...
+
+    def add_counts(self, counts: Iterable[ExposureCount]) -> None:
+        """Adds counts of requests to the stored ones."""
+        ...
+
+    def note_file(self, worker: str, router: str, bytes_: int, at: datetime) -> None:
+        """Stores how many bytes of a file the database has."""
+        ...
+
+    def file_positions(self, workers: Sequence[str]) -> Mapping[str, int]:
+        """Returns how many bytes of these files the database has."""
+        ...
+
+    def forget_files(self, workers: Sequence[str]) -> None:
+        """Deletes the positions of files that are deleted."""
         ...
 
 
@@ -153,6 +182,8 @@ class RouterTransaction(Protocol):
 
     @property
     def observations(self) -> ObservationRows: ...
+    @property
+    def exposures(self) -> ExposureRows: ...
     @property
     def failovers(self) -> FailoverRows: ...
     @property

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.frame.alerts.alert import Alert
@@ -25,6 +26,7 @@ from harness.routing.table import Arm, Canary
 from router.frame.body import FieldError
 from router.frame.json_spans import parse_object
 from router.recording.caller_history import CallerHistory
+from router.recording.exposure_writer import ExposureWriter
 from router.recording.ledger import Ledger
 from router.recording.metrics import RouterMetrics
 from router.recording.scored_exposures import GuardrailSample, LaterTurn, LedgerExposure
@@ -137,6 +139,7 @@ class ScoredExposure(NamedTuple):
 
     ledger: Ledger
     exposure: LedgerExposure | LaterTurn
+    ticket: int = 0  # of its row; 0 if another process writes the rows
 
     @property
     def first(self) -> LedgerExposure | None:
@@ -156,11 +159,13 @@ class Recording:
     """A Recorder, or the Reporter of a worker whose parent has the Recorder.
 
     worker: the process's name. Every process has a new name, new counters and new sums.
+    rows: the writer of the process's exposures; None without a folder for them.
     on_abort: gets the canaries that other workers have stopped.
     """
 
-    def __init__(self, worker: str, clock: Clock) -> None:
+    def __init__(self, worker: str, clock: Clock, exposures: Path | None = None) -> None:
         self.worker = worker
+        self.rows = ExposureWriter(exposures, worker, clock) if exposures else None
         self.counters: Counter[str] = Counter()
         self._sums: dict[str, Sums[Any]] = {kind: Sums(kind) for kind in SUMMED}
         self.spends: DayTotals[KeySpend, SpendTotals] = DayTotals(
@@ -190,6 +195,8 @@ class Recording:
             self._failovers = []
             self._alerts = []
         self._sums["asked_names"].add(self.more_names())
+        if self.rows is not None:
+            self._sums["exposure_counts"].add(self.rows.take_counts())
         sums: dict[str, Any] = {kind: new.take() for kind, new in self._sums.items()}
         return Batch(
             blocks=blocks,

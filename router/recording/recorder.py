@@ -13,6 +13,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
@@ -26,6 +28,8 @@ from harness.routing.table import Arm, Canary
 from router.frame.database import RouterDatabase, RouterTransaction
 from router.recording.caller_windows import FailureExchange, WindowsOfLedger
 from router.recording.capture_writer import CaptureWriter
+from router.recording.exposure_flusher import ExposureFlusher
+from router.recording.exposure_writer import TIME_EVERY_S, WRITE_EVERY_S
 from router.recording.ledger import KeyClaims, Ledger
 from router.recording.port import CaptureDraft, Recording, ScoredExposure, Ticket
 from router.recording.scored_exposures import GuardrailSample
@@ -42,6 +46,8 @@ log = logging.getLogger(__name__)
 
 # Longer than the store waits for a database lock.
 STOP_S: Final = 15.0
+# The rows whose minutes are those of the whole router.
+_OF_ROUTER: Final = frozenset({"traffic", "exposure_counts"})
 # Batches in one transaction: after an outage, thousands wait, and a commit takes time.
 MAX_BATCHES_TOGETHER: Final = 50
 
@@ -54,6 +60,7 @@ class Recorder(Recording):
     queue_rows: the most rows in memory if neither the database nor the disk accepts them; the
     recorder drops and counts the oldest rows beyond it.
     captures: builds the capture writer from the counters; None to store no captures.
+    exposures: the folder of the files of exposures; None to write and flush none.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but two
@@ -67,8 +74,19 @@ class Recorder(Recording):
         flush_interval_s: float = 1.0,
         queue_rows: int = 50_000,
         captures: Callable[[Counter[str]], CaptureWriter] | None = None,
+        exposures: Path | None = None,
     ) -> None:
-        super().__init__(worker, clock)
+        super().__init__(worker, clock, exposures)
+        self._flusher = (
+            ExposureFlusher(exposures, store, clock, worker, self.counters)
+            if exposures
+            else None
+        )
+        self._tickets = itertools.count(1)
+        self._has_lines = threading.Event()  # lines of exposures wait
+        self._line_thread = threading.Thread(
+            target=self._write_lines, name="exposures", daemon=True
+        )
         self._captures = captures(self.counters) if captures else None
         self._store = store
         self._spool = spool
@@ -86,6 +104,7 @@ class Recorder(Recording):
         self._open_alerts: dict[AlertKind, Alert] = {}
         self._queue: deque[Batch] = deque()
         self._current_batch = NOTHING
+        self._complete_until: datetime | None = None  # see `RouterReport`
         # This prefix distinguishes the batches from batches of all other and earlier processes.
         self._batch_prefix = f"{worker}.{secrets.token_hex(8)}"
         self._batch_numbers = itertools.count()
@@ -104,15 +123,29 @@ class Recorder(Recording):
         client: str = "",
     ) -> ScoredExposure | None:
         """See `Recording.admit`."""
-        return self.admit_to(
+        is_candidate = canary.is_candidate(arm)
+        scored = self.admit_to(
             canary.rollout,
             canary.unit_rule,
             key,
-            canary=canary.is_candidate(arm),
+            canary=is_candidate,
             weight_bps=canary.candidate_bps,
             traits=traits,
             client=client,
         )
+        if scored is None or self.rows is None:
+            return scored
+        ticket = next(self._tickets)
+        self.rows.admit(
+            ticket,
+            canary,
+            key,
+            candidate=is_candidate,
+            traits=traits,
+            client=client,
+        )
+        self._has_lines.set()
+        return scored._replace(ticket=ticket)
 
     def admit_to(
         self,
@@ -167,6 +200,8 @@ class Recorder(Recording):
             canary=canary.is_candidate(arm),
             weight_bps=canary.candidate_bps,
         )
+        if self.rows is not None:
+            self.rows.note_uncounted(canary, key, candidate=canary.is_candidate(arm))
 
     def note_uncounted_in(
         self,
@@ -239,8 +274,14 @@ class Recorder(Recording):
                     served=served,
                     now=now,
                 )
+            if self.rows is not None and ticket.ticket:
+                self.rows.finish(ticket.ticket, outcome, served, sample)
+                self._has_lines.set()
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
+        if self.rows is not None and isinstance(ticket, ScoredExposure):
+            self.rows.note_feedback(ticket.ticket, bad=bad)
+            self._has_lines.set()
         return isinstance(ticket, ScoredExposure) and self.note_exposure_feedback(
             ticket, bad=bad
         )
@@ -257,6 +298,10 @@ class Recorder(Recording):
             ledger = self._ledgers.get(rollout)
             if ledger is not None:
                 ledger.judged(exposure, judged, cost_usd)
+        if self.rows is not None:
+            own = ticket.ticket if isinstance(ticket, ScoredExposure) else 0
+            self.rows.judged(rollout, own, judged, cost_usd)
+            self._has_lines.set()
 
     def note_exposure_feedback(self, scored: ScoredExposure, *, bad: bool) -> bool:
         """Enters feedback about an exposure; False if it is too late."""
@@ -268,10 +313,12 @@ class Recorder(Recording):
             )
 
     def absorb(self, batch: Batch) -> None:
-        """Adds a worker's report. The traffic of all workers becomes one row."""
-        minutes = [replace(row, worker=self.worker) for row in batch.traffic]
+        """Adds a worker's report. The minutes of all workers become one row."""
         for kind, sums in self._sums.items():
-            sums.add(minutes if kind == "traffic" else getattr(batch, kind))
+            rows = getattr(batch, kind)
+            if kind in _OF_ROUTER:
+                rows = [replace(row, worker=self.worker) for row in rows]
+            sums.add(rows)
         self.failed_over(batch.failovers)
         self.notify(*batch.alerts)
 
@@ -281,11 +328,18 @@ class Recorder(Recording):
 
     def start(self) -> None:
         self._thread.start()
+        if self.rows is not None:
+            self._line_thread.start()
         if self._captures is not None:
             self._captures.start()
 
     def stop(self) -> None:
         self._stopping.set()
+        self._has_lines.set()
+        if self._line_thread.is_alive():
+            self._line_thread.join(timeout=STOP_S)
+        if self.rows is not None:
+            self.rows.close()
         if self._captures is not None:
             self._captures.stop()
         if self._thread.is_alive():
@@ -296,6 +350,8 @@ class Recorder(Recording):
             self._keep_batch(self._take_batch(final=True))
         else:
             self.flush(final=True)
+        if self._flusher is not None:
+            self._flusher.close()
         queued_spends = [row for batch in self._queue for row in batch.spends]
         lost_rows = sum(batch.rows for batch in self._queue) - len(queued_spends)
         spends = [*queued_spends, *self._sums["spends"].take()]
@@ -325,8 +381,16 @@ class Recorder(Recording):
         else:
             self._end_alerts()
             with suppress(StoreUnavailable):
+                self._flush_exposures()
                 self._report_presence(final=final)
         self._current_batch = NOTHING
+
+    def _flush_exposures(self) -> None:
+        """Brings the files of exposures into the database. Raises StoreUnavailable."""
+        if self._flusher is not None and self.rows is not None:
+            self.rows.forget_ended(self.live_rollouts())
+            self.counters["exposure_rows_dropped"] += self.rows.take_dropped()
+            self._complete_until = self._flusher.flush()
 
     def _report_presence(self, *, final: bool) -> None:
         """Stores every REPORT_EVERY_S that this process serves, and at the end that it ended.
@@ -344,7 +408,7 @@ class Recorder(Recording):
             return
         at = self._clock.now()
         began_at = self._report.began_at if self._report is not None else at
-        report = RouterReport(self.worker, began_at, at)
+        report = RouterReport(self.worker, began_at, at, self._complete_until)
         with self._store.write() as tx:
             tx.router_reports.keep(report)
         self._report = report
@@ -363,6 +427,15 @@ class Recorder(Recording):
                 self.flush()
             except Exception:
                 log.exception("a flush failed; recording continues")
+
+    def _write_lines(self) -> None:
+        """Writes the lines of exposures of this process, if it serves itself."""
+        while not self._stopping.is_set():
+            self._has_lines.wait(TIME_EVERY_S)
+            self._has_lines.clear()
+            self._stopping.wait(WRITE_EVERY_S)
+            if self.rows is not None:
+                self.rows.write()
 
     def _take_batch(self, *, final: bool) -> Batch:
         """Takes all complete blocks and sums as one batch.
@@ -535,6 +608,8 @@ def _write_all(tx: RouterTransaction, *batches: Batch) -> None:
         tx.failovers.append(failovers)
     if sums["shadows"]:
         tx.shadows.append(sums["shadows"])
+    if sums["exposure_counts"]:
+        tx.exposures.add_counts(sums["exposure_counts"])
     for batch in batches:
         if batch.alerts:
             tx.alerts.fold(batch.alerts)

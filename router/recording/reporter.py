@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.frame.people.limits import SpendTotals
@@ -80,6 +81,7 @@ class Reporter(Recording):
     live_rollouts: the rollouts of the serving snapshot.
     channel: a socket connected to the parent.
     on_orphaned: called in the event loop after the connection to the parent ended.
+    exposures: the folder of the files of exposures; None to write none.
     on_fault: gets the exceptions that reports raise.
     """
 
@@ -91,8 +93,9 @@ class Reporter(Recording):
         clock: Clock,
         live_rollouts: Callable[[], frozenset[str]],
         on_orphaned: Callable[[], None],
+        exposures: Path | None = None,
     ) -> None:
-        super().__init__(worker, clock)
+        super().__init__(worker, clock, exposures)
         # The requests that ended in the minute `_minute` and are in no sum yet. The minute
         # ends at `_minute_ends` by the monotonic clock. Only the keys' sums contain requests:
         # the first `_spent`.
@@ -151,6 +154,15 @@ class Reporter(Recording):
             client,
         )
         self._exposures.append(entry)
+        if self.rows is not None:
+            self.rows.admit(
+                self._tickets,
+                canary,
+                key,
+                candidate=arm is reported.candidate_arm,
+                traits=traits,
+                client=client,
+            )
         if self._next_record is not None:
             self._wake()
         return self._tickets
@@ -170,6 +182,8 @@ class Reporter(Recording):
         self._exposures.append(
             (_UNCOUNTED, reported.number, is_canary, reported.candidate_bps, key)
         )
+        if self.rows is not None:
+            self.rows.note_uncounted(canary, key, candidate=bool(is_canary))
         if self._next_record is not None:
             self._wake()
 
@@ -193,6 +207,8 @@ class Reporter(Recording):
         if isinstance(ticket, int):
             values = sample.plain if sample is not None else ()
             self._exposures.append((_ENDED, ticket, outcome.plain, ended.model, values))
+            if self.rows is not None:
+                self.rows.finish(ticket, outcome, ended.model, sample)
         if (
             self._clock.monotonic() >= self._minute_ends
             or len(self._ended) >= MAX_ENDED_REQUESTS
@@ -209,6 +225,8 @@ class Reporter(Recording):
         """See `Recording.settle`."""
         if isinstance(ticket, int):
             self._exposures.append((_ENDED, ticket, outcome.plain, "", ()))
+            if self.rows is not None:
+                self.rows.finish(ticket, outcome)
         if self._next_record is not None:
             self._wake()
 
@@ -271,6 +289,8 @@ class Reporter(Recording):
         except Exception as error:
             self.on_fault(error)
             self.report(final=True)  # sends a failed report once more
+        if self.rows is not None:
+            self.rows.close()
         # The parent closes the channel after it has read everything.
         self._transport.write_eof()
         with suppress(TimeoutError):
@@ -286,6 +306,8 @@ class Reporter(Recording):
         self._enter_feedback = enter
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
+        if self.rows is not None and isinstance(ticket, int):
+            self.rows.note_feedback(ticket, bad=bad)
         # Send the request first, because the parent must know it before its feedback.
         self.report()
         try:
@@ -303,6 +325,10 @@ class Reporter(Recording):
         if isinstance(ticket, int):
             number = self._rollouts[rollout].number
             self._exposures.append((_JUDGED, ticket, number, int(judged), cost_usd))
+        if self.rows is not None:
+            self.rows.judged(
+                rollout, ticket if isinstance(ticket, int) else 0, judged, cost_usd
+            )
 
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
         outcome = await self._ask_parent({"opinion": [opinion.worker, key, *opinion]}, "of")
@@ -342,6 +368,8 @@ class Reporter(Recording):
             final: sends everything, at the worker's end.
             counts: also sends the metrics.
         """
+        if self.rows is not None:
+            self.rows.write()
         unsent_bytes = self._transport.get_write_buffer_size() if self._transport else 0
         if not final and unsent_bytes > MAX_UNSENT_BYTES:
             return False
@@ -370,6 +398,8 @@ class Reporter(Recording):
         if live_rollouts != self._live:
             self._live = live_rollouts
             message["live"] = sorted(live_rollouts)
+            if self.rows is not None:
+                self.rows.forget_ended(live_rollouts)
         if self._new_rollouts:
             message["rollouts"] = self._new_rollouts
             self._new_rollouts = []

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from harness.frame.alerts.alert import Alert
 from harness.frame.people.limits import KeySpend
 from harness.frame.plain_data import from_plain, to_plain
+from harness.gate.online.exposures import ExposureCount
 from harness.gate.online.observation import (
     AskedName,
     ObservationBlock,
@@ -39,6 +40,7 @@ class Batch(NamedTuple):
     sightings: Sequence[Sighting] = ()
     shadows: Sequence[ShadowTally] = ()
     asked_names: Sequence[AskedName] = ()
+    exposure_counts: Sequence[ExposureCount] = ()
     # The database recognizes a repeated batch by this id; empty for a batch that is sent once.
     id: str = ""
 
@@ -76,6 +78,7 @@ _ROW_TYPES: Final[Mapping[str, type]] = {
     "sightings": Sighting,
     "shadows": ShadowTally,
     "asked_names": AskedName,
+    "exposure_counts": ExposureCount,
 }
 # The longest wait for another process that replays the same spool.
 LOCK_S = 2.0

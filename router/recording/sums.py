@@ -215,6 +215,10 @@ def _choose_newer(first: Sighting, second: Sighting) -> Sighting:
     return second if first.last_at <= second.last_at else first
 
 
+def _add_requests(first: Any, second: Any) -> Any:
+    return replace(first, requests=first.requests + second.requests)
+
+
 class SumKind(NamedTuple):
     key: Callable[[Any], object]  # rows with equal keys become one row
     plus: Callable[[Any, Any], Any]
@@ -231,7 +235,11 @@ SUMMED: Final[Mapping[str, SumKind]] = {
     "shadows": SumKind(attrgetter("shadow", "day", "worker"), add_tallies),
     "asked_names": SumKind(
         attrgetter("name", "day", "route"),
-        lambda first, second: replace(first, requests=first.requests + second.requests),
+        _add_requests,
+    ),
+    "exposure_counts": SumKind(
+        attrgetter("rollout", "minute", "worker", "weight_bps", "canary", "reason"),
+        _add_requests,
     ),
 }
 Row = TypeVar("Row")

@@ -407,6 +407,10 @@ class ExposureRule:
         """Returns the rollout's age in seconds; 0 if it began later or at an unknown time."""
         return max(0.0, at.timestamp() - self.began_s) if self.began_s else 0.0
 
+    def find_period(self, at: datetime) -> int:
+        """Returns the rollout's period at a time, from 1."""
+        return 1 + int(self.age_s(at) // self.period_s)
+
 
 DEFAULT_EXPOSURE_RULE = ExposureRule()
 
