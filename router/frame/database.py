@@ -14,6 +14,7 @@ from harness.evals.month_spending import SpendingSums
 from harness.frame.alerts.alert import Alert
 from harness.frame.people.limits import KeySpend
 from harness.frame.signing.signed_rows import Lineage
+from harness.gate.online.exposures import Exposure, ExposureCount, ExposureEvent
 from harness.gate.online.observation import AskedName, ObservationBlock, TrafficMinute
 from harness.gate.pins import Sighting
 from harness.providers.models.model_ends import EndStatement
@@ -53,6 +54,40 @@ class ObservationRows(CallerRows, Protocol):
 
     def spends(self, *, since: date, keys: Collection[str]) -> Sequence[KeySpend]:
         """Lists the spend of client keys since a day."""
+        ...
+
+
+class ExposureRows(Protocol):
+    """The facts of canaries, and how much of each worker's file is stored."""
+
+    def append(
+        self,
+        exposures: Sequence[Exposure],
+        events: Sequence[ExposureEvent],
+    ) -> None:
+        """Stores new rows with the next numbers of their rollouts, first the exposures."""
+        ...
+
+    def add_counts(self, counts: Iterable[ExposureCount]) -> None:
+        """Adds requests to the stored counts."""
+        ...
+
+    def note_file(
+        self,
+        worker: str,
+        router: str,
+        bytes_: int,
+        at: datetime,
+    ) -> None:
+        """Stores how many bytes of a worker's file are in the database."""
+        ...
+
+    def file_positions(self, workers: Collection[str]) -> Mapping[str, int]:
+        """Returns how many bytes of workers' files are stored, without unknown workers."""
+        ...
+
+    def forget_files(self, workers: Collection[str]) -> None:
+        """Deletes the positions of files that the router has deleted."""
         ...
 
 
@@ -153,6 +188,8 @@ class RouterTransaction(Protocol):
 
     @property
     def observations(self) -> ObservationRows: ...
+    @property
+    def exposures(self) -> ExposureRows: ...
     @property
     def failovers(self) -> FailoverRows: ...
     @property

@@ -10,7 +10,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.app.store.guards import NEVER_EMPTIED
+from harness.app.store.guards import KEPT_UNTIL_END, NEVER_EMPTIED
 from harness.app.store.tables import APPEND_ONLY, metadata
 from harness.frame.database import engine
 from harness.frame.errors import InputError, NotFound
@@ -19,7 +19,11 @@ from harness.frame.records.transaction import translated
 # The runtime may update only these columns, because retention blanks the texts of samples.
 _BLANKED_COLUMNS: Final = {"sample": ("answer", "prompt", "error_text")}
 _APPEND_ONLY_NAMES: Final = frozenset(table.name for table in APPEND_ONLY)
-_NEVER_DELETED_NAMES: Final = frozenset(NEVER_EMPTIED) - _APPEND_ONLY_NAMES | {
+# Retention deletes rows of ended rollouts. Triggers refuse the other deletions.
+_NEVER_UPDATED_NAMES: Final = frozenset({"exposure", "exposure_event"})
+_NEVER_DELETED_NAMES: Final = (
+    frozenset(NEVER_EMPTIED) - frozenset(KEPT_UNTIL_END) - _APPEND_ONLY_NAMES
+) | {
     "api_key",
     "eval_run",
     "manifest",
@@ -65,6 +69,8 @@ def _choose_rights(table: str) -> str:
         return f"SELECT, INSERT, UPDATE ({', '.join(_BLANKED_COLUMNS[table])})"
     if table in _APPEND_ONLY_NAMES:
         return "SELECT, INSERT"
+    if table in _NEVER_UPDATED_NAMES:
+        return "SELECT, INSERT, DELETE"
     if table in _NEVER_DELETED_NAMES:
         return "SELECT, INSERT, UPDATE"
     return "SELECT, INSERT, UPDATE, DELETE"
