@@ -29,8 +29,8 @@ PLAIN: Final = """
     parent person phase place plans policy prev_incumbent prev_signature previous price
     prices principal prompt_sha256 proposal proposals proposer proposer_key
     proposer_principal provider purpose ranks redactions refused replacement request
-    request_hash request_id request_patch response_to revoked role rollout route router routes rule
-    rules run runs salt same_model scope scorer scores sealed_headers selection served
+    request_hash request_id request_patch response_to revoked role rollout route router routes
+    rule rules run runs salt same_model scope scorer scores sealed_headers selection served
     served_build served_model session settings shadow signature signed_in_by sink source sources
     started_by state subject suite suite_digest suites sums target target_name targets
     template texts title turn unit_rule verdict verdict_candidate verdict_id
@@ -39,7 +39,8 @@ PLAIN: Final = """
 # Columns that hold content in another table, by the tables where they hold none.
 ELSEWHERE: Final[Mapping[str, str]] = {
     "reason": "agent_grant agent_message approval break_glass drift_check exposure_count "
-    "exposure_event person_link proposal route_version shadow shadow_score switch verdict waiver",
+    "exposure_event person_link proposal route_version shadow shadow_score switch verdict "
+    "waiver",
     "model_requested": "agent_message",
     "message": "delivery",
     "text": "delivery",

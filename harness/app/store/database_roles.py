@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from harness.app.store.guards import KEPT_UNTIL_END, NEVER_EMPTIED
 from harness.app.store.tables import APPEND_ONLY, metadata
+from harness.app.store.views import CANARY_EXPOSURES
 from harness.frame.database import engine
 from harness.frame.errors import InputError, NotFound
 from harness.frame.records.transaction import translated
@@ -59,6 +60,7 @@ def build_statements(db: sa.Connection, role: str) -> Sequence[str]:
             f"GRANT {_choose_rights(table)} ON {schema}.{quote(table)} TO {grantee}"
             for table in sorted(metadata.tables)
         ),
+        f"GRANT SELECT ON {schema}.{quote(CANARY_EXPOSURES)} TO {grantee}",
         *(_QUEUE_RIGHTS.format(schema=QUEUE_SCHEMA, to=grantee).split("; ") if queue else ()),
     ]
 
