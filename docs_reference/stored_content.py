@@ -34,6 +34,7 @@ _WITH_SESSION: Final = "deleted with the user's sessions"
 _END_OF_TEXTS: Final = "blanked after `texts_keep_days` of its suite, else kept with its scores"
 _WITH_SCORES: Final = "kept with its scores"
 _NO_USER: Final = "no user is known"
+_END_OF_EXPOSURES: Final = "`control.exposures_keep_days` after the canary's end"
 
 COLUMNS: Final = (
     ContentColumn(
@@ -145,6 +146,13 @@ COLUMNS: Final = (
         "`alerts.keep_days` after the alert's end",
         "no user is known",
     ),
+    *(
+        ContentColumn("exposure_event", column, holds, _END_OF_EXPOSURES, _NO_USER)
+        for column, holds in (
+            ("text_hash", "48 bits of a hash of an answer's text in a canary"),
+            ("question_hash", "48 bits of a hash of the last user message"),
+        )
+    ),
 )
 # Columns that identify a user, by name or by hash.
 USERS: Final = (
@@ -233,6 +241,13 @@ USERS: Final = (
         "the arm",
         "when the canary has ended",
         "kept until then, so that a failure at any router counts for its caller",
+    ),
+    ContentColumn(
+        "exposure",
+        "caller",
+        "63 bits of a keyed hash of a caller in a canary, with the canary's own key",
+        _END_OF_EXPOSURES,
+        "kept until then: Swapproof cannot tell whose hash it is",
     ),
 )
 FILES: Final = (

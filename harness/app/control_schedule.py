@@ -120,6 +120,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         control_jobs.purge_expired(
             ctx,
             alerts_days=settings.alerts.keep_days,
+            exposures_days=control.exposures_keep_days,
             failovers_days=control.failovers_keep_days,
             traffic_days=control.traffic_keep_days,
         )

@@ -41,6 +41,7 @@ from harness.proposals.driver import drive_proposal
 from harness.proposals.eval_queue import QueuedRun, list_queue
 from harness.providers.records import Targets
 from harness.providers.registry import credentials
+from harness.routing.records.exposures import Exposures
 from harness.routing.records.failovers import Failovers
 from harness.routing.records.interventions import BreakGlasses, Shadows
 from harness.routing.records.kept_pieces import KeptPieces
@@ -318,8 +319,8 @@ def forget_removed_jobs(ctx: Context, suites: Collection[str]) -> None:
 
 # Longer than a session lasts; the audit log records each session for ever.
 SIGN_INS_KEPT_FOR = timedelta(days=30)
-# Longer than a router keeps its spool.
-BATCHES_KEPT_FOR = timedelta(days=90)
+# Longer than a router keeps its spool and the files of its workers.
+SPOOLS_KEPT_FOR = timedelta(days=90)
 _RUNS_PER_WRITE = 10
 
 
@@ -327,10 +328,15 @@ def purge_expired(
     ctx: Context,
     *,
     alerts_days: float,
+    exposures_days: float,
     failovers_days: float,
     traffic_days: float,
 ) -> None:
-    """Deletes rows above these ages, and expired captures, kept answers and keys."""
+    """Deletes rows above these ages, and expired captures, kept answers and keys.
+
+    Args:
+        exposures_days: since the end of their canary.
+    """
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         Alerts(tx).forget(now - timedelta(days=alerts_days))
@@ -346,10 +352,23 @@ def purge_expired(
         live = (*Rollouts(tx).live(), *Rollouts(tx).baking())
         ledgers = {rollout.id for rollout in live}
         Observations(tx).forget_keys(ledgers | set(map(name_first_callers, ledgers)))
-        Observations(tx).forget_batches_before(now - BATCHES_KEPT_FOR)
+        Observations(tx).forget_batches_before(now - SPOOLS_KEPT_FOR)
+        Exposures(tx).forget_files_before(now - SPOOLS_KEPT_FOR)
     if expired:
         ctx.store.drop_deleted()
+    _forget_exposures(ctx, now - timedelta(days=exposures_days))
     credentials.expire_credentials(ctx)
+
+
+def _forget_exposures(ctx: Context, before: datetime) -> None:
+    """Deletes the exposures of canaries that ended before a time, in short transactions."""
+    with ctx.store.read() as tx:
+        outdated = Exposures(tx).outdated(before)
+    for rollout in outdated:
+        has_more = True
+        while has_more:
+            with ctx.store.write() as tx:
+                has_more = Exposures(tx).forget(rollout)
 
 
 def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:

@@ -1,4 +1,5 @@
-"""The schema of release 0.1.0: tables, triggers, and the rows that every installation has.
+"""The schema of release 0.1.0: tables, triggers, views, and the rows that every installation
+has.
 
 Until release 0.1.0, this migration creates the tables of the present metadata. Afterwards it
 never changes, and each change of a table needs its own migration.
@@ -9,6 +10,7 @@ import secrets
 import sqlalchemy as sa
 from alembic import op
 
+from harness.app.store import views
 from harness.app.store.guards import triggers
 from harness.app.store.schema_revisions import REVISION
 from harness.app.store.tables import metadata
@@ -29,3 +31,4 @@ def upgrade() -> None:
     installation = secrets.token_hex(16)
     db.execute(sa.insert(meta).values(id=1, installation=installation, changes=0))
     triggers.install(db)
+    views.install(db)

@@ -58,30 +58,40 @@ class ObservationRows(CallerRows, Protocol):
 
 
 class ExposureRows(Protocol):
-    """The exposures of canaries, and what became known of them."""
+    """The facts of canaries, and how much of each worker's file is stored."""
 
     def now(self) -> datetime | None:
         """Returns the time of the database's clock; None if it is this machine's."""
         ...
 
-    def append(self, exposures: Sequence[Exposure], events: Sequence[ExposureEvent]) -> None:
-        """Stores rows, and numbers them in the order of arrival."""
+    def append(
+        self,
+        exposures: Sequence[Exposure],
+        events: Sequence[ExposureEvent],
+    ) -> None:
+        """Stores new rows with the next numbers of their rollouts, first the exposures."""
         ...
 
     def add_counts(self, counts: Iterable[ExposureCount]) -> None:
-        """Adds counts of requests to the stored ones."""
+        """Adds requests to the stored counts."""
         ...
 
-    def note_file(self, worker: str, router: str, bytes_: int, at: datetime) -> None:
-        """Stores how many bytes of a file the database has."""
+    def note_file(
+        self,
+        worker: str,
+        router: str,
+        bytes_: int,
+        at: datetime,
+    ) -> None:
+        """Stores how many bytes of a worker's file are in the database."""
         ...
 
-    def file_positions(self, workers: Sequence[str]) -> Mapping[str, int]:
-        """Returns how many bytes of these files the database has."""
+    def file_positions(self, workers: Collection[str]) -> Mapping[str, int]:
+        """Returns how many bytes of workers' files are stored, without unknown workers."""
         ...
 
-    def forget_files(self, workers: Sequence[str]) -> None:
-        """Deletes the positions of files that are deleted."""
+    def forget_files(self, workers: Collection[str]) -> None:
+        """Deletes the positions of files that the router has deleted."""
         ...
 
 

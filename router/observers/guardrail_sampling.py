@@ -8,6 +8,7 @@ counts. `router.request.guardrail_probe` measures the answer. The statistics are
 from collections.abc import Mapping
 from typing import ClassVar, Final
 
+from harness.gate.online.exposures import SEGMENTS_FROM
 from harness.gate.online.observation import SEGMENTS, Segment
 from harness.gate.online.outcome import ANSWERED
 from harness.providers.models.capabilities import Endpoint
@@ -16,7 +17,6 @@ from router.frame.body import ClientRequest
 from router.observers.canary_guard import CanaryGuards
 from router.recording.internal_errors import RouterPart
 from router.recording.port import Recording
-from router.recording.scored_exposures import SEGMENTS_FROM
 from router.request.guardrail_probe import RequestCost, RouteGuardrails
 from router.request.outcome import limit_to_share, time_answer
 from router.request.request_observers import (

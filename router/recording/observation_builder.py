@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from harness.frame.failures import ArmFailure, keep_common_causes
 from harness.gate.online.capped_sums import CappedTotals
+from harness.gate.online.exposures import SEGMENTS_FROM
 from harness.gate.online.guardrails import (
     MIN_CONTROLS,
     NO_SPLIT,
@@ -60,7 +61,6 @@ from router.recording.repeated_texts import RepeatedTexts
 from router.recording.scored_exposures import (
     FAULTS,
     NEEDS,
-    SEGMENTS_FROM,
     LedgerExposure,
     OpenBlock,
 )

@@ -12,6 +12,7 @@ from enum import IntFlag
 from struct import Struct
 from typing import Any, Final, NamedTuple, Self
 
+from harness.gate.online.exposures import SEGMENTS_FROM
 from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.observation import SEGMENTS, KeyHistory, Segment
 from harness.gate.online.outcome import (
@@ -36,10 +37,6 @@ class RequestTraits(IntFlag):
     PRICED = 16  # the targets of both arms have a price
     JUDGED = 32  # the request is in the judge's sample
     SERVED = 64  # the router served the request itself, so it notices if the caller leaves
-
-
-# An exposure's segments are the bits above its traits: one bit for each of `SEGMENTS`.
-SEGMENTS_FROM: Final = 8
 
 
 class AnswerFault(IntFlag):

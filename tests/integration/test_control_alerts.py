@@ -429,6 +429,7 @@ def test_old_alerts_and_failovers_are_forgotten(world: SmallInstallation) -> Non
     control_jobs.purge_expired(
         world.context(),
         alerts_days=30,
+        exposures_days=30,
         failovers_days=30,
         traffic_days=400,
     )

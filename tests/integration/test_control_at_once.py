@@ -396,6 +396,7 @@ def test_a_day_later_it_is_a_new_request_and_the_old_one_is_deleted(
     control_jobs.purge_expired(
         ctx,
         alerts_days=1,
+        exposures_days=1,
         failovers_days=1,
         traffic_days=400,
     )

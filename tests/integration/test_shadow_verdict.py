@@ -484,8 +484,8 @@ def delete_by_user(world: SmallInstallation, _: Sequence[str]) -> None:
 
 def delete_by_age(world: SmallInstallation, _: Sequence[str]) -> None:
     world.clock.advance(86_400)
-    days = {"alerts_days": 30.0, "failovers_days": 30.0, "traffic_days": 30.0}
-    control_jobs.purge_expired(world.context(), **days)
+    days = dict.fromkeys(("alerts_days", "exposures_days", "failovers_days"), 30.0)
+    control_jobs.purge_expired(world.context(), **days, traffic_days=30.0)
 
 
 @pytest.mark.both_databases

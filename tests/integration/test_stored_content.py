@@ -217,6 +217,7 @@ def test_what_has_expired_is_not_left_in_the_databases_log(
     purge_expired(
         world.context(),
         alerts_days=30,
+        exposures_days=30,
         failovers_days=30,
         traffic_days=400,
     )

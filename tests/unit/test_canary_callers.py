@@ -198,7 +198,7 @@ def test_an_approver_lists_hashed_callers_of_the_candidate(world: SmallInstallat
     assert (event.actor, event.details["callers"]) == (BEN.name, 3)
 
     world.clock.advance(10 * 86_400)
-    days = {"alerts_days": 9, "failovers_days": 9, "traffic_days": 9}
+    days = {"alerts_days": 9, "exposures_days": 9, "failovers_days": 9, "traffic_days": 9}
     control_jobs.purge_expired(world.context(), **days)
     assert callers.list_callers(world.context(), BEN, "chat") == []
 
@@ -214,7 +214,7 @@ def test_keys_of_first_callers_are_kept_as_long_as_the_canary(
 
     with world.store.write() as tx:
         Observations(tx).claim_keys(KeyClaim(ledger, 1, [7]))
-    days = {"alerts_days": 9, "failovers_days": 9, "traffic_days": 9}
+    days = {"alerts_days": 9, "exposures_days": 9, "failovers_days": 9, "traffic_days": 9}
     control_jobs.purge_expired(world.context(), **days)
     assert is_kept()
     operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "enough")

@@ -26,6 +26,7 @@ from harness.frame.plain_data import (
     to_shown,
 )
 from harness.gate.explain import RolloutExplanation, explain_rollout
+from harness.gate.online.exposures import SEGMENTS_FROM
 from harness.gate.online.guardrails import (
     CanaryJudge,
     ErrorTally,
@@ -54,7 +55,6 @@ from harness.gate.policy import CanaryPolicy, CanaryStep
 from harness.routing.records.block_checks import check_block
 from router.recording.ledger import Ledger
 from router.recording.scored_exposures import (
-    SEGMENTS_FROM,
     AnswerFault,
     GuardrailSample,
     LaterTurn,

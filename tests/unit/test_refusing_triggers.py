@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from harness.agents.records import agent_grant, agent_switch
-from harness.app.store.guards import BY_SUBJECT, REFUSING, RefusingTrigger
+from harness.app.store.guards import BY_SUBJECT, KEPT_UNTIL_END, REFUSING, RefusingTrigger
 from harness.app.store.tables import APPEND_ONLY, metadata
 from harness.frame.records.columns import SIGNATURE
-from harness.gate.online.rollout import TRANSITIONS, RolloutState
+from harness.gate.online.rollout import TRANSITIONS, RolloutState, name_first_callers
 from harness.routing.evidence import MAX_DURATION
 from harness.routing.records.interventions import shadow, switch
 from harness.routing.records.proposals import (
@@ -162,8 +162,16 @@ def test_the_states_are_those_of_the_code() -> None:
     for name in ("proposal_guard", "proposal_no_rewrite"):
         assert among(OPEN_PHASE_VALUES) in plain(NAMED[name].sqlite)
     assert among(PAST_GATE_VALUES) in plain(NAMED["proposal_no_rewrite"].sqlite)
-    for name in ("rollout_guard", "rollout_no_rewrite", "route_version_proof_guard"):
+    live_rules = ("rollout_guard", "rollout_no_rewrite", "route_version_proof_guard")
+    for name in (*live_rules, *(f"{table}_no_delete" for table in KEPT_UNTIL_END)):
         assert among(LIVE_STATE_VALUES) in plain(NAMED[name].sqlite)
+
+
+def test_the_suffix_of_first_callers_is_that_of_the_code() -> None:
+    suffix = name_first_callers("")
+    for table in KEPT_UNTIL_END:
+        text = plain(NAMED[f"{table}_no_delete"].sqlite)
+        assert f"replace(OLD.rollout, '{suffix}', '')" in text
 
 
 def test_a_rollout_takes_only_the_transitions_of_the_code() -> None:

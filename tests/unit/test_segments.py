@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harness.frame.errors import InputError
+from harness.gate.online.exposures import SEGMENTS_FROM
 from harness.gate.online.guardrails import (
     DEFAULT_EXPOSURE_RULE,
     ErrorTally,
@@ -29,7 +30,6 @@ from harness.routing.records.block_checks import check_block
 from router.frame.body import read_request
 from router.observers.guardrail_sampling import detect_segments
 from router.recording.ledger import Ledger
-from router.recording.scored_exposures import SEGMENTS_FROM
 from tests.support.canary.outcomes import outcome_of
 from tests.support.canary.segmented_traffic import (
     SegmentTruth,

@@ -29,8 +29,8 @@ PLAIN: Final = """
     parent person phase place plans policy prev_incumbent prev_signature previous price
     prices principal prompt_sha256 proposal proposals proposer proposer_key
     proposer_principal provider purpose ranks redactions refused replacement request
-    request_hash request_id request_patch response_to revoked role rollout route routes rule
-    rules run runs salt same_model scope scorer scores sealed_headers selection served
+    request_hash request_id request_patch response_to revoked role rollout route router routes
+    rule rules run runs salt same_model scope scorer scores sealed_headers selection served
     served_build served_model session settings shadow signature signed_in_by sink source sources
     started_by state subject suite suite_digest suites sums target target_name targets
     template texts title turn unit_rule verdict verdict_candidate verdict_id
@@ -38,13 +38,21 @@ PLAIN: Final = """
 """
 # Columns that hold content in another table, by the tables where they hold none.
 ELSEWHERE: Final[Mapping[str, str]] = {
-    "reason": "agent_grant agent_message approval break_glass drift_check person_link proposal "
-    "route_version shadow shadow_score switch verdict waiver",
+    "reason": "agent_grant agent_message approval break_glass drift_check exposure_count "
+    "exposure_event person_link proposal route_version shadow shadow_score switch verdict "
+    "waiver",
     "model_requested": "agent_message",
     "message": "delivery",
     "text": "delivery",
     "error": "sample",
 }
+
+# Columns of hashes that are stored as numbers.
+NUMBERS: Final = (
+    ("exposure", "caller"),
+    ("exposure_event", "question_hash"),
+    ("exposure_event", "text_hash"),
+)
 
 
 def test_each_column_that_can_hold_text_is_classified() -> None:
@@ -54,6 +62,8 @@ def test_each_column_that_can_hold_text_is_classified() -> None:
     ]
     plain = {*PLAIN.split()}
     assert not plain & {column for _, column in content}
+    for table, column in NUMBERS:
+        assert isinstance(metadata.tables[table].c[column].type, sa.BigInteger)
     stored = [
         (table.name, column.name)
         for table in metadata.tables.values()
@@ -64,6 +74,6 @@ def test_each_column_that_can_hold_text_is_classified() -> None:
         )
     ]
     assert sorted([*content, *elsewhere]) == sorted(
-        (table, column) for table, column in stored if column not in plain
+        [*((table, column) for table, column in stored if column not in plain), *NUMBERS]
     )
     assert {column for _, column in stored} >= plain

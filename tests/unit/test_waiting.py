@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.gate.online.exposures import SEGMENTS_FROM
 from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.outcome import (
     ANSWERED,
@@ -33,7 +34,7 @@ from harness.gate.online.waiting import (
     wait_bin,
 )
 from router.recording.ledger import Ledger
-from router.recording.scored_exposures import SEGMENTS_FROM, LedgerExposure
+from router.recording.scored_exposures import LedgerExposure
 from tests.support.canary.leaving import START, STREAM_TRAITS
 
 pytestmark = pytest.mark.req("F3")

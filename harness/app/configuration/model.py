@@ -91,6 +91,11 @@ class ControlSettings:
         "How long Swapproof keeps the failover log.",
         KEPT_DAYS,
     )
+    exposures_keep_days: float = number(
+        30.0,
+        "How long Swapproof keeps the exposures of a canary after its end; its decisions stay.",
+        KEPT_DAYS,
+    )
     traffic_keep_days: float = number(
         400.0,
         "How long Swapproof keeps per-minute traffic and per-key spend; daily totals stay.",

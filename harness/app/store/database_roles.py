@@ -10,8 +10,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.app.store.guards import NEVER_EMPTIED
+from harness.app.store.guards import KEPT_UNTIL_END, NEVER_EMPTIED
 from harness.app.store.tables import APPEND_ONLY, metadata
+from harness.app.store.views import CANARY_EXPOSURES
 from harness.frame.database import engine
 from harness.frame.errors import InputError, NotFound
 from harness.frame.records.transaction import translated
@@ -19,7 +20,11 @@ from harness.frame.records.transaction import translated
 # The runtime may update only these columns, because retention blanks the texts of samples.
 _BLANKED_COLUMNS: Final = {"sample": ("answer", "prompt", "error_text")}
 _APPEND_ONLY_NAMES: Final = frozenset(table.name for table in APPEND_ONLY)
-_NEVER_DELETED_NAMES: Final = frozenset(NEVER_EMPTIED) - _APPEND_ONLY_NAMES | {
+# Retention deletes rows of ended rollouts. Triggers refuse the other deletions.
+_NEVER_UPDATED_NAMES: Final = frozenset({"exposure", "exposure_event"})
+_NEVER_DELETED_NAMES: Final = (
+    frozenset(NEVER_EMPTIED) - frozenset(KEPT_UNTIL_END) - _APPEND_ONLY_NAMES
+) | {
     "api_key",
     "eval_run",
     "manifest",
@@ -55,6 +60,7 @@ def build_statements(db: sa.Connection, role: str) -> Sequence[str]:
             f"GRANT {_choose_rights(table)} ON {schema}.{quote(table)} TO {grantee}"
             for table in sorted(metadata.tables)
         ),
+        f"GRANT SELECT ON {schema}.{quote(CANARY_EXPOSURES)} TO {grantee}",
         *(_QUEUE_RIGHTS.format(schema=QUEUE_SCHEMA, to=grantee).split("; ") if queue else ()),
     ]
 
@@ -65,6 +71,8 @@ def _choose_rights(table: str) -> str:
         return f"SELECT, INSERT, UPDATE ({', '.join(_BLANKED_COLUMNS[table])})"
     if table in _APPEND_ONLY_NAMES:
         return "SELECT, INSERT"
+    if table in _NEVER_UPDATED_NAMES:
+        return "SELECT, INSERT, DELETE"
     if table in _NEVER_DELETED_NAMES:
         return "SELECT, INSERT, UPDATE"
     return "SELECT, INSERT, UPDATE, DELETE"

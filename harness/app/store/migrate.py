@@ -18,7 +18,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
-from harness.app.store import database_roles, schema_revisions
+from harness.app.store import database_roles, schema_revisions, views
 from harness.app.store.guards import triggers
 from harness.app.store.tables import metadata
 from harness.frame import package_data
@@ -46,6 +46,7 @@ def upgrade(url: str) -> None:
             schema_revisions.find_revision(db)
             command.upgrade(_build_config(db), "head")
             triggers.install(db)
+            views.install(db)
     except RoleRefused as error:
         action = f"upgrade the database, which stays as it was ({error.database})"
         raise DatabaseUnusable(database_roles.describe_missing_right(url, action)) from error
@@ -73,11 +74,15 @@ def compare_schema(url: str) -> SchemaState:
 
 
 def list_differences(url: str) -> list[str]:
-    """Lists how the database differs from this version in tables, rules and triggers."""
+    """Lists how the database differs from this version in tables, rules, triggers and views."""
     with _open_transaction(url) as db:
         context = MigrationContext.configure(db, opts={"compare_type": True})
-        tables = [str(difference) for difference in compare_metadata(context, metadata)]
-        return tables + rule_differences(db) + triggers.list_differences(db)
+        return [
+            *(str(difference) for difference in compare_metadata(context, metadata)),
+            *rule_differences(db),
+            *triggers.list_differences(db),
+            *views.list_differences(db),
+        ]
 
 
 def _build_config(db: sa.Connection) -> Config:
@@ -180,8 +185,7 @@ def _require_temporary_tables(db: sa.Connection) -> None:
     """Raises DatabaseUnusable if the role may not create temporary tables. Roles may by
     default.
     """
-    has_right = "SELECT has_database_privilege(current_database(), 'TEMPORARY')"
-    if not db.execute(sa.text(has_right)).scalar_one():
+    if not views.can_compare(db):
         role = db.execute(sa.text("SELECT current_user")).scalar_one()
         raise DatabaseUnusable(
             f"the role {role} may not create temporary tables, which the comparison of the "

@@ -14,6 +14,7 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.signed_rows import Lineage
 from harness.operations.records import Captures
 from harness.providers.records import EndStatements, Sightings
+from harness.routing.records.exposures import Exposures
 from harness.routing.records.failovers import Failovers
 from harness.routing.records.interventions import Shadows
 from harness.routing.records.kept_pieces import KeptPieces
@@ -27,6 +28,7 @@ class RouterRecords:
 
     def __init__(self, tx: Transaction) -> None:
         self.observations = Observations(tx)
+        self.exposures = Exposures(tx)
         self.failovers = Failovers(tx)
         self.shadows = Shadows(tx)
         self.alerts = Alerts(tx)

@@ -26,6 +26,7 @@ from harness.proposals.labels.records import label, label_draw, labelling
 from harness.providers.records import target
 from harness.routing.records import (
     account_loads,
+    exposures,
     failovers,
     installation,
     interventions,
@@ -81,6 +82,7 @@ DECLARED_BY: Final = (
     agents_records,
     alert_records,
     records,
+    exposures,
     failovers,
     observations,
     idempotency,

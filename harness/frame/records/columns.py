@@ -166,6 +166,11 @@ def amount(column: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} >= 0 AND {column} < 1e15", name=f"{column}_amount")
 
 
+def finite(column: str) -> sa.CheckConstraint:
+    """Limits a column to numbers that are neither infinite nor NaN."""
+    return sa.CheckConstraint(f"{column} > -1e15 AND {column} < 1e15", name=f"{column}_finite")
+
+
 def at_least(column: str, minimum: int) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} >= {minimum}", name=f"{column}_least")
 

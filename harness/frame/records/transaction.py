@@ -337,6 +337,21 @@ class Transaction:
         """
         self.write(build_upsert(table, tuple(add), tuple(put), self.dialect), values)
 
+    def add_up(
+        self,
+        table: sa.Table,
+        values: Mapping[str, object],
+        column: str,
+    ) -> int:
+        """Inserts a row, or adds to a column of the stored row with its key. Returns the
+        column's new value; the row is locked until the transaction's end.
+        """
+        upsert = build_upsert(table, (column,), (), self.dialect)
+        self._prepare_write(upsert, decides=True)
+        with translated():
+            returned = self.db.execute(upsert.returning(table.c[column]), values)
+            return int(returned.scalar_one())
+
     def signed(
         self,
         table: sa.Table,

@@ -15,6 +15,9 @@ from typing import Final, NamedTuple
 
 from harness.gate.online.outcome import JudgeOutcome, OutcomeKind, OutcomeReason
 
+# The lowest bit of a request's segments in `Exposure.traits`.
+SEGMENTS_FROM: Final = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
@@ -26,7 +29,8 @@ class Exposure:
     caller, sample: see `CallerHash`.
     weight_bps: the candidate's share of the callers.
     admitted_at: in the time of the database.
-    traits: flags of `RequestTraits`, and the bits of the segments above them.
+    traits: flags of `RequestTraits`, and from bit SEGMENTS_FROM on one bit for each of
+    `SEGMENTS`.
     client: the id of the client's key; empty if unknown.
     """
 

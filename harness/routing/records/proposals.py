@@ -397,14 +397,16 @@ rollout = ROLLOUT.table
 
 IS_LIVE = rollout.c.state.in_(LIVE_STATE_VALUES)
 
+IS_BAKING = sa.and_(
+    rollout.c.state == RolloutState.PROMOTED,
+    rollout.c.bake_ends_at.is_not(None),
+)
+
 _STORED = sa.select(*stored_columns(rollout)).order_by(rollout.c.started_at, rollout.c.id)
 
 LIVE = _STORED.where(IS_LIVE)
 
-BAKING = _STORED.where(
-    rollout.c.state == RolloutState.PROMOTED,
-    rollout.c.bake_ends_at.is_not(None),
-)
+BAKING = _STORED.where(IS_BAKING)
 
 LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bindparam("route"))
 

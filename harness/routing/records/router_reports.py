@@ -23,6 +23,8 @@ class RouterReport:
     worker: str  # the process's name
     began_at: datetime  # when it began to serve
     at: datetime  # its last report
+    # All exposures that it admitted before this time are in the database; None if unknown.
+    complete_until: datetime | None = None
 
 
 ROUTER_REPORT: Final = record(RouterReport, "router_report", key="worker")
@@ -36,7 +38,7 @@ class RouterReports(Records[RouterReport]):
 
     def keep(self, report: RouterReport) -> None:
         """Replaces the process's earlier report."""
-        self._tx.upsert(router_report, self.record.write(report), put=("at",))
+        self._tx.upsert(router_report, self.record.write(report), put=("at", "complete_until"))
 
     def forget(self, worker: str) -> None:
         """Deletes the report of a process that ends."""

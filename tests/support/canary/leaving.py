@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from harness.gate.online.exposures import SEGMENTS_FROM
 from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.observation import (
     SEGMENTS,
@@ -35,7 +36,7 @@ from harness.gate.online.waiting import (
 )
 from harness.gate.policy import CanaryPolicy
 from router.recording.ledger import Ledger
-from router.recording.scored_exposures import SEGMENTS_FROM, RequestTraits
+from router.recording.scored_exposures import RequestTraits
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 STREAM_TRAITS: Final = 1 << SEGMENTS_FROM + SEGMENTS.index(Segment.STREAM)

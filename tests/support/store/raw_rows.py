@@ -155,6 +155,40 @@ WAIVER = {
 }
 
 
+EXPOSURE = {
+    "rollout": "ro_1.first",
+    "number": 1,
+    "worker": "w",
+    "ticket": 1,
+    "period": 1,
+    "caller": 7,
+    "sample": 0,
+    "canary": True,
+    "weight_bps": 100,
+    "admitted_at": AT,
+    "traits": 0,
+}
+EXPOSURE_EVENT = {
+    "rollout": "ro_1.first",
+    "number": 2,
+    "worker": "w",
+    "ticket": 1,
+    "kind": "ended",
+    "at": AT,
+    "began_at": AT,
+    "outcome": "failed",
+}
+EXPOSURE_COUNT = {
+    "rollout": "ro_1.first",
+    "minute": AT,
+    "worker": "w",
+    "weight_bps": 100,
+    "canary": True,
+    "reason": "",
+    "requests": 1,
+}
+
+
 class Database:
     def __init__(self, url: str) -> None:
         options, _ = engine.OPTIONS[engine.parse(url).get_backend_name()]
@@ -343,6 +377,10 @@ def fill(database: Database) -> None:
         "closed_at": AT,
     }
     database.insert("block", block | counts | times)
+    database.insert("exposure", EXPOSURE)
+    database.insert("exposure_event", EXPOSURE_EVENT)
+    database.insert("exposure_count", EXPOSURE_COUNT)
+    database.insert("exposure_arrival", {"rollout": "ro_1.first", "number": 2})
     with database.engine.begin() as db:
         for statement in (
             (

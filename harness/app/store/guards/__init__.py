@@ -12,6 +12,7 @@ from harness.app.store.guards import (
     agents,
     break_glass,
     evidence,
+    exposures,
     fallback_chains,
     history,
     interventions,
@@ -33,6 +34,7 @@ BY_SUBJECT: Final[Mapping[str, tuple[RefusingTrigger, ...]]] = {
     "Evidence, waivers and verdicts": evidence.TRIGGERS,
     "Proposals and approvals": proposals.TRIGGERS,
     "Rollouts": rollouts.TRIGGERS,
+    "Exposures of canaries": exposures.TRIGGERS,
     "Audit log and history": history.TRIGGERS,
     "Kill switches, freezes and shadows": interventions.TRIGGERS,
     "Samples, targets and suites": measurements.TRIGGERS,
@@ -59,6 +61,9 @@ BY_SUBJECT: Final[Mapping[str, tuple[RefusingTrigger, ...]]] = {
 }
 REFUSING: Final = tuple(chain.from_iterable(BY_SUBJECT.values()))
 
+# Tables whose rows are deleted only after the end of their rollout.
+KEPT_UNTIL_END: Final = ("exposure", "exposure_event", "exposure_count", "exposure_arrival")
+
 # Tables that refuse TRUNCATE, because PostgreSQL runs no DELETE trigger for it.
 NEVER_EMPTIED: Final = (
     *(table.name for table in APPEND_ONLY),
@@ -69,6 +74,7 @@ NEVER_EMPTIED: Final = (
     "shadow",
     "agent_switch",
     "agent_grant",
+    *KEPT_UNTIL_END,
 )
 
 # On SQLite, a trigger ignores a duplicate row without an error, because INSERT OR REPLACE would
@@ -79,6 +85,8 @@ KEPT: Final = {
         "t.rollout = NEW.rollout AND t.number = NEW.number",
         "t.rollout = NEW.rollout AND t.worker = NEW.worker AND t.sequence = NEW.sequence",
     ),
+    "exposure": ("t.rollout = NEW.rollout AND t.number = NEW.number",),
+    "exposure_event": ("t.rollout = NEW.rollout AND t.number = NEW.number",),
 }
 
 # Events that change a snapshot without a new revision. `meta.changes` counts them for the ETag.
@@ -100,6 +108,7 @@ __all__ = [
     "COUNTED",
     "COUNTED_ROWS",
     "KEPT",
+    "KEPT_UNTIL_END",
     "NEVER_EMPTIED",
     "REFUSING",
     "RefusingTrigger",

@@ -45,14 +45,14 @@ def append_only(table: str, change: str) -> tuple[RefusingTrigger, RefusingTrigg
     """
     message = f"append_only: {table} is never changed or deleted"
     return (
-        _refuse_always(
+        refuse_always(
             f"{table}_no_update",
             table,
             "UPDATE",
             message,
             f"UPDATE {table} SET {change}",  # noqa: S608 - constants
         ),
-        _refuse_always(f"{table}_no_delete", table, "DELETE", message, f"DELETE FROM {table}"),  # noqa: S608 - constants
+        refuse_always(f"{table}_no_delete", table, "DELETE", message, f"DELETE FROM {table}"),  # noqa: S608 - constants
     )
 
 
@@ -60,16 +60,17 @@ def never_deleted(table: str) -> RefusingTrigger:
     """Builds the trigger that refuses each deletion of a table's rows."""
     message = f"append_only: {table} is never deleted"
     example = f"DELETE FROM {table}"  # noqa: S608 - constants
-    return _refuse_always(f"{table}_no_delete", table, "DELETE", message, example)
+    return refuse_always(f"{table}_no_delete", table, "DELETE", message, example)
 
 
-def _refuse_always(
+def refuse_always(
     name: str,
     table: str,
     event: str,
     message: str,
     example: str,
 ) -> RefusingTrigger:
+    """Builds a trigger that refuses each UPDATE or DELETE of a table's rows."""
     changes = "deletion" if event == "DELETE" else "change"
     return RefusingTrigger(
         name=name,
