@@ -199,7 +199,8 @@ class Exposures:
         Args:
             exposures: their number is 0, as that of the events.
         """
-        arrivals = Counter(row.rollout for row in (*exposures, *events))
+        arrivals = Counter(row.rollout for row in exposures)
+        arrivals.update(row.rollout for row in events)
         # All writers lock rollouts in one order, so that no two writers wait for each other.
         last_numbers = {
             of: self._tx.add_up(
