@@ -89,6 +89,7 @@ class ExposureFlusher:
         self._router = router
         self._counters = counters
         self._files: dict[str, _OpenFile] = {}
+        self._deleted_files: list[str] = []
         self._lock_file = -1
         self._ahead = timedelta(0)  # of the database's clock
         self._ahead_known_s = float("-inf")
@@ -117,11 +118,12 @@ class ExposureFlusher:
                 transactions -= 1
                 is_whole = self._flush_piece(open_file)
             if is_whole and has_ended:
-                self._forget(open_file)
+                self._delete(open_file)
             elif open_file.complete_until is not None:
                 times.append(open_file.complete_until)
             else:
                 is_known = is_known and is_whole
+        self._forget_deleted()
         return self._write_complete_until(min(times) if is_known else None)
 
     def close(self) -> None:
@@ -185,7 +187,11 @@ class ExposureFlusher:
         piece = self._read_piece(open_file)
         if piece.position == open_file.position:
             return True
-        self._store_piece(open_file, piece)
+        try:
+            self._store_piece(open_file, piece)
+        except StoreUnavailable:
+            open_file.position = None  # the database may have the rows: ask it again
+            raise
         open_file.position = piece.position
         open_file.complete_until = piece.complete_until or open_file.complete_until
         if piece.unreadable:
@@ -244,13 +250,19 @@ class ExposureFlusher:
             )
             tx.exposures.note_file(open_file.path.name, self._router, end, self._clock.now())
 
-    def _forget(self, open_file: _OpenFile) -> None:
-        """Deletes a file whose rows the database has. Raises StoreUnavailable."""
+    def _delete(self, open_file: _OpenFile) -> None:
+        """Deletes a file whose rows the database has."""
         open_file.path.unlink()
-        # If the process ends here, the name stays; no later file has it.
-        with self._store.write() as tx:
-            tx.exposures.forget_files([open_file.path.name])
         del self._files[open_file.path.name]
+        # If this process ends now, the position stays, and retention deletes it.
+        self._deleted_files.append(open_file.path.name)
+
+    def _forget_deleted(self) -> None:
+        """Deletes the positions of deleted files. Raises StoreUnavailable."""
+        if self._deleted_files:
+            with self._store.write() as tx:
+                tx.exposures.forget_files(self._deleted_files)
+            self._deleted_files.clear()
 
 
 def _is_free(path: Path) -> bool:
