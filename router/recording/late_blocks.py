@@ -19,9 +19,9 @@ from harness.gate.online.guardrails import (
 )
 from harness.gate.online.observation import KeyHistory, NeverSeen, ObservationBlock
 from harness.gate.online.one_key import MAX_BLOCK_KEYS, count_keys
+from harness.gate.online.reading.observation_builder import counts_for
+from harness.gate.online.reading.scored_exposures import FAULTS, LedgerExposure, OpenBlock
 from router.recording.caller_windows import CallerWindows
-from router.recording.observation_builder import counts_for
-from router.recording.scored_exposures import FAULTS, LedgerExposure, OpenBlock
 
 # Other routers write their failures every second, and clocks differ.
 SPARE_S: Final = 2.0

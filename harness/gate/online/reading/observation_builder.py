@@ -49,6 +49,18 @@ from harness.gate.online.outcome import (
 from harness.gate.online.prompt_cache import (
     ArmCacheUse,
 )
+from harness.gate.online.reading.repeated_texts import RepeatedTexts
+from harness.gate.online.reading.scored_exposures import (
+    FAULTS,
+    NEEDS,
+    LedgerExposure,
+    OpenBlock,
+)
+from harness.gate.online.reading.value_comparison import (
+    ComparedValues,
+    cache_uses,
+    compare_values,
+)
 from harness.gate.online.waiting import (
     NO_WAITS,
     RequestWaits,
@@ -56,18 +68,6 @@ from harness.gate.online.waiting import (
     count_waits,
     find_limits,
     merge_waits,
-)
-from router.recording.repeated_texts import RepeatedTexts
-from router.recording.scored_exposures import (
-    FAULTS,
-    NEEDS,
-    LedgerExposure,
-    OpenBlock,
-)
-from router.recording.value_comparison import (
-    ComparedValues,
-    cache_uses,
-    compare_values,
 )
 
 
