@@ -238,8 +238,8 @@ def worst_log_srm(
         if is_read:
             canary, exposures = counts.get(part, (0, 0))
             canary, exposures = counts[part] = (
-                canary + block.canary_units,
-                exposures + block.units,
+                canary + block.first_requests.canary,
+                exposures + block.first_requests.failures,
             )
             worst = max(
                 worst,

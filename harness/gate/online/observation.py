@@ -134,6 +134,16 @@ class ObservationBlock:
         return self.period == 1 if new is None else new.units == self.counted.failures
 
     @property
+    def share(self) -> float:
+        """Returns the canary's planned share of the block's exposures, from 0 to 1."""
+        return self.weight_bps / 10_000
+
+    @property
+    def first_requests(self) -> ArmSplit:
+        """Returns the requests that became exposures; both arms, canary."""
+        return ArmSplit(self.units, self.canary_units)
+
+    @property
     def unknown_exposures(self) -> ArmSplit:
         """Returns the exposures whose outcome is no evidence of errors; both arms, canary."""
         errors = self.counts.get(Guardrail.ERRORS)
@@ -145,9 +155,10 @@ class ObservationBlock:
         sent and so became no exposure; both arms, canary.
         """
         unsent = [n for key, n in self.uncounted.items() if key.startswith(ASSIGNED)]
+        exposures = self.first_requests
         return ArmSplit(
-            self.units + sum(split.failures for split in unsent),
-            self.canary_units + sum(split.canary for split in unsent),
+            exposures.failures + sum(split.failures for split in unsent),
+            exposures.canary + sum(split.canary for split in unsent),
         )
 
     @property
