@@ -238,11 +238,11 @@ def worst_log_srm(
         if is_read:
             canary, exposures = counts.get(part, (0, 0))
             canary, exposures = counts[part] = (
-                canary + block.first_requests.canary,
-                exposures + block.first_requests.failures,
+                canary + block.canary_units,
+                exposures + block.units,
             )
             worst = max(
                 worst,
-                log_srm(canary, exposures, block.weight_bps / 10_000.0) - cost,
+                log_srm(canary, exposures, block.kept_share) - cost,
             )
     return worst

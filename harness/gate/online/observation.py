@@ -134,14 +134,24 @@ class ObservationBlock:
         return self.period == 1 if new is None else new.units == self.counted.failures
 
     @property
-    def share(self) -> float:
-        """Returns the canary's planned share of the block's exposures, from 0 to 1."""
+    def kept_share(self) -> float:
+        """Returns the canary's planned share of all callers that can be exposures, 0 to 1."""
         return self.weight_bps / 10_000
 
     @property
+    def share(self) -> float:
+        """Returns the canary's planned share of the block's exposures, from 0 to 1."""
+        return self.kept_share
+
+    @property
     def first_requests(self) -> ArmSplit:
-        """Returns the requests that became exposures; both arms, canary."""
+        """Returns the callers' first requests that were sent; both arms, canary."""
         return ArmSplit(self.units, self.canary_units)
+
+    @property
+    def first_outcomes(self) -> Mapping[str, ArmSplit]:
+        """Returns `first_requests` by outcome."""
+        return self.outcomes
 
     @property
     def unknown_exposures(self) -> ArmSplit:
@@ -151,8 +161,8 @@ class ObservationBlock:
 
     @property
     def assigned(self) -> ArmSplit:
-        """Returns the requests that were assigned: the exposures, and requests that were not
-        sent and so became no exposure; both arms, canary.
+        """Returns the requests that were assigned: the callers' first ones, and requests that
+        were not sent and so became no exposure; both arms, canary.
         """
         unsent = [n for key, n in self.uncounted.items() if key.startswith(ASSIGNED)]
         exposures = self.first_requests
@@ -163,9 +173,9 @@ class ObservationBlock:
 
     @property
     def assigned_outcomes(self) -> Mapping[str, ArmSplit]:
-        """Returns `outcomes` with the assigned requests that were not sent."""
+        """Returns `first_outcomes` with the assigned requests that were not sent."""
         unsent = {key: n for key, n in self.uncounted.items() if key.startswith(ASSIGNED)}
-        found = dict(self.outcomes)
+        found = dict(self.first_outcomes)
         for key, split in unsent.items():
             exposures = found.get(key, NO_SPLIT)
             found[key] = ArmSplit(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from harness.gate.online.guardrails import Guardrails
+from harness.gate.online.guardrails import CanaryJudge, Guardrails
 from harness.gate.online.observation import SEGMENTS, ObservationBlock, Segment
 from harness.gate.online.outcome import (
     ANSWERED,
@@ -38,7 +38,7 @@ from harness.gate.online.reading.seals import Seal, Watermark
 from harness.gate.online.rollout import Rollout, RolloutState, build_exposure_rule
 from harness.gate.online.rollout_action import RolloutAction, decide_action
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
-from harness.gate.policy import CanaryJudge, CanaryPolicy, CanaryStep
+from harness.gate.policy import CanaryPolicy, CanaryStep
 from tests.support.canary.row_processes import RowProcess, RowStore
 from tests.support.canary.shared_ledgers import START, SharedLedgers
 from tests.support.control.manual_clock import ManualClock
@@ -52,9 +52,8 @@ SPREAD: Final = math.log(4.0) / 2.3263  # of the answers' times
 PATIENCE_S: Final = 30.0
 JUDGE: Final = CanaryJudge("up/judge", "It answers.", max_usd=50.0)
 TRAITS: Final = (
-    (RequestTraits.WORDS | RequestTraits.PRICED | RequestTraits.SERVED).value
-    | 1 << SEGMENTS_FROM + SEGMENTS.index(Segment.CHAT)
-)
+    RequestTraits.WORDS | RequestTraits.PRICED | RequestTraits.SERVED
+).value | 1 << SEGMENTS_FROM + SEGMENTS.index(Segment.CHAT)
 FAILED: Final = ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.PROVIDER, "timeout")
 
 

@@ -191,7 +191,6 @@ class BlockFold:
             replace(built, uncounted=counted.uncounted),
             kept_share=scored.share,
             new_share=scored.new_share,
-            counted_requests=counted.first_requests,
         )
         self._append(row)
         read_block = ReadBlock(block, scored, exposures, row)

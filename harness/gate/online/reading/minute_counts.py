@@ -1,18 +1,21 @@
-"""Puts the counts of assigned requests by minute into blocks (`ExposureCount`).
+"""Puts the counts of requests without a row into blocks, by minute (`ExposureCount`).
 
 A minute's counts at one share belong to the first block of that share that ends at the minute's
 end or later. The last block of a step also gets the minute in which the step ended, because no
-later block has this share. All requests of the minute count, also those without a row.
+later block has this share.
+
+The counts of callers' first requests do not become part of a block. Each process counts a
+caller once, so several processes count it several times. The rows count a caller once.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from harness.gate.online.exposures import KEPT, LOST, THINNED, ExposureCount
-from harness.gate.online.guardrails import NO_SPLIT, ArmSplit
+from harness.gate.online.guardrails import ArmSplit
 from harness.gate.online.reading.caller_order import FormedBlock
 
 MINUTE: Final = timedelta(minutes=1)
@@ -21,15 +24,14 @@ _FIRST_REQUESTS: Final = frozenset({KEPT, THINNED, LOST})
 
 @dataclass(frozen=True, slots=True)
 class CountedMinutes:
-    """The requests of some minutes at one share; both arms, canary.
+    """The requests without a row of some minutes at one share; both arms, canary.
 
-    first_requests: callers' first requests of a period. lost: those of them whose row the
-    router could not write. uncounted: requests that became no exposure, by reason.
+    lost: callers' first requests whose rows the router could not write. uncounted: requests
+    that became no exposure, by reason.
     """
 
-    first_requests: ArmSplit = NO_SPLIT
-    lost: ArmSplit = NO_SPLIT
-    uncounted: dict[str, ArmSplit] = field(default_factory=dict)
+    lost: ArmSplit
+    uncounted: Mapping[str, ArmSplit]
 
 
 def find_counted_end(block: FormedBlock) -> datetime:
@@ -68,7 +70,6 @@ class MinuteCounts:
         self._counts[weight_bps] = left
         reasons = sorted({count.reason for count in taken} - _FIRST_REQUESTS)
         return CountedMinutes(
-            _sum_counts(count for count in taken if count.reason in _FIRST_REQUESTS),
             _sum_counts(count for count in taken if count.reason == LOST),
             {
                 reason: _sum_counts(count for count in taken if count.reason == reason)

@@ -1,11 +1,11 @@
-"""A block that was read from rows: it knows the shares of the rows, and the requests without
-one.
-"""
+"""A block that was read from rows. The rows of the larger arm are a sample of its callers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from harness.gate.online.guardrails import NO_SPLIT, ArmSplit
+from harness.gate.online.exposures import BUCKETS, kept_bps
+from harness.gate.online.guardrails import ArmSplit
 from harness.gate.online.observation import ObservationBlock
 
 
@@ -13,16 +13,15 @@ from harness.gate.online.observation import ObservationBlock
 class RowBlock(ObservationBlock):
     """A block of exposures among the rows, or of their late outcomes.
 
-    The rows of the larger arm are a sample. So the canary's share of the rows is not its share
-    of the callers, and the callers' first requests come from counts.
+    The block's counts are about the rows. `first_requests` and `first_outcomes` estimate the
+    same of all callers, because `uncounted` is about all callers too.
 
     kept_share: the canary's share of the rows. new_share: among the rows of callers that were
-    never seen. counted_requests: see `first_requests`.
+    never seen.
     """
 
     kept_share: float = 0.0
     new_share: float = 0.0
-    counted_requests: ArmSplit = NO_SPLIT
 
     @classmethod
     def from_block(cls, block: ObservationBlock, **others: Any) -> Self:
@@ -36,4 +35,18 @@ class RowBlock(ObservationBlock):
 
     @property
     def first_requests(self) -> ArmSplit:
-        return self.counted_requests
+        return self._scale(ArmSplit(self.units, self.canary_units))
+
+    @property
+    def first_outcomes(self) -> Mapping[str, ArmSplit]:
+        return {key: self._scale(split) for key, split in self.outcomes.items()}
+
+    def _scale(self, rows: ArmSplit) -> ArmSplit:
+        """Estimates the callers in both arms of whom a sample has these rows."""
+        canary = self._scale_arm(rows.canary, canary=True)
+        return ArmSplit(
+            canary + self._scale_arm(rows.failures - rows.canary, canary=False), canary
+        )
+
+    def _scale_arm(self, number: int, *, canary: bool) -> int:
+        return round(number * BUCKETS / kept_bps(self.weight_bps, canary=canary))
