@@ -35,7 +35,7 @@ from harness.gate.online.reading.scored_exposures import (
     SampleValues,
 )
 from harness.gate.online.reading.seals import Seal, Watermark
-from harness.gate.online.rollout import Rollout, RolloutState, build_exposure_rule
+from harness.gate.online.rollout import ActionKind, Rollout, RolloutState, build_exposure_rule
 from harness.gate.online.rollout_action import RolloutAction, decide_action
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 from harness.gate.policy import CanaryPolicy, CanaryStep
@@ -65,8 +65,9 @@ class Scene:
     turns: requests of a caller, `pause_s` after each answer. hanging: share of the candidate's
     requests that hang until the caller leaves. disliked: the arms' shares of answers that users
     dislike. times: ratio of the candidate's times. lost: share of both arms' requests whose
-    outcome never comes. steps: when a share begins, in seconds, and the share. days: the same
-    callers come on each of them.
+    outcome never comes. workers: processes of a router; they share its ledger. days: the same
+    callers come on each of them. burst: so many callers come at once. steps: when a share
+    begins, in seconds, and the share. baking: the candidate is promoted.
     """
 
     name: str
@@ -81,10 +82,41 @@ class Scene:
     lost: float = 0.0
     judged: bool = False
     routers: int = 1
+    workers: int = 1
     days: int = 1
-    callers: int = 3_000
+    burst: int = 1
+    baking: bool = False
+    callers: int = 1_500
     callers_per_s: float = 2.0
     steps: Sequence[tuple[float, int]] = ((0.0, 2_500),)
+
+
+SCENES: Final = (
+    Scene("healthy"),
+    Scene("healthy, small share", steps=((0.0, 500),)),
+    Scene("healthy, quiet route", callers=300, callers_per_s=0.1),
+    Scene("healthy, later turns", turns=4),
+    Scene("healthy, bursts", burst=60),
+    Scene("healthy, judge", judged=True, callers=1_000),
+    Scene("harm of 100 %", canary=1.0, callers=400),
+    Scene("harm of 20 %", canary=0.2, callers=800),
+    Scene("harm of 5 %", canary=0.05, callers=3_000),
+    Scene("harm of 2 %", canary=0.02, callers=3_000),
+    Scene("harm of 20 %, small share", canary=0.2, steps=((0.0, 500),)),
+    Scene("harm at later turns", canary=0.1, from_turn=3, turns=4),
+    Scene("hangs", hanging=0.3, callers=800),
+    Scene("slow answers", times=2.0, callers=3_000),
+    Scene("harm in bursts", canary=0.2, burst=60),
+    Scene("disliked answers", disliked=(0.05, 0.2), callers=3_000),
+    Scene("bad verdicts", judged=True, canary=0.1, callers=1_000),
+    Scene("lost outcomes", lost=0.01),
+    Scene("ramp", canary=0.03, steps=((0.0, 500), (400.0, 2_500))),
+    Scene("bake", baking=True, canary=0.05, callers=3_000, steps=((0.0, 9_500),)),
+    Scene("returning callers", days=2, canary=0.03),
+    Scene("4 workers", workers=4, turns=3, canary=0.05),
+    Scene("2 routers", routers=2, turns=3, canary=0.05),
+    Scene("2 routers, one request a caller", routers=2, canary=0.05, callers=3_000),
+)
 
 
 class Decision(NamedTuple):
@@ -93,6 +125,10 @@ class Decision(NamedTuple):
     at_s: float
     ledger: RolloutAction
     rows: RolloutAction
+
+    @property
+    def is_over(self) -> bool:
+        return all(one.kind is ActionKind.ROLLBACK for one in (self.ledger, self.rows))
 
     @property
     def is_same(self) -> bool:
@@ -116,6 +152,11 @@ class Comparison:
     seals: Sequence[Seal]
 
     @property
+    def differences(self) -> int:
+        """How many of the decisions differ."""
+        return sum(not decision.is_same for decision in self.decisions)
+
+    @property
     def ledger_evidence(self) -> CanaryEvidence:
         return collect_evidence(self.ledger_blocks, self.policy)
 
@@ -129,6 +170,7 @@ class _Admitted:
     """A request, as both forms know it."""
 
     router: int
+    process: RowProcess
     unit: LedgerExposure | LaterTurn | None
     ticket: int
 
@@ -155,7 +197,7 @@ class SideBySide:
         self._ledgers = SharedLedgers(self.rule, self.scene.routers)
         self._processes = [
             RowProcess(self.folder, f"w-{n}", self._clock, self.rule)
-            for n in range(self.scene.routers)
+            for n in range(self.scene.routers * self.scene.workers)
         ]
         self.store = RowStore()
         self.fold = BlockFold("r", self.rule)
@@ -169,7 +211,9 @@ class SideBySide:
         for day in range(self.scene.days):
             at_s = day * DAY_S
             for caller in range(self.scene.callers):
-                at_s += self._rng.expovariate(self.scene.callers_per_s)
+                if caller % self.scene.burst == 0:
+                    rate = self.scene.callers_per_s / self.scene.burst
+                    at_s += self._rng.expovariate(rate)
                 self._plan(at_s, self._turn_of(f"caller {caller}", 1))
         next_tick_s = TICK_S
         next_decision_s = DECIDE_EVERY_S
@@ -214,6 +258,9 @@ class SideBySide:
         self.seals += self.fold.read(watermark)
 
     def _decide(self) -> None:
+        """Lets both forms decide, until both have rolled back."""
+        if self.decisions and self.decisions[-1].is_over:
+            return
         now = self._ledgers.at
         step = self._find_step()
         rollout = Rollout(
@@ -226,10 +273,11 @@ class SideBySide:
             policy=self.policy,
             salt="s",
             step=[one.weight_bps for one in self.policy.steps].index(step[1]),
-            state=RolloutState.MEASURING,
+            state=RolloutState.PROMOTED if self.scene.baking else RolloutState.MEASURING,
             started_at=START,
             step_started_at=START + timedelta(seconds=step[0]),
             updated_at=START,
+            bake_ends_at=START + timedelta(days=9) if self.scene.baking else None,
         )
         self.decisions.append(
             Decision(
@@ -252,9 +300,12 @@ class SideBySide:
         _, weight_bps = self._find_step()
         canary = crc32(key.encode()) % 10_000 < weight_bps
         router = rng.randrange(scene.routers)
+        worker = rng.randrange(scene.workers)
+        process = self._processes[router * scene.workers + worker]
         traits = TRAITS | (RequestTraits.JUDGED.value if scene.judged else 0)
         admitted = _Admitted(
             router,
+            process,
             self._ledgers.ledgers[router].admit(
                 key,
                 canary=canary,
@@ -264,7 +315,7 @@ class SideBySide:
                 traits=traits,
                 client=f"k-{crc32(key.encode()) % 7}",
             ),
-            self._processes[router].admit(
+            process.admit(
                 key,
                 canary=canary,
                 weight_bps=weight_bps,
@@ -308,7 +359,7 @@ class SideBySide:
             self._ledgers.ledgers[admitted.router].finish(
                 admitted.unit, outcome=outcome, sample=sample, now=self._ledgers.now
             )
-        self._processes[admitted.router].finish(admitted.ticket, outcome, sample)
+        admitted.process.finish(admitted.ticket, outcome, sample)
         now_s = self._ledgers.now
         if is_answer and rng.random() < self.scene.disliked[canary]:
             after_s = 60.0 * rng.lognormvariate(0.0, 1.0)
@@ -321,10 +372,10 @@ class SideBySide:
     def _dislike(self, admitted: _Admitted) -> None:
         self._ledgers.hear(admitted.unit, bad=True, router=admitted.router)
         if isinstance(admitted.unit, LedgerExposure):
-            self._processes[admitted.router].note_feedback(admitted.ticket, bad=True)
+            admitted.process.note_feedback(admitted.ticket, bad=True)
 
     def _judge(self, admitted: _Admitted, verdict: JudgeOutcome) -> None:
         if isinstance(admitted.unit, LedgerExposure):
             ledger = self._ledgers.ledgers[admitted.router]
             ledger.judged(admitted.unit, verdict, 0.001)
-            self._processes[admitted.router].judged(admitted.ticket, verdict, 0.001)
+            admitted.process.judged(admitted.ticket, verdict, 0.001)
