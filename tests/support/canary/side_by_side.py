@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
 
+from harness.gate.online.exposures import SEGMENTS_FROM
 from harness.gate.online.guardrails import CanaryJudge, Guardrails
 from harness.gate.online.observation import SEGMENTS, ObservationBlock, Segment
 from harness.gate.online.outcome import (
@@ -27,7 +28,6 @@ from harness.gate.online.outcome import (
 )
 from harness.gate.online.reading.block_fold import BlockFold
 from harness.gate.online.reading.scored_exposures import (
-    SEGMENTS_FROM,
     GuardrailSample,
     LaterTurn,
     LedgerExposure,
