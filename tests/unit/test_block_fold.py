@@ -230,6 +230,8 @@ def test_of_a_caller_whose_earliest_row_is_late_no_row_counts() -> None:
 
     assert first.units == 1
     assert second.outcomes == {"answered": ArmSplit(1, 0), LATE.key: ArmSplit(1, 0)}
+    assert second.never_seen is not None
+    assert second.never_seen.units == 1
 
 
 def test_exposures_that_a_router_could_not_write_are_left_out_by_arm() -> None:
@@ -381,3 +383,67 @@ def test_the_reader_gives_a_block_the_next_number_and_its_time() -> None:
     assert [block.number for block in blocks] == list(range(1, 7))
     assert [block.opened_at for block in firsts(blocks)] == [at(0), at(100), at(200)]
     assert {seal.rollout for seal in seals} == {"r"}
+
+
+def test_an_exposure_before_all_blocks_that_wait_is_late_at_any_share() -> None:
+    journal = Journal()
+    journal.end(journal.admit(50.0, 1, weight_bps=5_000), 51.0)
+    journal.admit(10.0, 2, weight_bps=1_000, worker="w-late", arrives_s=150.0)
+    journal.end(journal.admit(200.0, 3, weight_bps=5_000), 201.0)
+
+    blocks = firsts(read(journal, RULE, 140.0, ALL_S)[0])
+
+    assert [(block.weight_bps, block.units) for block in blocks] == [(5_000, 1), (5_000, 1)]
+
+
+def test_the_next_period_ends_a_block() -> None:
+    journal = Journal()
+    journal.end(journal.admit(0.0, 1), 1.0)
+    journal.end(journal.admit(20.0, 1, period=2), 21.0)
+
+    blocks = firsts(read(journal, RULE, ALL_S)[0])
+
+    assert [(block.period, block.closed_at) for block in blocks] == [(1, at(20)), (2, at(80))]
+
+
+def test_a_turn_that_ends_after_the_windows_reading_does_not_count() -> None:
+    journal = Journal()
+    first = journal.admit(1.0, 1)
+    journal.end(first, 2.0)
+    journal.turn(first, 500.0, failed=True, lasts_s=500.0)
+
+    tally = windows(read(journal, RULE, ALL_S)[0])
+
+    assert (tally.failures, tally.requests) == (0, ArmSplit(1, 0))
+
+
+def test_requests_of_the_same_caller_in_the_other_arm_are_not_in_the_window() -> None:
+    journal = Journal()
+    journal.end(journal.admit(1.0, 1), 2.0)
+    journal.end(journal.admit(3.0, 1, worker="w-b", canary=True), 4.0, failed=True)
+
+    tally = windows(read(journal, RULE, ALL_S)[0])
+
+    assert (tally.failures, tally.requests) == (0, ArmSplit(1, 0))
+
+
+def test_of_two_ends_of_a_request_the_earlier_counts_in_any_order_of_arrival() -> None:
+    journal = Journal()
+    exposure = journal.admit(0.0, 1)
+    journal.end(exposure, 3.0, failed=True)
+    journal.end(exposure, 5.0)
+    journal.end(exposure, 2.0, arrives_s=7.0)
+
+    (block,) = firsts(read(journal, RULE, ALL_S)[0])
+
+    assert (block.units, block.failures) == (1, 0)
+
+
+def test_a_reader_that_was_away_numbers_the_blocks_as_they_became_known() -> None:
+    journal = Journal()
+    for at_s in (0.0, 5_000.0):
+        journal.end(journal.admit(at_s, int(at_s)), at_s + 1.0)
+
+    blocks, _ = read(journal, RULE, ALL_S)
+
+    assert [block.late_of for block in blocks] == [0, 1, 0, 3]

@@ -166,8 +166,10 @@ def test_later_rows_never_change_a_sealed_block(history: list[Step]) -> None:
 
 @given(histories)
 def test_no_block_overtakes_another_of_its_stream(history: list[Step]) -> None:
-    _, seals = read_often(journal_of(history), 25.0)
+    readings, seals = read_often(journal_of(history), 25.0)
 
+    opened_at = [block.opened_at for block in readings[-1] if not block.late_of]
+    assert opened_at == sorted(opened_at)
     for stream in Stream:
         own = [seal.block for seal in seals if seal.stream is stream]
         assert own == sorted(set(own))

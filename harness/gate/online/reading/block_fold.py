@@ -198,17 +198,29 @@ class BlockFold:
             self._windows.append(read_block)
         if Guardrail.FEEDBACK in self._rule.guardrails:
             self._feedback.append(read_block)
+        self._forget_if_read(read_block)
 
     def _read_windows(self) -> None:
         block = self._windows.popleft()
         readings = read_windows(block, self._order, self._events, self._rule)
         self._append_late(Guardrail.CALLER_ERRORS, block, readings)
+        self._forget_if_read(block)
 
     def _read_feedback(self) -> None:
         block = self._feedback.popleft()
         if self._events.has_feedback:
             readings = read_feedback(block, self._events)
             self._append_late(Guardrail.FEEDBACK, block, readings)
+        self._forget_if_read(block)
+
+    def _forget_if_read(self, block: ReadBlock) -> None:
+        """Frees the memory of a block whose streams were all read."""
+        if any(waiting is block for waiting in (*self._windows, *self._feedback)):
+            return
+        for exposure in (*block.formed.exposures, *block.formed.late):
+            for own in self._order.list_of_caller(exposure):
+                self._events.forget(own)
+            self._order.forget(exposure)
 
     def _append_late(
         self, guardrail: Guardrail, block: ReadBlock, readings: Sequence[LateReading]

@@ -72,7 +72,6 @@ class CallerOrder:
         self._waiting: list[Exposure] = []  # in the order of admission
         self._start = 0  # earlier exposures of `_waiting` no longer wait
         self._callers: dict[tuple[int, int], _Caller] = {}  # by period and caller
-        self._exposures: dict[tuple[str, int], Exposure] = {}  # by worker and ticket
         self._first_periods: dict[int, int] = {}  # by caller
         self._first_of_period: dict[int, Position] = {}
         self._first_of_weight: dict[int, Position] = {}
@@ -87,7 +86,6 @@ class CallerOrder:
         self._start = 0
         for exposure in exposures:
             position = position_of(exposure)
-            self._exposures[exposure.worker, exposure.ticket] = exposure
             caller = self._callers.setdefault((exposure.period, exposure.caller), _Caller())
             insort(caller.exposures, exposure, key=position_of)
             first_period = self._first_periods.get(exposure.caller, exposure.period)
@@ -137,13 +135,13 @@ class CallerOrder:
     def _settle(self, exposure: Exposure) -> None:
         self._callers[exposure.period, exposure.caller].is_settled = True
 
-    def find(self, worker: str, ticket: int) -> Exposure | None:
-        """Finds an exposure that has arrived."""
-        return self._exposures.get((worker, ticket))
-
     def list_of_caller(self, exposure: Exposure) -> Sequence[Exposure]:
         """Lists all exposures of the exposure's caller in its period."""
         return self._callers[exposure.period, exposure.caller].exposures
+
+    def forget(self, exposure: Exposure) -> None:
+        """Forgets the exposures of a caller that has counted, but not that it has counted."""
+        self._callers[exposure.period, exposure.caller].exposures = []
 
     def has_earlier_period(self, exposure: Exposure) -> bool:
         """Tells whether the caller has a row of an earlier period."""

@@ -57,6 +57,12 @@ class EventIndex:
     def list_feedback(self, exposure: Exposure) -> Sequence[ExposureEvent]:
         return self._feedback.get((exposure.worker, exposure.ticket), ())
 
+    def forget(self, exposure: Exposure) -> None:
+        """Forgets the events of an exposure that no block reads any more."""
+        key = (exposure.worker, exposure.ticket)
+        for events in (self._ended, self._turns, self._feedback, self._judged):
+            events.pop(key, None)
+
     def take_judge_usd(self) -> Sequence[float]:
         """Returns what the judge's calls cost since the last time, in US dollars."""
         costs = self._judge_costs
