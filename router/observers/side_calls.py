@@ -18,6 +18,8 @@ from harness.evals.spending_meter import SpendingMeter
 from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
 from harness.gate.online.guardrails import Guardrail, JudgeTally
+from harness.gate.online.reading.block_forming import MAX_BLOCK_AGE_S
+from harness.gate.online.reading.block_streams import JUDGED_WITHIN_S
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Price
 from harness.routing.reliability.breaker import LAST_RESORT_TICKET
@@ -27,7 +29,6 @@ from router.health.account_watch import AccountWatch
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.protocols.answers import TokenUsage
-from router.recording.ledger import JUDGED_WITHIN_S, MAX_BLOCK_AGE_S
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
 from router.recording.sums import DayTotals

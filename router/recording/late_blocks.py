@@ -11,13 +11,12 @@ from typing import Final
 
 from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.reading.block_streams import SPARE_S
 from harness.gate.online.reading.late_outcome_blocks import LatePart, LateReading, build_late
 from harness.gate.online.reading.observation_builder import counts_for
 from harness.gate.online.reading.scored_exposures import FAULTS, LedgerExposure, OpenBlock
 from router.recording.caller_windows import CallerWindows
 
-# Other routers write their failures every second, and clocks differ.
-SPARE_S: Final = 2.0
 # At the process's end, an exchange of failures within this time counts as complete.
 LAST_READ_S: Final = 10.0
 _FEEDBACK: Final = FAULTS[Guardrail.FEEDBACK]

@@ -23,6 +23,8 @@ from harness.gate.online.observation import (
     fingerprint,
 )
 from harness.gate.online.outcome import ExposureOutcome, JudgeOutcome
+from harness.gate.online.reading.block_forming import MAX_BLOCK_AGE_S
+from harness.gate.online.reading.block_streams import JUDGED_WITHIN_S
 from harness.gate.online.reading.observation_builder import ObservationBuilder
 from harness.gate.online.reading.scored_exposures import (
     GuardrailSample,
@@ -36,11 +38,7 @@ from router.frame.caller_database import CallerDatabase
 from router.recording.caller_windows import CallerWindows, WindowsOfLedger
 from router.recording.late_blocks import LateBlocks
 
-# A block of a quiet route closes before it is full, so that its data do not wait for hours.
-MAX_BLOCK_AGE_S: Final = 60.0
 MAX_KEYS: Final = 500_000
-# A closed block waits this long for its judge's verdicts. Later verdicts do not count.
-JUDGED_WITHIN_S: Final = 180.0
 # The most claims in memory for blocks that the ledger sent before the database answered. New
 # claims replace the oldest.
 LATE_CLAIMS: Final = 10_000

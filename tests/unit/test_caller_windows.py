@@ -18,10 +18,10 @@ from harness.gate.online.guardrails import (
 )
 from harness.gate.online.late_outcomes import REPORT_S, compare_requests, find_windows
 from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.reading.block_streams import SPARE_S
 from harness.gate.online.rollout import count_window_requests
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
-from router.recording.late_blocks import SPARE_S
 from tests.support.canary.shared_ledgers import SharedLedgers
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import CHAT, Place, Script

@@ -28,6 +28,7 @@ from harness.gate.online.outcome import (
     OutcomeKind,
     OutcomeReason,
 )
+from harness.gate.online.reading.block_streams import SPARE_S
 from harness.gate.online.reading.scored_exposures import (
     AnswerFault,
     GuardrailSample,
@@ -37,7 +38,6 @@ from harness.gate.online.reading.scored_exposures import (
 from harness.routing.table import Arm, Canary
 from router.observers.feedback import FeedbackIntake
 from router.recording import reporter as reporting
-from router.recording.late_blocks import SPARE_S
 from router.recording.metrics import RouterMetrics, StateSample
 from router.recording.port import (
     FeedbackBody,

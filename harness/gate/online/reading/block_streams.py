@@ -34,7 +34,7 @@ from harness.gate.online.reading.scored_exposures import (
 
 # A closed block waits this long for its judge's verdicts. Later verdicts do not count.
 JUDGED_WITHIN_S: Final = 180.0
-# Windows are read this long after their end, because clocks of routers differ.
+# Windows are read this long after their end: routers write every second, and clocks differ.
 SPARE_S: Final = 2.0
 _FEEDBACK: Final = FAULTS[Guardrail.FEEDBACK]
 
