@@ -219,10 +219,10 @@ def test_writers_at_once_get_numbers_without_gaps_in_the_order_of_their_commits(
             with reader.read() as tx:
                 for name, numbers in seen.items():
                     after = numbers[-1] if numbers else 0
-                    rows = (
+                    rows: list[Exposure | ExposureEvent] = [
                         *Exposures(tx).exposures(name, after),
                         *Exposures(tx).events(name, after),
-                    )
+                    ]
                     numbers.extend(sorted(row.number for row in rows))
         return seen
 
@@ -549,7 +549,7 @@ def test_the_view_shows_each_callers_earliest_exposure_with_what_followed(store:
 
 def test_the_page_describes_the_views_columns_and_its_query_runs(store: Store) -> None:
     fill_view(store)
-    section = PAGE.read_text(encoding="utf-8").partition("## The exposures of canaries\n")[2]
+    section = PAGE.read_text(encoding="utf-8").partition("## The callers of canaries\n")[2]
     section = section.partition("\n## ")[0]
     described = [
         name

@@ -34,7 +34,7 @@ from harness.gate.online.exposures import (
 )
 from harness.gate.online.outcome import JudgeOutcome, OutcomeKind, OutcomeReason
 from harness.gate.online.rollout import FIRST_CALLERS
-from harness.routing.records.proposals import IS_BAKING, IS_LIVE, rollout
+from harness.routing.records.proposals import IS_IN_BAKE, IS_LIVE, rollout
 
 _AMOUNTS: Final = (
     "waited_s",
@@ -166,7 +166,7 @@ FILES = sa.select(exposure_file.c.worker, exposure_file.c.bytes).where(
 
 STILL_COMPARED = sa.select(rollout.c.id).where(
     rollout.c.id.in_(sa.bindparam("rollouts", expanding=True)),
-    sa.or_(IS_LIVE, IS_BAKING, rollout.c.updated_at >= sa.bindparam("before")),
+    sa.or_(IS_LIVE, IS_IN_BAKE, rollout.c.updated_at >= sa.bindparam("before")),
 )
 
 # How many numbers one transaction deletes, so that no writer waits long.
@@ -192,7 +192,8 @@ class Exposures:
         Args:
             exposures: their number is 0, as that of the events.
         """
-        arrivals = Counter(row.rollout for row in (*exposures, *events))
+        rows: Sequence[Exposure | ExposureEvent] = (*exposures, *events)
+        arrivals = Counter(row.rollout for row in rows)
         # All writers lock rollouts in one order, so that no two writers wait for each other.
         last_numbers = {
             of: self._tx.add_up(
