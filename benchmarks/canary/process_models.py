@@ -16,6 +16,11 @@ import numpy as np
 from harness.gate.online.capped_sums import CAP_TIMES
 from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.outcome import Reading
+from harness.gate.online.reading.scored_exposures import (
+    GuardrailSample,
+    RequestTraits,
+    SampleValues,
+)
 from harness.gate.online.rollout import (
     Rollout,
     RolloutSignal,
@@ -29,7 +34,6 @@ from harness.gate.online.worker_guard import abort_log_e
 from harness.gate.policy import CanaryPolicy
 from router.observers.canary_guard import RolloutGuard
 from router.recording.reporter import INTERVAL_S
-from router.recording.scored_exposures import GuardrailSample, RequestTraits, SampleValues
 from tests.support.canary.outcomes import outcome_of
 from tests.support.canary.shared_ledgers import START, SharedLedgers
 

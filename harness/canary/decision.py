@@ -384,7 +384,7 @@ def describe_fallback_answers(rollout: Rollout, blocks: Sequence[ObservationBloc
     if not rollout.baking:
         weight = rollout.current.weight_bps
     step = [block for block in blocks if block.weight_bps == weight]
-    marked = [block.outcomes.get(_FALLBACK, NO_SPLIT) for block in step]
+    marked = [block.assigned_outcomes.get(_FALLBACK, NO_SPLIT) for block in step]
     for arm, number, assigned in (
         (
             "candidate",

@@ -18,8 +18,8 @@ from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.late_outcomes import FailedTurn, FailedTurns
 from harness.gate.online.observation import fingerprint
 from harness.gate.online.outcome import ExposureOutcome, Reading, read
+from harness.gate.online.reading.scored_exposures import LaterTurn, LedgerExposure
 from router.frame.caller_database import CallerDatabase
-from router.recording.scored_exposures import LaterTurn, LedgerExposure
 
 log = logging.getLogger(__name__)
 

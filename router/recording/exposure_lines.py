@@ -19,7 +19,7 @@ from harness.gate.online.outcome import (
     OutcomeKind,
     OutcomeReason,
 )
-from router.recording.scored_exposures import GuardrailSample
+from harness.gate.online.reading.scored_exposures import GuardrailSample
 
 
 class LineTag(StrEnum):

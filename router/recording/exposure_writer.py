@@ -27,6 +27,7 @@ from harness.gate.online.exposures import (
     kept_bps,
 )
 from harness.gate.online.outcome import ExposureOutcome, JudgeOutcome
+from harness.gate.online.reading.scored_exposures import GuardrailSample
 from harness.gate.online.rollout import FIRST_CALLERS
 from harness.gate.online.uncounted import UncountedReason
 from harness.routing.table import Canary
@@ -39,7 +40,6 @@ from router.recording.exposure_lines import (
     list_values,
     write_line,
 )
-from router.recording.scored_exposures import GuardrailSample
 
 WRITE_EVERY_S: Final = 0.05
 # An idle process says this often that it has written everything.

@@ -23,18 +23,18 @@ from harness.gate.online.observation import (
     fingerprint,
 )
 from harness.gate.online.outcome import ExposureOutcome, JudgeOutcome
-from harness.gate.online.rollout import FIRST_CALLERS
-from harness.gate.online.uncounted import UncountedReason
-from router.frame.caller_database import CallerDatabase
-from router.recording.caller_windows import CallerWindows, WindowsOfLedger
-from router.recording.late_blocks import LateBlocks
-from router.recording.observation_builder import ObservationBuilder
-from router.recording.scored_exposures import (
+from harness.gate.online.reading.observation_builder import ObservationBuilder
+from harness.gate.online.reading.scored_exposures import (
     GuardrailSample,
     LaterTurn,
     LedgerExposure,
     OpenBlock,
 )
+from harness.gate.online.rollout import FIRST_CALLERS
+from harness.gate.online.uncounted import UncountedReason
+from router.frame.caller_database import CallerDatabase
+from router.recording.caller_windows import CallerWindows, WindowsOfLedger
+from router.recording.late_blocks import LateBlocks
 
 # A block of a quiet route closes before it is full, so that its data do not wait for hours.
 MAX_BLOCK_AGE_S: Final = 60.0

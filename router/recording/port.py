@@ -19,6 +19,11 @@ from harness.frame.people.limits import KeySpend, SpendTotals, total_spend
 from harness.frame.ports import Clock
 from harness.gate.online.observation import AskedName, ObservationBlock
 from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome, JudgeOutcome
+from harness.gate.online.reading.scored_exposures import (
+    GuardrailSample,
+    LaterTurn,
+    LedgerExposure,
+)
 from harness.routing.capture import CapturedRequest
 from harness.routing.reliability.failover import Failover
 from harness.routing.shadow import ShadowTally, ShadowUsage, sum_usage
@@ -29,7 +34,6 @@ from router.recording.caller_history import CallerHistory
 from router.recording.exposure_writer import ExposureWriter
 from router.recording.ledger import Ledger
 from router.recording.metrics import RouterMetrics
-from router.recording.scored_exposures import GuardrailSample, LaterTurn, LedgerExposure
 from router.recording.shared_files import LocalAbort
 from router.recording.spool import Batch
 from router.recording.sums import (

@@ -23,6 +23,7 @@ from harness.frame.ports import Clock
 from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome, JudgeOutcome
+from harness.gate.online.reading.scored_exposures import GuardrailSample
 from harness.routing.records.router_reports import REPORT_EVERY_S, RouterReport
 from harness.routing.table import Arm, Canary
 from router.frame.database import RouterDatabase, RouterTransaction
@@ -32,7 +33,6 @@ from router.recording.exposure_flusher import ExposureFlusher
 from router.recording.exposure_writer import TIME_EVERY_S, WRITE_EVERY_S
 from router.recording.ledger import KeyClaims, Ledger
 from router.recording.port import CaptureDraft, Recording, ScoredExposure, Ticket
-from router.recording.scored_exposures import GuardrailSample
 from router.recording.spool import NOTHING, Batch, Spool
 from router.recording.sums import (
     SUMMED,

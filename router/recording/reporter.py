@@ -21,6 +21,7 @@ from harness.frame.people.limits import SpendTotals
 from harness.frame.plain_data import from_plain, short_hash, to_plain
 from harness.frame.ports import Clock
 from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome, JudgeOutcome
+from harness.gate.online.reading.scored_exposures import GuardrailSample
 from harness.routing.table import Arm, Canary
 from router.recording.internal_errors import place_of
 from router.recording.port import (
@@ -33,7 +34,6 @@ from router.recording.port import (
     Ticket,
     ignore_event,
 )
-from router.recording.scored_exposures import GuardrailSample
 from router.recording.shared_files import LocalAbort
 from router.recording.spool import ExposureEntry, FrameReader, encode_frame
 from router.recording.sums import CompletedRequest, minute_rows, spend_rows

@@ -20,12 +20,12 @@ from harness.frame.metrics import router_metric
 from harness.frame.plain_data import from_plain, to_plain
 from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.outcome import ExposureOutcome, JudgeOutcome
+from harness.gate.online.reading.scored_exposures import GuardrailSample, RequestTraits
 from harness.routing.capture import CapturedRequest
 from router.frame.limits import BoundedMap
 from router.recording.metrics import GAUGE, MetricTotals, counter_names
 from router.recording.port import CaptureDraft, ScoredExposure
 from router.recording.recorder import Recorder
-from router.recording.scored_exposures import GuardrailSample, RequestTraits
 from router.recording.shared_files import LocalAbort
 from router.recording.spool import (
     ExposureEntry,

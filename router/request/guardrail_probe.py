@@ -14,6 +14,13 @@ from unicodedata import normalize
 from harness.frame.matching import matches_schema
 from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.prompt_cache import CacheUse, saved_seconds
+from harness.gate.online.reading.scored_exposures import (
+    FAULTS,
+    NEEDS,
+    GuardrailSample,
+    RequestTraits,
+    SampleValues,
+)
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import TokenPrice
 from router.frame.body import ClientRequest
@@ -25,13 +32,6 @@ from router.protocols.answers import (
     parse_json,
 )
 from router.protocols.endpoints import DIALECTS
-from router.recording.scored_exposures import (
-    FAULTS,
-    NEEDS,
-    GuardrailSample,
-    RequestTraits,
-    SampleValues,
-)
 from router.snapshot.compiled import CompiledRoute
 
 

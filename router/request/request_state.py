@@ -15,6 +15,7 @@ from harness.frame.errors import InputError
 from harness.frame.failures import ArmFailure, FailureClass
 from harness.frame.people.access import OptOut
 from harness.gate.online.outcome import ExposureOutcome
+from harness.gate.online.reading.scored_exposures import GuardrailSample
 from harness.providers.answer_signs import AnswerOrigin
 from harness.providers.credential import ProviderKey
 from harness.providers.models.capabilities import Endpoint
@@ -42,7 +43,6 @@ from router.protocols.event_stream import Irregularity
 from router.protocols.provider_failures import refusal_failure
 from router.recording.internal_errors import RouterPart
 from router.recording.port import Ticket as ExposureTicket
-from router.recording.scored_exposures import GuardrailSample
 from router.recording.sums import CompletedRequest
 from router.request.guardrail_probe import GuardrailProbe
 from router.request.stream_relay import CommittedStream, OnEnd

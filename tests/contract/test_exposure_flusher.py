@@ -15,13 +15,13 @@ from harness.frame.errors import StoreUnavailable
 from harness.gate.online.exposures import Exposure
 from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.outcome import ANSWERED
+from harness.gate.online.reading.scored_exposures import RequestTraits
 from harness.routing.records.exposures import Exposures
 from harness.routing.table import Canary
 from router.frame.database import RouterDatabase
 from router.recording import exposure_flusher
 from router.recording.exposure_flusher import ExposureFlusher
 from router.recording.exposure_writer import ExposureWriter
-from router.recording.scored_exposures import RequestTraits
 from tests.support.control.manual_clock import ManualClock
 
 pytestmark = [pytest.mark.req("F2", "F3"), pytest.mark.both_databases]

@@ -17,13 +17,13 @@ from harness.gate.online.outcome import (
     OutcomeKind,
     OutcomeReason,
 )
+from harness.gate.online.reading.scored_exposures import RequestTraits
 from harness.gate.online.rollout_evidence import (
     collect_evidence,
     find_saving_key,
 )
 from harness.gate.policy import CanaryPolicy
 from router.recording.ledger import Ledger
-from router.recording.scored_exposures import RequestTraits
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import Place, Script
 from tests.support.router.live_router import CANDIDATE, INCUMBENT

@@ -13,8 +13,8 @@ import pytest
 from harness.gate.online.evidence_paths import counts_path, guardrail_weights
 from harness.gate.online.guardrails import FailureTally, Guardrail, Guardrails
 from harness.gate.online.outcome import ANSWERED
-from router.recording.repeated_texts import RepeatedTexts
-from router.recording.scored_exposures import AnswerFault, LedgerExposure, OpenBlock
+from harness.gate.online.reading.repeated_texts import RepeatedTexts
+from harness.gate.online.reading.scored_exposures import AnswerFault, LedgerExposure, OpenBlock
 from tests.support.sampling import one_in
 
 pytestmark = pytest.mark.req("F3")

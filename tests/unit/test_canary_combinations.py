@@ -43,6 +43,14 @@ from harness.gate.online.observation import (
     claim_keys,
 )
 from harness.gate.online.outcome import JudgeOutcome
+from harness.gate.online.reading.scored_exposures import (
+    AnswerFault,
+    GuardrailSample,
+    LaterTurn,
+    LedgerExposure,
+    RequestTraits,
+    SampleValues,
+)
 from harness.gate.online.rollout import (
     ActionKind,
     Rollout,
@@ -54,14 +62,6 @@ from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy, CanaryStep
 from harness.routing.records.block_checks import check_block
 from router.recording.ledger import Ledger
-from router.recording.scored_exposures import (
-    AnswerFault,
-    GuardrailSample,
-    LaterTurn,
-    LedgerExposure,
-    RequestTraits,
-    SampleValues,
-)
 from router.recording.spool import Batch, batch_from_json, batch_to_json
 from tests.support.canary.outcomes import outcome_of
 from tests.support.canary.shared_ledgers import SharedFailures

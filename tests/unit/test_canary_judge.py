@@ -21,6 +21,7 @@ from harness.gate.online.guardrails import (
 )
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import ANSWERED, JudgeOutcome
+from harness.gate.online.reading.scored_exposures import LedgerExposure, RequestTraits
 from harness.gate.online.rollout import RolloutState, build_exposure_rule
 from harness.gate.online.rollout_action import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
@@ -36,7 +37,6 @@ from harness.proposals.judge import (
 )
 from harness.routing.table import BUCKETS, hash_bucket
 from router.recording.ledger import JUDGED_WITHIN_S, Ledger
-from router.recording.scored_exposures import LedgerExposure, RequestTraits
 from tests.unit.test_canary_policy import START, rollout
 
 pytestmark = pytest.mark.req("F3")

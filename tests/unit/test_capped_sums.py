@@ -31,11 +31,11 @@ from harness.gate.online.outcome import (
     OutcomeKind,
     OutcomeReason,
 )
+from harness.gate.online.reading.scored_exposures import GuardrailSample, SampleValues
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
 from harness.routing.records.block_checks import check_block
 from router.recording.ledger import Ledger
-from router.recording.scored_exposures import GuardrailSample, SampleValues
 
 pytestmark = pytest.mark.req("F3")
 NOW: Final = datetime(2026, 3, 1, tzinfo=UTC)

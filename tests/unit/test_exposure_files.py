@@ -31,12 +31,16 @@ from harness.gate.online.outcome import (
     OutcomeReason,
 )
 from harness.gate.online.prompt_cache import CacheUse
+from harness.gate.online.reading.scored_exposures import (
+    GuardrailSample,
+    RequestTraits,
+    SampleValues,
+)
 from harness.gate.online.uncounted import UncountedReason
 from harness.routing.table import Canary
 from router.recording import exposure_writer
 from router.recording.exposure_lines import LineReader
 from router.recording.exposure_writer import ExposureWriter
-from router.recording.scored_exposures import GuardrailSample, RequestTraits, SampleValues
 from tests.support.control.manual_clock import ManualClock
 
 SALT = "a secret of the rollout"

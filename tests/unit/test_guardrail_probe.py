@@ -5,18 +5,18 @@ from dataclasses import replace
 import pytest
 
 from harness.gate.online.guardrails import ExposureRule, Guardrails
+from harness.gate.online.reading.scored_exposures import (
+    AnswerFault,
+    GuardrailSample,
+    RequestTraits,
+    SampleValues,
+)
 from harness.providers.models.capabilities import Endpoint
 from router.frame.body import read_request
 from router.frame.json_spans import parse_object
 from router.protocols.answer_signals import MAX_KEPT_CHARS, AnswerSignals
 from router.protocols.answers import parse_json
 from router.protocols.endpoints import DIALECTS
-from router.recording.scored_exposures import (
-    AnswerFault,
-    GuardrailSample,
-    RequestTraits,
-    SampleValues,
-)
 from router.request.guardrail_probe import (
     GuardrailProbe,
     RequestCost,

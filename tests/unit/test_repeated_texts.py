@@ -8,10 +8,10 @@ import pytest
 
 from harness.gate.online.guardrails import Guardrail, Guardrails
 from harness.gate.online.outcome import ANSWERED
+from harness.gate.online.reading.repeated_texts import RepeatedTexts
+from harness.gate.online.reading.scored_exposures import AnswerFault, LedgerExposure, OpenBlock
 from harness.providers.models.capabilities import Endpoint
 from router.frame.body import read_request
-from router.recording.repeated_texts import RepeatedTexts
-from router.recording.scored_exposures import AnswerFault, LedgerExposure, OpenBlock
 from router.request.guardrail_probe import hash_question
 
 pytestmark = pytest.mark.req("F3")

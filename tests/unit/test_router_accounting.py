@@ -28,6 +28,12 @@ from harness.gate.online.outcome import (
     OutcomeKind,
     OutcomeReason,
 )
+from harness.gate.online.reading.scored_exposures import (
+    AnswerFault,
+    GuardrailSample,
+    RequestTraits,
+    SampleValues,
+)
 from harness.routing.table import Arm, Canary
 from router.observers.feedback import FeedbackIntake
 from router.recording import reporter as reporting
@@ -39,12 +45,6 @@ from router.recording.port import (
     FeedbackVerdict,
 )
 from router.recording.reporter import Reporter
-from router.recording.scored_exposures import (
-    AnswerFault,
-    GuardrailSample,
-    RequestTraits,
-    SampleValues,
-)
 from router.recording.spool import FrameReader, encode_frame
 from router.recording.sums import CompletedRequest
 from router.recording.worker_aggregator import WorkerReports

@@ -29,15 +29,8 @@ from harness.gate.online.outcome import (
     Reading,
 )
 from harness.gate.online.prompt_cache import CacheUse, saved_seconds
-from harness.gate.online.rollout_evidence import (
-    CanaryEvidence,
-    collect_evidence,
-)
-from harness.gate.policy import CanaryPolicy
-from harness.providers.target import Price
-from harness.routing.records.block_checks import check_block
-from router.recording.observation_builder import RankPool
-from router.recording.scored_exposures import (
+from harness.gate.online.reading.observation_builder import RankPool
+from harness.gate.online.reading.scored_exposures import (
     NEEDS,
     AnswerFault,
     GuardrailSample,
@@ -45,6 +38,13 @@ from router.recording.scored_exposures import (
     RequestTraits,
     SampleValues,
 )
+from harness.gate.online.rollout_evidence import (
+    CanaryEvidence,
+    collect_evidence,
+)
+from harness.gate.policy import CanaryPolicy
+from harness.providers.target import Price
+from harness.routing.records.block_checks import check_block
 from tests.support.canary.outcomes import outcome_of
 from tests.unit.test_router_ledger import Play as LedgerPlay
 

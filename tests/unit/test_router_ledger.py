@@ -21,13 +21,13 @@ from harness.gate.online.observation import (
     ObservationBlock,
 )
 from harness.gate.online.outcome import ANSWERED
-from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger
-from router.recording.scored_exposures import (
+from harness.gate.online.reading.scored_exposures import (
     GuardrailSample,
     LedgerExposure,
     RequestTraits,
     SampleValues,
 )
+from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger
 from tests.support.canary.outcomes import outcome_of
 
 pytestmark = pytest.mark.req("F3", "F4")

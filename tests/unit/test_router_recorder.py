@@ -24,6 +24,7 @@ from harness.gate.online.observation import (
     ObservationBlock,
     TrafficMinute,
 )
+from harness.gate.online.reading.scored_exposures import OpenBlock
 from harness.gate.pins import ServedModel, Sighting
 from harness.routing.records.observations import Observations
 from harness.routing.records.router_reports import REPORT_EVERY_S, RouterReport
@@ -32,7 +33,6 @@ from harness.routing.shadow import ShadowTally
 from harness.routing.table import Arm, Canary
 from router.recording.ledger import Ledger
 from router.recording.recorder import MAX_BATCHES_TOGETHER, Recorder
-from router.recording.scored_exposures import OpenBlock
 from router.recording.spool import (
     Batch,
     Spool,

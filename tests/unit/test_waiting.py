@@ -16,6 +16,7 @@ from harness.gate.online.outcome import (
     WaitLimits,
     settle_departure,
 )
+from harness.gate.online.reading.scored_exposures import LedgerExposure
 from harness.gate.online.waiting import (
     LONGEST_S,
     MIN_ANSWERS,
@@ -34,7 +35,6 @@ from harness.gate.online.waiting import (
     wait_bin,
 )
 from router.recording.ledger import Ledger
-from router.recording.scored_exposures import LedgerExposure
 from tests.support.canary.leaving import START, STREAM_TRAITS
 
 pytestmark = pytest.mark.req("F3")

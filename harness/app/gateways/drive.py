@@ -241,7 +241,7 @@ class SplitDrive:
             is_new: whether the caller's first request came after the split began, so that
                 chance chose the caller's arm.
         """
-        from router.recording.scored_exposures import (  # noqa: PLC0415 - slow
+        from harness.gate.online.reading.scored_exposures import (  # noqa: PLC0415 - slow
             GuardrailSample,
             SampleValues,
         )

@@ -134,7 +134,7 @@ def guardrail_path(
     if kind is GuardrailKind.SUMS:
         return sums_path([block.bets.get(guardrail, ()) for block in blocks])
     tallies = [block_tally(block, guardrail) for block in blocks]
-    shares = [block.weight_bps / 10_000 for block in blocks]
+    shares = [block.share for block in blocks]
     unplanned = _without_planned_share(blocks, guardrail)
     tolerated = policy.tolerated[guardrail]
     if guardrail in ERROR_STREAMS:

@@ -177,8 +177,12 @@ def kept_bps(weight_bps: int, *, canary: bool) -> int:
     return min(BUCKETS, MOST_CONTROLS * other * BUCKETS // own)
 
 
-def canary_share(weight_bps: int) -> float:
-    """Returns the canary's share of the exposures among the rows, from 0 to 1."""
-    canary = weight_bps * kept_bps(weight_bps, canary=True)
-    control = (BUCKETS - weight_bps) * kept_bps(weight_bps, canary=False)
+def canary_share(weight_bps: int, most_bps: int = BUCKETS) -> float:
+    """Returns the canary's share of the exposures among the rows, from 0 to 1.
+
+    Args:
+        most_bps: only the callers count whose sample is below it.
+    """
+    canary = weight_bps * min(most_bps, kept_bps(weight_bps, canary=True))
+    control = (BUCKETS - weight_bps) * min(most_bps, kept_bps(weight_bps, canary=False))
     return canary / (canary + control)

@@ -243,6 +243,6 @@ def worst_log_srm(
             )
             worst = max(
                 worst,
-                log_srm(canary, exposures, block.weight_bps / 10_000.0) - cost,
+                log_srm(canary, exposures, block.kept_share) - cost,
             )
     return worst

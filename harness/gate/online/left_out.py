@@ -50,6 +50,7 @@ class ExclusionCause(StrEnum):
     FALLBACK = "gateway_fallback"
     NOT_MEASURED = "not_measured"
     UNSUPPORTED = "unsupported"
+    LATE = "late"
 
 
 LEFT_OUT_WORDS: Final[Mapping[ExclusionCause, str]] = {
@@ -60,6 +61,7 @@ LEFT_OUT_WORDS: Final[Mapping[ExclusionCause, str]] = {
     ExclusionCause.FALLBACK: "answers that a gateway marks as its fallback's",
     ExclusionCause.NOT_MEASURED: "requests that were not measured",
     ExclusionCause.UNSUPPORTED: "requests that the model cannot take",
+    ExclusionCause.LATE: "requests that a router reported too late, or never",
 }
 # The chance that an equal candidate makes a test fire in a rollout, over all reasons, both
 # directions and all periods.
@@ -87,6 +89,7 @@ def left_out_reason(key: str) -> ExclusionCause | None:
 _NOT_MEASURED: Final[Mapping[OutcomeReason | None, ExclusionCause]] = {
     OutcomeReason.GATEWAY_FALLBACK: ExclusionCause.FALLBACK,
     OutcomeReason.UNSUPPORTED: ExclusionCause.UNSUPPORTED,
+    OutcomeReason.LATE: ExclusionCause.LATE,
 }
 _BY_KIND: Final = {
     OutcomeKind.REFUSED: ExclusionCause.REFUSED,
@@ -273,6 +276,7 @@ _UNKNOWN_TO_ERRORS: Final = frozenset(
         *_BY_KIND.items(),
         (OutcomeKind.NOT_MEASURED, ExclusionCause.NOT_MEASURED),
         (OutcomeKind.NOT_MEASURED, ExclusionCause.FALLBACK),
+        (OutcomeKind.NOT_MEASURED, ExclusionCause.LATE),
     )
     if READINGS[Guardrail.ERRORS][kind] is Reading.UNKNOWN
 )

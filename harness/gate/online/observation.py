@@ -134,6 +134,26 @@ class ObservationBlock:
         return self.period == 1 if new is None else new.units == self.counted.failures
 
     @property
+    def kept_share(self) -> float:
+        """Returns the canary's planned share of all callers that can be exposures, 0 to 1."""
+        return self.weight_bps / 10_000
+
+    @property
+    def share(self) -> float:
+        """Returns the canary's planned share of the block's exposures, from 0 to 1."""
+        return self.kept_share
+
+    @property
+    def first_requests(self) -> ArmSplit:
+        """Returns the callers' first requests that were sent; both arms, canary."""
+        return ArmSplit(self.units, self.canary_units)
+
+    @property
+    def first_outcomes(self) -> Mapping[str, ArmSplit]:
+        """Returns `first_requests` by outcome."""
+        return self.outcomes
+
+    @property
     def unknown_exposures(self) -> ArmSplit:
         """Returns the exposures whose outcome is no evidence of errors; both arms, canary."""
         errors = self.counts.get(Guardrail.ERRORS)
@@ -141,20 +161,21 @@ class ObservationBlock:
 
     @property
     def assigned(self) -> ArmSplit:
-        """Returns the requests that were assigned: the exposures, and requests that were not
-        sent and so became no exposure; both arms, canary.
+        """Returns the requests that were assigned: the callers' first ones, and requests that
+        were not sent and so became no exposure; both arms, canary.
         """
         unsent = [n for key, n in self.uncounted.items() if key.startswith(ASSIGNED)]
+        exposures = self.first_requests
         return ArmSplit(
-            self.units + sum(split.failures for split in unsent),
-            self.canary_units + sum(split.canary for split in unsent),
+            exposures.failures + sum(split.failures for split in unsent),
+            exposures.canary + sum(split.canary for split in unsent),
         )
 
     @property
     def assigned_outcomes(self) -> Mapping[str, ArmSplit]:
-        """Returns `outcomes` with the assigned requests that were not sent."""
+        """Returns `first_outcomes` with the assigned requests that were not sent."""
         unsent = {key: n for key, n in self.uncounted.items() if key.startswith(ASSIGNED)}
-        found = dict(self.outcomes)
+        found = dict(self.first_outcomes)
         for key, split in unsent.items():
             exposures = found.get(key, NO_SPLIT)
             found[key] = ArmSplit(

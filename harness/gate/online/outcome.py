@@ -67,6 +67,7 @@ class OutcomeReason(StrEnum):
     UNSUPPORTED = "unsupported"
     OTHER_TARGET = "other_target"  # the plan or a switch left the arm's own target out
     OTHER_HELD = "other_held"  # a pause or a limit kept requests from the other arm's target
+    LATE = "late"  # the exposure's row arrived after its block was sealed, or was lost
     MISSING = "missing"  # no outcome arrived in time
 
 
@@ -128,6 +129,7 @@ def split_key(key: str) -> tuple[OutcomeKind, OutcomeReason | None]:
 
 _SEPARATOR: Final = ": "
 ANSWERED: Final = ExposureOutcome(OutcomeKind.ANSWERED)
+LATE: Final = ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.LATE)
 MISSING: Final = ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.MISSING)
 ROUTER_FAULT: Final = ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.ROUTER_FAULT)
 
@@ -405,6 +407,7 @@ REASON_WORDS: Final[Mapping[OutcomeReason, str]] = {
     OutcomeReason.UNSUPPORTED: "the model lacks an ability that the request needs",
     OutcomeReason.OTHER_TARGET: "another target answered in its place",
     OutcomeReason.OTHER_HELD: "the other model was not called, by a pause or a limit",
+    OutcomeReason.LATE: "the router reported the request too late, or never",
     OutcomeReason.MISSING: "no outcome arrived in time",
 }
 

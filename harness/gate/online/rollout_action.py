@@ -465,7 +465,7 @@ def _explain_uncountable(view: _StepView) -> str:
     step = [block for block in view.blocks if block.weight_bps == bps]
     return describe_uncountable(
         sum_splits(block.uncounted_callers for block in step),
-        sum(block.units for block in step),
+        sum(block.first_requests.failures for block in step),
     )
 
 

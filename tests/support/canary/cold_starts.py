@@ -11,15 +11,15 @@ import numpy as np
 from harness.gate.online.evidence_paths import TIMES
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import ANSWERED
-from harness.gate.online.rollout import build_exposure_rule
-from harness.gate.online.rollout_evidence import collect_evidence
-from harness.gate.policy import CanaryPolicy
-from router.recording.ledger import Ledger
-from router.recording.scored_exposures import (
+from harness.gate.online.reading.scored_exposures import (
     GuardrailSample,
     RequestTraits,
     SampleValues,
 )
+from harness.gate.online.rollout import build_exposure_rule
+from harness.gate.online.rollout_evidence import collect_evidence
+from harness.gate.policy import CanaryPolicy
+from router.recording.ledger import Ledger
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 DEFAULT: Final = CanaryPolicy()

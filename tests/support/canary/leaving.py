@@ -27,6 +27,7 @@ from harness.gate.online.outcome import (
     OutcomeReason,
     WaitLimits,
 )
+from harness.gate.online.reading.scored_exposures import RequestTraits
 from harness.gate.online.rollout import IncumbentHistory, build_exposure_rule
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.waiting import (
@@ -36,7 +37,6 @@ from harness.gate.online.waiting import (
 )
 from harness.gate.policy import CanaryPolicy
 from router.recording.ledger import Ledger
-from router.recording.scored_exposures import RequestTraits
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 STREAM_TRAITS: Final = 1 << SEGMENTS_FROM + SEGMENTS.index(Segment.STREAM)

@@ -7,9 +7,13 @@ from typing import Final
 from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.late_outcomes import FailedTurn, FailedTurns
 from harness.gate.online.observation import ObservationBlock, claim_keys
+from harness.gate.online.reading.scored_exposures import (
+    LaterTurn,
+    LedgerExposure,
+    RequestTraits,
+)
 from harness.routing.records.block_checks import check_block
 from router.recording.ledger import Ledger
-from router.recording.scored_exposures import LaterTurn, LedgerExposure, RequestTraits
 from tests.support.canary.outcomes import outcome_of
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)

@@ -31,7 +31,7 @@ from harness.gate.online.prompt_cache import (
     CacheLevels,
     CacheUse,
 )
-from router.recording.scored_exposures import CACHED_TIMES, LedgerExposure
+from harness.gate.online.reading.scored_exposures import CACHED_TIMES, LedgerExposure
 
 # Values that are lower bounds without a provider's count.
 _TOKEN_GUARDRAILS: Final = frozenset({Guardrail.OUTPUT_TOKENS, Guardrail.COST_PER_SUCCESS})

@@ -1,7 +1,7 @@
 """The values and faults of a request for the guardrails, as processes exchange them.
 
-`router.request.guardrail_probe` measures them, `ledger` keeps them until their block is
-complete, `observation_builder` counts them. The values are only numbers and flags, without any
+The router measures them. A block keeps them until it is complete, and `observation_builder`
+counts them. The values are only numbers and flags, without any
 text of a request or an answer.
 """
 
@@ -170,7 +170,8 @@ class OpenBlock:
     out: the number of exposures without an outcome. unjudged: the number of exposures that wait
     for the judge. claimed: the database has answered the claim of the block's keys. uncounted:
     the requests without an exposure in both arms and in the canary, by reason
-    (`ObservationBlock.uncounted`).
+    (`ObservationBlock.uncounted`). share: the canary's share of the exposures, 0 to 1;
+    new_share: among the callers that were never seen.
     """
 
     __slots__ = (
@@ -179,10 +180,12 @@ class OpenBlock:
         "closed_s",
         "ended_at",
         "ended_s",
+        "new_share",
         "opened_at",
         "opened_s",
         "out",
         "period",
+        "share",
         "uncounted",
         "units",
         "unjudged",
@@ -198,6 +201,7 @@ class OpenBlock:
     ) -> None:
         self.weight_bps = weight_bps
         self.period = period
+        self.share = self.new_share = weight_bps / 10_000
         self.opened_s = now
         self.opened_at = at
         self.closed_s: float | None = None
@@ -218,11 +222,6 @@ class OpenBlock:
         count = self.uncounted.setdefault(key, [0, 0])
         count[0] += 1
         count[1] += canary
-
-    @property
-    def share(self) -> float:
-        """The canary's share of the keys, 0 to 1."""
-        return self.weight_bps / 10_000
 
     def release(self) -> list["LedgerExposure"]:
         """Returns the exposures that count. An exposure without an outcome counts as failed."""

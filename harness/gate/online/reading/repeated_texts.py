@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from router.recording.scored_exposures import AnswerFault, LedgerExposure
+from harness.gate.online.reading.scored_exposures import AnswerFault, LedgerExposure
 
 # A shorter text may be a label, which many questions share.
 LEAST_CHARACTERS: Final = 40

@@ -1,7 +1,6 @@
-"""Builds observation blocks from full ledger blocks (statistics.md §2.1).
+"""Builds observation blocks from complete blocks of exposures (statistics.md §2.1).
 
-It turns exposures' values into counts and ranks, so that keys and single values do not leave
-the process. `ledger` decides which exposures count; the formulas of ranks are in
+It turns exposures' values into counts and ranks. The formulas of ranks are in
 `harness.gate.online.guardrails`. Pure, except for the pools of exposures that wait for ranks.
 """
 
@@ -49,6 +48,18 @@ from harness.gate.online.outcome import (
 from harness.gate.online.prompt_cache import (
     ArmCacheUse,
 )
+from harness.gate.online.reading.repeated_texts import RepeatedTexts
+from harness.gate.online.reading.scored_exposures import (
+    FAULTS,
+    NEEDS,
+    LedgerExposure,
+    OpenBlock,
+)
+from harness.gate.online.reading.value_comparison import (
+    ComparedValues,
+    cache_uses,
+    compare_values,
+)
 from harness.gate.online.waiting import (
     NO_WAITS,
     RequestWaits,
@@ -56,18 +67,6 @@ from harness.gate.online.waiting import (
     count_waits,
     find_limits,
     merge_waits,
-)
-from router.recording.repeated_texts import RepeatedTexts
-from router.recording.scored_exposures import (
-    FAULTS,
-    NEEDS,
-    LedgerExposure,
-    OpenBlock,
-)
-from router.recording.value_comparison import (
-    ComparedValues,
-    cache_uses,
-    compare_values,
 )
 
 
@@ -476,7 +475,7 @@ class ObservationBuilder:
             exposure for exposure in exposures if exposure.history is KeyHistory.NEVER_SEEN
         ]
         # Periods may share a pool: these exposures' arms are independent of earlier data.
-        ranked = self._new_pool.take(new_exposures, block.weight_bps, block.share)
+        ranked = self._new_pool.take(new_exposures, block.weight_bps, block.new_share)
         findings, errors = self._summarize(new_exposures, ranked)
         return NeverSeen(
             errors.units,
