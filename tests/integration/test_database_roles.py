@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from harness.app.store import database_roles, migrate
+from harness.app.store.guards import KEPT_UNTIL_END
 from harness.app.store.store import Store
 from harness.app.store.tables import APPEND_ONLY
 from harness.canary import operations
@@ -19,12 +20,15 @@ from harness.gate.online.rollout import RolloutSignal
 from harness.interfaces.cli.program import program
 from harness.proposals import decisions
 from harness.routing.proposal import ProposalPhase
-from tests.contract.conftest import SECRET
+from harness.routing.records.exposures import Exposures
+from tests.contract.conftest import SECRET, open_store
+from tests.contract.test_store_exposures import COUNT, ENDED, EXPOSURE
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.control.people import BEN
 from tests.support.control.short_policies import approved
 from tests.support.site.signing_keys import CONTROL
-from tests.support.store.raw_rows import Database
+from tests.support.store.raw_rows import REFUSED, Database, prepared
+from tests.support.store.records import NOW
 
 pytestmark = pytest.mark.req("F1", "G5")
 
@@ -113,6 +117,10 @@ FORBIDDEN = [
     "DELETE FROM proposal",
     "DELETE FROM rollout",
     "DELETE FROM api_key",
+    "UPDATE exposure SET canary = NOT canary",
+    "UPDATE exposure_event SET outcome = 'answered'",
+    *(f"TRUNCATE {table}" for table in KEPT_UNTIL_END),
+    "DROP VIEW canary_exposures",
     *(f"UPDATE {t.name} SET {t.columns[0].name} = NULL" for t in APPEND_ONLY),  # noqa: S608
     *(f"DELETE FROM {t.name}" for t in APPEND_ONLY),  # noqa: S608
     *(f"TRUNCATE {t.name} CASCADE" for t in APPEND_ONLY),
@@ -128,6 +136,35 @@ def test_the_runtime_s_role_changes_no_table_and_nothing_that_only_grows(
         with pytest.raises(sa.exc.ProgrammingError, match=r"permission denied|must be owner"):
             runtime.run(statement)
     runtime.engine.dispose()
+
+
+def test_the_runtime_s_role_adds_exposures_and_deletes_those_of_ended_canaries(
+    postgres_url: str, role: str
+) -> None:
+    database_roles.grant(postgres_url, role)
+    with (
+        prepared(postgres_url) as owner,
+        closing(open_store(as_role(postgres_url, role))) as store,
+    ):
+        with store.write() as tx:
+            # The rollout of `prepared` is live.
+            Exposures(tx).append([EXPOSURE], [ENDED])
+            Exposures(tx).append([], [ENDED])
+            Exposures(tx).add_counts([COUNT, COUNT])
+            Exposures(tx).note_file("w", "router", 1, NOW)
+            Exposures(tx).note_file("w", "router", 2, NOW)
+            Exposures(tx).forget_files(["w"])
+        runtime = Database(as_role(postgres_url, role))
+        assert runtime.count("canary_exposures") == 1
+        for table in KEPT_UNTIL_END:
+            with pytest.raises(REFUSED, match="only after the end"):
+                runtime.run(f"DELETE FROM {table}")  # noqa: S608 - constants
+        end = "UPDATE rollout SET state = 'rolled_back', version = version + 1"
+        owner.run(end)
+        for table in KEPT_UNTIL_END:
+            runtime.run(f"DELETE FROM {table}")  # noqa: S608 - constants
+            assert runtime.count(table) == 0
+        runtime.engine.dispose()
 
 
 def test_a_grant_again_changes_nothing_and_takes_back_what_is_too_much(

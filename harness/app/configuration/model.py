@@ -93,7 +93,8 @@ class ControlSettings:
     )
     exposures_keep_days: float = number(
         30.0,
-        "How long Swapproof keeps the exposures of a canary after its end; its decisions stay.",
+        "How long Swapproof keeps the rows of a canary's callers after its end; its decisions "
+        "stay.",
         KEPT_DAYS,
     )
     traffic_keep_days: float = number(

@@ -81,10 +81,6 @@ def _count_if(condition: Column) -> Column:
     return sa.func.count(sa.case((condition, 1)))
 
 
-def _has_key_of(events: sa.Subquery, exposures: sa.Subquery) -> Column:
-    return sa.and_(*(events.c[name] == exposures.c[name] for name in _KEY))
-
-
 def _select_first() -> sa.Subquery:
     """Selects exposures with their `place` among those of their caller in a period."""
     columns = exposure.c
@@ -95,26 +91,16 @@ def _select_first() -> sa.Subquery:
     return sa.select(exposure, place.label("place")).subquery("first")
 
 
-def _select_ended() -> sa.Subquery:
-    """Selects the ends of exposures' own requests. `place` is 1 for an exposure's first end."""
-    columns = exposure_event.c
-    key = [columns[name] for name in _KEY]
-    place = sa.func.row_number().over(partition_by=key, order_by=columns.number)
-    return (
-        sa.select(*key, *(columns[name] for name in _RESULTS), place.label("place"))
-        .where(columns.kind == EventKind.ENDED.value)
-        .subquery("ended")
-    )
-
-
-def _select_later() -> sa.Subquery:
-    """Sums up the events after an exposure's own request."""
+def _sum_up_events() -> sa.Subquery:
+    """Sums up the events of each exposure. `end` is the number of its own request's end."""
     event = exposure_event.c
+    is_end = event.kind == EventKind.ENDED.value
     is_turn = event.kind == EventKind.TURN.value
-    columns = [event[name] for name in _KEY]
+    key = [event[name] for name in _KEY]
     return (
         sa.select(
-            *columns,
+            *key,
+            sa.func.min(sa.case((is_end, event.number))).label("end"),
             _count_if(is_turn).label("turns"),
             _count_if(sa.and_(is_turn, event.outcome.in_(_FAILURES))).label("failures"),
             _count_if(event.bad.is_(sa.true())).label("bad"),
@@ -122,22 +108,24 @@ def _select_later() -> sa.Subquery:
             # A verdict replaces an earlier call of the judge without one.
             sa.func.min(event.verdict).label("verdict"),
         )
-        .where(event.kind != EventKind.ENDED.value)
-        .group_by(*columns)
-        .subquery("later")
+        .group_by(*key)
+        .subquery("events")
     )
 
 
 def select_canary_exposures() -> sa.Select[Any]:
     """Selects each caller's earliest exposure of a period, with what followed it."""
     first = _select_first()
-    ended = _select_ended()
-    later = _select_later()
+    events = _sum_up_events()
+    # By number: SQLite joins a second subquery in quadratic time.
+    ended = exposure_event.alias("ended")
     of = sa.func.replace(first.c.rollout, FIRST_CALLERS, "")
     rows = (
         first.outerjoin(rollout, rollout.c.id == of)
-        .outerjoin(ended, sa.and_(_has_key_of(ended, first), ended.c.place == 1))
-        .outerjoin(later, _has_key_of(later, first))
+        .outerjoin(events, sa.and_(*(events.c[name] == first.c[name] for name in _KEY)))
+        .outerjoin(
+            ended, sa.and_(ended.c.rollout == first.c.rollout, ended.c.number == events.c.end)
+        )
     )
     traits = first.c.traits
     endpoints = [
@@ -157,11 +145,13 @@ def select_canary_exposures() -> sa.Select[Any]:
             _choose_segment(traits, Segment.TOOLS, Segment.NO_TOOLS).label("has_tools"),
             *(ended.c[name] for name in _RESULTS if name != "served"),
             ended.c.served.label("served_model"),
-            sa.func.coalesce(later.c.turns, 0).label("later_turns"),
-            sa.func.coalesce(later.c.failures, 0).label("later_failures"),
-            sa.case((later.c.bad > 0, "bad"), (later.c.opinions > 0, "good")).label("feedback"),
+            sa.func.coalesce(events.c.turns, 0).label("later_turns"),
+            sa.func.coalesce(events.c.failures, 0).label("later_failures"),
+            sa.case((events.c.bad > 0, "bad"), (events.c.opinions > 0, "good")).label(
+                "feedback"
+            ),
             sa.case(
-                *((later.c.verdict == one.value, one.name.lower()) for one in JudgeOutcome)
+                *((events.c.verdict == one.value, one.name.lower()) for one in JudgeOutcome)
             ).label("verdict"),
         )
         .select_from(rows)

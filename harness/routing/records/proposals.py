@@ -397,7 +397,7 @@ rollout = ROLLOUT.table
 
 IS_LIVE = rollout.c.state.in_(LIVE_STATE_VALUES)
 
-IS_BAKING = sa.and_(
+IS_IN_BAKE = sa.and_(
     rollout.c.state == RolloutState.PROMOTED,
     rollout.c.bake_ends_at.is_not(None),
 )
@@ -406,7 +406,7 @@ _STORED = sa.select(*stored_columns(rollout)).order_by(rollout.c.started_at, rol
 
 LIVE = _STORED.where(IS_LIVE)
 
-BAKING = _STORED.where(IS_BAKING)
+BAKING = _STORED.where(IS_IN_BAKE)
 
 LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bindparam("route"))
 

@@ -16,14 +16,16 @@ import sqlalchemy as sa
 from harness.app.store.tables import metadata
 
 # Tables that do not grow: their rows are as many as people configure or decide by hand, one
-# for each model, source or month, or they go away with what is under way (holds); requests and
-# evals leave none behind.
+# for each model, source or month, or they go away with what is under way (holds, canaries,
+# workers' files); requests and evals leave none behind.
 STEADY: Final = frozenset(
     {
         "account_load",
         "break_glass",
         "credential",
         "discovered_model",
+        "exposure_arrival",
+        "exposure_file",
         "end_statement",
         "manifest",
         "meta",

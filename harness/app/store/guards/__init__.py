@@ -34,7 +34,7 @@ BY_SUBJECT: Final[Mapping[str, tuple[RefusingTrigger, ...]]] = {
     "Evidence, waivers and verdicts": evidence.TRIGGERS,
     "Proposals and approvals": proposals.TRIGGERS,
     "Rollouts": rollouts.TRIGGERS,
-    "Exposures of canaries": exposures.TRIGGERS,
+    "Callers of canaries": exposures.TRIGGERS,
     "Audit log and history": history.TRIGGERS,
     "Kill switches, freezes and shadows": interventions.TRIGGERS,
     "Samples, targets and suites": measurements.TRIGGERS,
