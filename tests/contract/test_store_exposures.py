@@ -26,12 +26,12 @@ from harness.gate.online.exposures import (
 )
 from harness.gate.online.observation import SEGMENTS, Segment
 from harness.gate.online.outcome import JudgeOutcome, OutcomeKind, OutcomeReason
+from harness.gate.online.reading.scored_exposures import RequestTraits
 from harness.gate.online.rollout import RolloutState, name_first_callers
 from harness.routing.records import exposures as records
 from harness.routing.records.exposures import Exposures
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.router_reports import RouterReport, RouterReports
-from router.recording.scored_exposures import RequestTraits
 from tests.contract.conftest import Opener
 from tests.support.store import raw_rows
 from tests.support.store.records import NOW, rollout, seeded
@@ -457,7 +457,7 @@ def test_a_routers_report_says_until_when_its_rows_are_complete(store: Store) ->
 
 def bits(traits: RequestTraits, *segments: Segment) -> int:
     flags = sum(1 << SEGMENTS.index(segment) for segment in segments)
-    return traits.value | flags << SEGMENTS_FROM
+    return int(traits) | flags << SEGMENTS_FROM
 
 
 def analysed(store: Store, query: str) -> list[dict[str, Any]]:

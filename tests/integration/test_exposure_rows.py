@@ -65,7 +65,8 @@ def await_rows(world: Routed) -> None:
 
 
 def assert_each_row_is_there_once(facts: Facts) -> None:
-    numbers = [row.number for row in (*facts.exposures, *facts.events)]
+    rows: list[Exposure | ExposureEvent] = [*facts.exposures, *facts.events]
+    numbers = [row.number for row in rows]
     assert sorted(numbers) == list(range(1, len(numbers) + 1))
     requests = Counter((row.worker, row.ticket) for row in facts.exposures)
     ends = Counter((row.worker, row.ticket) for row in facts.of(EventKind.ENDED))

@@ -81,52 +81,73 @@ def _count_if(condition: Column) -> Column:
     return sa.func.count(sa.case((condition, 1)))
 
 
-def _select_first() -> sa.Subquery:
-    """Selects exposures with their `place` among those of their caller in a period."""
+def _group_rows() -> sa.Subquery:
+    """Groups each exposure with its events. `first` is the exposure's number, NULL for events
+    without an exposure, and `end` that of the end of its own request.
+    """
+    values = [exposure_event.c[name] for name in ("kind", "outcome", "bad", "verdict")]
+    rows = sa.union_all(
+        sa.select(
+            *(exposure.c[name] for name in _KEY),
+            exposure.c.number.label("first"),
+            sa.literal(None, sa.BigInteger()).label("number"),
+            *(sa.literal(None, value.type).label(value.name) for value in values),
+        ),
+        sa.select(
+            *(exposure_event.c[name] for name in _KEY),
+            sa.literal(None, sa.BigInteger()),
+            exposure_event.c.number,
+            *values,
+        ),
+    ).subquery("stored")
+    row = rows.c
+    is_end = row.kind == EventKind.ENDED.value
+    is_turn = row.kind == EventKind.TURN.value
+    key = [row[name] for name in _KEY]
+    return (
+        sa.select(
+            *key,
+            sa.func.min(row.first).label("first"),
+            sa.func.min(sa.case((is_end, row.number))).label("end"),
+            _count_if(is_turn).label("later_turns"),
+            _count_if(sa.and_(is_turn, row.outcome.in_(_FAILURES))).label("later_failures"),
+            _count_if(row.bad.is_(sa.true())).label("bad"),
+            _count_if(row.bad.is_not(None)).label("opinions"),
+            # A verdict replaces an earlier call of the judge without one.
+            sa.func.min(row.verdict).label("verdict"),
+        )
+        .group_by(*key)
+        .subquery("grouped")
+    )
+
+
+def _join_first() -> sa.Subquery:
+    """Joins each group with its exposure, and its `place` among those of a caller's period."""
+    # Joins of a group with a key only: SQLite joins two groups in quadratic time.
+    grouped = _group_rows()
+    is_first = sa.and_(
+        exposure.c.rollout == grouped.c.rollout, exposure.c.number == grouped.c.first
+    )
     columns = exposure.c
     place = sa.func.row_number().over(
         partition_by=(columns.rollout, columns.period, columns.caller),
         order_by=(columns.admitted_at, columns.number),
     )
-    return sa.select(exposure, place.label("place")).subquery("first")
-
-
-def _sum_up_events() -> sa.Subquery:
-    """Sums up the events of each exposure. `end` is the number of its own request's end."""
-    event = exposure_event.c
-    is_end = event.kind == EventKind.ENDED.value
-    is_turn = event.kind == EventKind.TURN.value
-    key = [event[name] for name in _KEY]
+    sums = [column for column in grouped.c if column.name not in _KEY]
     return (
-        sa.select(
-            *key,
-            sa.func.min(sa.case((is_end, event.number))).label("end"),
-            _count_if(is_turn).label("turns"),
-            _count_if(sa.and_(is_turn, event.outcome.in_(_FAILURES))).label("failures"),
-            _count_if(event.bad.is_(sa.true())).label("bad"),
-            _count_if(event.bad.is_not(None)).label("opinions"),
-            # A verdict replaces an earlier call of the judge without one.
-            sa.func.min(event.verdict).label("verdict"),
-        )
-        .group_by(*key)
-        .subquery("events")
+        sa.select(exposure, *sums, place.label("place"))
+        .select_from(grouped.join(exposure, is_first))
+        .subquery("first")
     )
 
 
 def select_canary_exposures() -> sa.Select[Any]:
     """Selects each caller's earliest exposure of a period, with what followed it."""
-    first = _select_first()
-    events = _sum_up_events()
-    # By number: SQLite joins a second subquery in quadratic time.
+    first = _join_first()
     ended = exposure_event.alias("ended")
+    is_end = sa.and_(ended.c.rollout == first.c.rollout, ended.c.number == first.c.end)
     of = sa.func.replace(first.c.rollout, FIRST_CALLERS, "")
-    rows = (
-        first.outerjoin(rollout, rollout.c.id == of)
-        .outerjoin(events, sa.and_(*(events.c[name] == first.c[name] for name in _KEY)))
-        .outerjoin(
-            ended, sa.and_(ended.c.rollout == first.c.rollout, ended.c.number == events.c.end)
-        )
-    )
+    rows = first.outerjoin(rollout, rollout.c.id == of).outerjoin(ended, is_end)
     traits = first.c.traits
     endpoints = [
         (_has_segment(traits, Segment(endpoint.value)), endpoint.value) for endpoint in Endpoint
@@ -145,13 +166,11 @@ def select_canary_exposures() -> sa.Select[Any]:
             _choose_segment(traits, Segment.TOOLS, Segment.NO_TOOLS).label("has_tools"),
             *(ended.c[name] for name in _RESULTS if name != "served"),
             ended.c.served.label("served_model"),
-            sa.func.coalesce(events.c.turns, 0).label("later_turns"),
-            sa.func.coalesce(events.c.failures, 0).label("later_failures"),
-            sa.case((events.c.bad > 0, "bad"), (events.c.opinions > 0, "good")).label(
-                "feedback"
-            ),
+            first.c.later_turns,
+            first.c.later_failures,
+            sa.case((first.c.bad > 0, "bad"), (first.c.opinions > 0, "good")).label("feedback"),
             sa.case(
-                *((events.c.verdict == one.value, one.name.lower()) for one in JudgeOutcome)
+                *((first.c.verdict == one.value, one.name.lower()) for one in JudgeOutcome)
             ).label("verdict"),
         )
         .select_from(rows)
