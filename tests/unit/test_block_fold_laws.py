@@ -18,7 +18,7 @@ from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import LATE
 from harness.gate.online.reading.block_fold import BlockFold, read_blocks
-from harness.gate.online.reading.seals import Seal, Stream, Watermark
+from harness.gate.online.reading.seals import BlockStream, Seal, Watermark
 from harness.routing.records.block_checks import check_block
 from tests.support.canary.row_journal import Journal, Row, at, read, rows_of
 
@@ -170,12 +170,12 @@ def test_no_block_overtakes_another_of_its_stream(history: list[Step]) -> None:
 
     opened_at = [block.opened_at for block in readings[-1] if not block.late_of]
     assert opened_at == sorted(opened_at)
-    for stream in Stream:
+    for stream in BlockStream:
         own = [seal.block for seal in seals if seal.stream is stream]
         assert own == sorted(set(own))
-    members = [seal.block for seal in seals if seal.stream is Stream.MEMBERS]
+    members = [seal.block for seal in seals if seal.stream is BlockStream.MEMBERS]
     assert members == list(range(1, len(members) + 1))
-    assert members == [seal.block for seal in seals if seal.stream is Stream.OUTCOMES]
+    assert members == [seal.block for seal in seals if seal.stream is BlockStream.OUTCOMES]
     assert [seal.number for seal in seals] == sorted(seal.number for seal in seals)
 
 
@@ -207,7 +207,7 @@ def test_outcomes_never_change_who_is_in_which_block(history: list[Step]) -> Non
     _, flipped = read_often(journal_of(history, flip=True), 25.0)
 
     def members(of: list[Seal]) -> list[Seal]:
-        return [seal for seal in of if seal.stream is Stream.MEMBERS]
+        return [seal for seal in of if seal.stream is BlockStream.MEMBERS]
 
     assert members(seals) == members(flipped)
 

@@ -48,9 +48,10 @@ class _TimeText(FunctionElement[str]):
 @compiles(_TimeText, "sqlite")
 def _compile_for_sqlite(element: Any, compiler: Any, **options: Any) -> str:
     time_us = compiler.process(element.clauses, **options)
+    fraction_us = f"{time_us}%1000000"
     return (
         f"strftime('%Y-%m-%dT%H:%M:%S', {time_us} / 1000000, 'unixepoch')"
-        f" || printf('.%06dZ', {time_us} % 1000000)"
+        f" || printf('.%06dZ', {fraction_us})"
     )
 
 

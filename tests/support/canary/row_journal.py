@@ -14,7 +14,7 @@ from harness.gate.online.exposures import (
 from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import JudgeOutcome
-from harness.gate.online.reading.block_fold import BlockFold, Rows
+from harness.gate.online.reading.block_fold import BlockFold, RolloutRows
 from harness.gate.online.reading.scored_exposures import RequestTraits
 from harness.gate.online.reading.seals import Seal, Watermark
 from tests.support.canary.outcomes import outcome_of
@@ -154,9 +154,9 @@ class Journal:
         ]
 
 
-def rows_of(rows: Iterable[Row], counts: Sequence[ExposureCount] = ()) -> Rows:
+def rows_of(rows: Iterable[Row], counts: Sequence[ExposureCount] = ()) -> RolloutRows:
     found = list(rows)
-    return Rows(
+    return RolloutRows(
         [row for row in found if isinstance(row, Exposure)],
         [row for row in found if isinstance(row, ExposureEvent)],
         counts,

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.gate.online.exposures import Exposure, ExposureCount, ExposureEvent
 from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.outcome import ExposureOutcome, JudgeOutcome
-from harness.gate.online.reading.block_fold import Rows
+from harness.gate.online.reading.block_fold import RolloutRows
 from harness.gate.online.reading.scored_exposures import GuardrailSample
 from harness.routing.table import Canary
 from router.recording.exposure_lines import LineReader
@@ -90,7 +90,7 @@ class RowStore:
         self.events: list[ExposureEvent] = []
         self.counts: list[ExposureCount] = []
 
-    def flush(self, processes: Sequence[RowProcess]) -> Rows:
+    def flush(self, processes: Sequence[RowProcess]) -> RolloutRows:
         """Brings the rows of the processes into the store. Returns the new rows."""
         exposures = []
         events = []
@@ -104,8 +104,8 @@ class RowStore:
             self.counts += process.take_counts()
         self.exposures += exposures
         self.events += events
-        return Rows(exposures, events, tuple(self.counts))
+        return RolloutRows(exposures, events, tuple(self.counts))
 
     @property
-    def rows(self) -> Rows:
-        return Rows(tuple(self.exposures), tuple(self.events), tuple(self.counts))
+    def rows(self) -> RolloutRows:
+        return RolloutRows(tuple(self.exposures), tuple(self.events), tuple(self.counts))

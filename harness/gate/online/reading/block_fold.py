@@ -33,14 +33,14 @@ from harness.gate.online.reading.late_outcome_blocks import LatePart, LateReadin
 from harness.gate.online.reading.minute_counts import MinuteCounts
 from harness.gate.online.reading.observation_builder import ObservationBuilder
 from harness.gate.online.reading.row_block import RowBlock
-from harness.gate.online.reading.seals import Seal, Stream, Watermark
+from harness.gate.online.reading.seals import BlockStream, Seal, Watermark
 
 # The worker's name in blocks of rows: one reader reads the rows of all routers.
 READER: Final = "rows"
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RolloutRows:
     """The rows of one rollout that have arrived. counts: all of them, at every reading."""
 
     exposures: Sequence[Exposure] = ()
@@ -58,7 +58,7 @@ class RowReading(NamedTuple):
 def read_blocks(
     rollout: str,
     rule: ExposureRule,
-    rows: Rows,
+    rows: RolloutRows,
     seals: Sequence[Seal],
     watermark: Watermark,
 ) -> RowReading:
@@ -97,7 +97,7 @@ class BlockFold:
         self._windows = deque[ReadBlock]()
         self._feedback = deque[ReadBlock]()
 
-    def add(self, rows: Rows, seals: Iterable[Seal] = ()) -> None:
+    def add(self, rows: RolloutRows, seals: Iterable[Seal] = ()) -> None:
         """Adds rows with higher numbers than all earlier ones, and reads sealed blocks again.
 
         Args:
@@ -139,17 +139,17 @@ class BlockFold:
     def _iter_heads(self) -> Iterator["_Head"]:
         """Yields the next block of each stream."""
         if (formed := self._formed) is not None:
-            yield _Head(Stream.MEMBERS, formed, Due(formed.ends_at))
+            yield _Head(BlockStream.MEMBERS, formed, Due(formed.ends_at))
         if self._outcomes:
             formed = self._outcomes[0]
             due = find_outcomes_due(formed, self._events, self._rule)
-            yield _Head(Stream.OUTCOMES, formed, due)
+            yield _Head(BlockStream.OUTCOMES, formed, due)
         if self._windows:
             due = find_windows_due(self._windows[0], self._order, self._rule)
-            yield _Head(Stream.WINDOWS, self._windows[0].formed, due)
+            yield _Head(BlockStream.WINDOWS, self._windows[0].formed, due)
         if self._feedback:
             due = find_feedback_due(self._feedback[0])
-            yield _Head(Stream.FEEDBACK, self._feedback[0].formed, due)
+            yield _Head(BlockStream.FEEDBACK, self._feedback[0].formed, due)
 
     def _make_seal(self, head: "_Head", number: int) -> Seal:
         block = head.block
@@ -166,13 +166,13 @@ class BlockFold:
                 f"was sealed ({seal.stream.value}); restore the rows from a backup"
             )
         match seal.stream:
-            case Stream.MEMBERS:
+            case BlockStream.MEMBERS:
                 self._read_members(block)
-            case Stream.OUTCOMES:
+            case BlockStream.OUTCOMES:
                 self._read_outcomes()
-            case Stream.WINDOWS:
+            case BlockStream.WINDOWS:
                 self._read_windows()
-            case Stream.FEEDBACK:
+            case BlockStream.FEEDBACK:
                 self._read_feedback()
 
     def _read_members(self, block: FormedBlock) -> None:
@@ -239,6 +239,6 @@ class BlockFold:
 class _Head(NamedTuple):
     """The next block of a stream, and when the stream is known."""
 
-    stream: Stream
+    stream: BlockStream
     block: FormedBlock
     due: Due

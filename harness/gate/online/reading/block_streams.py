@@ -40,7 +40,10 @@ _FEEDBACK: Final = FAULTS[Guardrail.FEEDBACK]
 
 
 class Due(NamedTuple):
-    """When a stream is known. has_arrived: all its facts have arrived before `at`."""
+    """The time at which a block's stream is read, at the latest.
+
+    has_arrived: all facts of the stream arrived before `at`.
+    """
 
     at: datetime
     has_arrived: bool = False

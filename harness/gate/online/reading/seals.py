@@ -29,7 +29,7 @@ class Watermark(NamedTuple):
     complete_until: datetime
 
 
-class Stream(StrEnum):
+class BlockStream(StrEnum):
     """The facts of a block that become known at different times."""
 
     MEMBERS = "members"  # its exposures
@@ -49,7 +49,7 @@ class Seal:
 
     rollout: str
     block: int
-    stream: Stream
+    stream: BlockStream
     admitted_at: datetime
     worker: str
     ticket: int
