@@ -42,6 +42,8 @@ REQUEST = ".sg-answers.one .answer"
 def label_pair(page: Page, key: str, width: int) -> None:
     """Presses one key at a width, and waits until another pair or a banner stands there."""
     page.set_viewport_size({"width": width, "height": 844})
+    # While the page is drawn, the buttons of the earlier pair still take the key.
+    expect(page.locator("[data-test-script-state=notRunning]")).to_have_count(1)
     text = page.locator(REQUEST).inner_text()
     page.keyboard.press(key)
     page.wait_for_function(
