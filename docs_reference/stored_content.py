@@ -149,8 +149,8 @@ COLUMNS: Final = (
     *(
         ContentColumn("exposure_event", column, holds, _END_OF_EXPOSURES, _NO_USER)
         for column, holds in (
-            ("text_hash", "48 bits of a hash of an answer's text in a canary"),
-            ("question_hash", "48 bits of a hash of the last user message"),
+            ("text_hash", "48 bits of a keyed hash of an answer's text in a canary"),
+            ("question_hash", "48 bits of a keyed hash of the last user message"),
         )
     ),
 )

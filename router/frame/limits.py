@@ -140,6 +140,9 @@ class BoundedMap(Generic[K, V]):
     def get(self, key: K) -> V | None:
         return self._entries.get(key)
 
+    def pop(self, key: K) -> V | None:
+        return self._entries.pop(key, None)
+
     def values(self) -> ValuesView[V]:
         return self._entries.values()
 

@@ -110,19 +110,23 @@ class ExposureFlusher:
         times = [began_at - timedelta(seconds=FIRST_FILE_S)]
         transactions = MAX_TRANSACTIONS
         is_known = True
-        for path in sorted(self._folder.glob("*.*")):
-            has_ended = _is_free(path)  # before the file is read, so that nothing is missed
-            open_file = self._find_file(path)
-            is_whole = False
-            while transactions and not is_whole:
-                transactions -= 1
-                is_whole = self._flush_piece(open_file)
-            if is_whole and has_ended:
-                self._delete(open_file)
-            elif open_file.complete_until is not None:
-                times.append(open_file.complete_until)
-            else:
-                is_known = is_known and is_whole
+        for path in sorted(filter(_is_of_writer, self._folder.iterdir())):
+            try:
+                has_ended = _is_free(path)  # before the file is read, so that nothing is missed
+                open_file = self._find_file(path)
+                is_whole = False
+                while transactions and not is_whole:
+                    transactions -= 1
+                    is_whole = self._flush_piece(open_file)
+                if is_whole and has_ended:
+                    self._delete(open_file)
+                elif open_file.complete_until is not None:
+                    times.append(open_file.complete_until)
+                else:
+                    is_known = is_known and is_whole
+            except OSError as error:
+                log.warning("the rows of %s wait: %s", path, error)
+                is_known = False
         self._forget_deleted()
         return self._write_complete_until(min(times) if is_known else None)
 
@@ -205,6 +209,9 @@ class ExposureFlusher:
             file.seek(position)
             data = file.read(MAX_READ_BYTES)
         whole = data[: data.rfind(b"\n") + 1]
+        if not whole and len(data) == MAX_READ_BYTES:
+            # No writer writes so long a line. Its end is unreadable, too.
+            return _Piece((), position + len(data), unreadable=1)
         rows: list[_PlacedRow] = []
         complete_until = None
         unreadable = 0
@@ -263,6 +270,11 @@ class ExposureFlusher:
             with self._store.write() as tx:
                 tx.exposures.forget_files(self._deleted_files)
             self._deleted_files.clear()
+
+
+def _is_of_writer(path: Path) -> bool:
+    """Tells whether a path has the name of a file of `ExposureFile`."""
+    return bool(path.suffix) and path.suffix[1:].isdecimal()
 
 
 def _is_free(path: Path) -> bool:

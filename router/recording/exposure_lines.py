@@ -21,6 +21,9 @@ from harness.gate.online.outcome import (
 )
 from harness.gate.online.reading.scored_exposures import GuardrailSample
 
+# A provider chooses the model's name that its answer carries.
+MAX_SERVED_CHARS: Final = 200
+
 
 class LineTag(StrEnum):
     """The first value of a line. The comments list the others."""
@@ -50,6 +53,7 @@ def list_values(
 ) -> Sequence[object]:
     """Returns the values of an event of an ended request, in the order of `ExposureEvent`."""
     kind, reason, name, waited_s, has_sent, first_s, gap_s = outcome
+    served = served[:MAX_SERVED_CHARS]
     ended = (kind.value, reason and reason.value, name, waited_s, has_sent, first_s, gap_s)
     if sample is None:
         return (*ended, served)

@@ -53,6 +53,9 @@ MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 # The most bytes of all files of a process: two days of a database that does not answer.
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_UNWRITTEN_BYTES: Final = 1024 * 1024
+# The most requests whose end a process waits for. The ends of the oldest ones beyond it are not
+# known: the caller of a flag may never tell an outcome.
+MAX_OPEN: Final = 200_000
 
 
 class _Caller:
@@ -80,13 +83,21 @@ class _Rollout:
 class _OpenRequest:
     """A request whose end becomes an event of an exposure."""
 
-    __slots__ = ("began_us", "kind", "rollout", "ticket")
+    __slots__ = ("began_us", "kind", "rollout", "salt", "ticket")
 
-    def __init__(self, rollout: int, ticket: int, kind: EventKind, began_us: int) -> None:
+    def __init__(
+        self,
+        rollout: int,
+        ticket: int,
+        kind: EventKind,
+        began_us: int,
+        salt: str,
+    ) -> None:
         self.rollout = rollout
         self.ticket = ticket
         self.kind = kind
         self.began_us = began_us
+        self.salt = salt  # of the rollout
 
 
 class ExposureFile:
@@ -160,7 +171,7 @@ class ExposureWriter:
         self._counts: Counter[_CountKey] = Counter()
         self._rollouts: dict[str, _Rollout] = {}
         self._numbers = itertools.count()
-        self._open: dict[int, _OpenRequest] = {}
+        self._open: BoundedMap[int, _OpenRequest] = BoundedMap(MAX_OPEN)
         # The rollout's number by the exposure's ticket.
         self._exposures: BoundedMap[int, int] = BoundedMap(MAX_ANSWERED)
         self._lines: list[str] = []
@@ -202,9 +213,11 @@ class ExposureWriter:
                 known.requests += 1
                 is_counted = known.requests <= rule.window_requests
                 if traits and is_counted and now_s - known.began_s <= rule.window_s:
-                    self._open[ticket] = _OpenRequest(
-                        rollout.number, known.ticket, EventKind.TURN, count_microseconds(at)
+                    began_us = count_microseconds(at)
+                    turn = _OpenRequest(
+                        rollout.number, known.ticket, EventKind.TURN, began_us, rule.ledger_salt
                     )
+                    self._open.put(ticket, turn)
                 return
             caller, sample = hash_caller(rule.ledger_salt, key)
             reason = KEPT
@@ -217,9 +230,10 @@ class ExposureWriter:
             if reason is KEPT:
                 at_us = count_microseconds(at)
                 rollout.callers[hash(key)] = _Caller(ticket, now_s)
-                self._open[ticket] = _OpenRequest(
-                    rollout.number, ticket, EventKind.ENDED, at_us
+                first = _OpenRequest(
+                    rollout.number, ticket, EventKind.ENDED, at_us, rule.ledger_salt
                 )
+                self._open.put(ticket, first)
                 self._exposures.put(ticket, rollout.number)
                 self._lines.append(
                     write_line(
@@ -278,8 +292,10 @@ class ExposureWriter:
             served: the model that the answer names.
         """
         with self._lock:
-            request = self._open.pop(ticket, None)
+            request = self._open.pop(ticket)
             if request is not None:
+                if sample is not None:
+                    sample = sample.hide_texts(request.salt)
                 values = list_values(outcome, served, sample)
                 self._note_event(
                     request.rollout, request.ticket, request.kind, values, request.began_us
@@ -336,6 +352,11 @@ class ExposureWriter:
             self._write_bytes()
         elif is_idle:
             self._file.close()
+
+    @property
+    def has_work(self) -> bool:
+        """Tells whether `write` has anything to do."""
+        return bool(self._lines or self._unwritten or self._rollouts or self._file.is_open)
 
     def forget_ended(self, live_rollouts: frozenset[str]) -> None:
         """Forgets the callers of rollouts that have ended."""

@@ -390,7 +390,12 @@ class Recorder(Recording):
         if self._flusher is not None and self.rows is not None:
             self.rows.forget_ended(self.live_rollouts())
             self.counters["exposure_rows_dropped"] += self.rows.take_dropped()
-            self._complete_until = self._flusher.flush()
+            try:
+                self._complete_until = self._flusher.flush()
+            except OSError as error:
+                # The reports go on: the rows wait, and until when is not known.
+                self._complete_until = None
+                log.warning("the files of a canary's rows cannot be read: %s", error)
 
     def _report_presence(self, *, final: bool) -> None:
         """Stores every REPORT_EVERY_S that this process serves, and at the end that it ended.

@@ -23,6 +23,7 @@ from harness.frame.ports import Clock
 from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome, JudgeOutcome
 from harness.gate.online.reading.scored_exposures import GuardrailSample
 from harness.routing.table import Arm, Canary
+from router.recording.exposure_writer import ExposureWriter
 from router.recording.internal_errors import place_of
 from router.recording.port import (
     CaptureDraft,
@@ -124,6 +125,7 @@ class Reporter(Recording):
         self._last_query = 0
         self._is_ending = False
         self._closed = asyncio.Event()
+        self._writing: asyncio.Future[None] | None = None  # lines of exposures
 
     def admit(
         self,
@@ -290,7 +292,7 @@ class Reporter(Recording):
             self.on_fault(error)
             self.report(final=True)  # sends a failed report once more
         if self.rows is not None:
-            self.rows.close()
+            await self._finish_writing(self.rows)
         # The parent closes the channel after it has read everything.
         self._transport.write_eof()
         with suppress(TimeoutError):
@@ -368,8 +370,7 @@ class Reporter(Recording):
             final: sends everything, at the worker's end.
             counts: also sends the metrics.
         """
-        if self.rows is not None:
-            self.rows.write()
+        self._begin_writing()
         unsent_bytes = self._transport.get_write_buffer_size() if self._transport else 0
         if not final and unsent_bytes > MAX_UNSENT_BYTES:
             return False
@@ -386,6 +387,26 @@ class Reporter(Recording):
             self._failed_report = message
             raise
         return not message.keys() - {"metrics"}
+
+    def _begin_writing(self) -> None:
+        """Writes the lines of exposures in a thread, so that no request waits for the disk."""
+        if self.rows is None or not (self._writing is None or self._writing.done()):
+            return
+        self.counters["exposure_rows_dropped"] += self.rows.take_dropped()
+        if self.rows.has_work:
+            loop = asyncio.get_running_loop()
+            self._writing = loop.run_in_executor(None, self.rows.write)
+
+    async def _finish_writing(self, rows: ExposureWriter) -> None:
+        """Writes the rest. A disk that does not answer loses it."""
+        if self._writing is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await asyncio.shield(self._writing)
+            if not self._writing.done():
+                log.warning("the disk does not answer; the last rows of canaries are lost")
+                return
+        rows.close()
 
     def _fill_report(
         self,

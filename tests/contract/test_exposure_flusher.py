@@ -284,3 +284,36 @@ def test_a_long_outage_is_stored_in_bounded_transactions(
     assert 0 < stored < 20
     assert len(machine.stored()) == 20
     assert Path(machine.folder / "w.000001").stat().st_size > 0
+
+
+def test_a_line_that_no_writer_writes_costs_only_itself(
+    machine: Machine, flusher: ExposureFlusher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exposure_flusher, "MAX_READ_BYTES", 512)
+    machine.serve("ada")
+    (path,) = machine.folder.glob("w.*")
+    with path.open("ab") as file:
+        file.write(b"x" * 2_000 + b"\n")
+    machine.serve("bert")
+    machine.writer.close()
+    flusher.flush()
+
+    assert [row.ticket for row in machine.stored()] == [1, 2]
+    assert machine.tickets_of_events() == [1, 2]
+    assert machine.counters["exposure_rows_refused"] >= 1
+
+
+def test_a_file_that_cannot_be_read_delays_no_other(
+    machine: Machine, flusher: ExposureFlusher
+) -> None:
+    machine.serve("ada")
+    broken = machine.folder / "a.000001"
+    broken.mkdir()
+    foreign = machine.folder / "notes.txt"
+    foreign.write_text("kept")
+
+    complete_until = flusher.flush()
+
+    assert [row.ticket for row in machine.stored()] == [1]
+    assert complete_until is None, "the rows of one file are not known"
+    assert foreign.exists()

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from harness.gate.online.reading.scored_exposures import (
 from harness.gate.online.uncounted import UncountedReason
 from harness.routing.table import Canary
 from router.recording import exposure_writer
-from router.recording.exposure_lines import LineReader
+from router.recording.exposure_lines import MAX_SERVED_CHARS, LineReader
 from router.recording.exposure_writer import ExposureWriter
 from tests.support.control.manual_clock import ManualClock
 
@@ -174,9 +175,9 @@ def test_a_request_comes_back_from_the_file_with_all_that_the_router_knew(desk: 
         opening_s=0.1,
         bounded=True,
         faults=2,
-        text_hash=281474976710655,
+        text_hash=SAMPLE.hide_texts(SALT).text,
         text_length=44,
-        question_hash=7,
+        question_hash=SAMPLE.hide_texts(SALT).question,
     )
     assert opinion == ExposureEvent("r-1", 0, "w", ticket, EventKind.FEEDBACK, at, at, bad=True)
     assert judged == ExposureEvent(
@@ -399,3 +400,25 @@ def test_two_keys_of_one_salt_have_different_hashes_and_one_key_has_one_everywhe
     assert all(0 <= one.caller < 2**63 and 0 <= one.sample < facts.BUCKETS for one in hashes)
     assert hash_caller(SALT, "user:1") == hash_caller(SALT, "user:1")
     assert hash_caller("another", "user:1") != hash_caller(SALT, "user:1")
+
+
+def test_hashes_of_texts_are_keyed_with_the_secret_of_the_rollout(desk: Desk) -> None:
+    other = replace(HALF, rollout="r-2", unit_rule=replace(HALF.unit_rule, ledger_salt="other"))
+    for key, canary in (("ada", HALF), ("bert", HALF), ("ada", other)):
+        desk.writer.finish(desk.admit(key, canary), ANSWERED, "", SAMPLE)
+    desk.writer.finish(desk.admit("carl"), ANSWERED, "", GuardrailSample(SAMPLE.values))
+
+    ended = [row for row in desk.rows() if isinstance(row, ExposureEvent)]
+
+    own, again, elsewhere, without = [(row.text_hash, row.question_hash) for row in ended]
+    assert own == again
+    assert len({SAMPLE.text, SAMPLE.question, *own, *elsewhere}) == 6
+    assert without == (0, 0)
+
+
+def test_a_providers_name_for_its_model_is_cut(desk: Desk) -> None:
+    desk.writer.finish(desk.admit("ada"), ANSWERED, "m" * 300_000)
+
+    (ended,) = (row for row in desk.rows() if isinstance(row, ExposureEvent))
+
+    assert ended.served == "m" * MAX_SERVED_CHARS

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import IntFlag
+from hashlib import blake2b
 from struct import Struct
 from typing import Any, Final, NamedTuple, Self
 
@@ -115,6 +116,14 @@ class SampleValues(NamedTuple):
         return max(0.0, value + self.cache.saved_s - self.opening_s)
 
 
+def _key_hash(hash_: int, salt: str) -> int:
+    """Hashes a hash of 48 bits with a key; 0 stays 0."""
+    if not hash_:
+        return 0
+    digest = blake2b(hash_.to_bytes(8), digest_size=6, key=salt.encode()[:64]).digest()
+    return int.from_bytes(digest)
+
+
 class GuardrailSample(NamedTuple):
     """One request's values, and hashes that only show whether two texts are equal.
 
@@ -128,6 +137,16 @@ class GuardrailSample(NamedTuple):
     text: int = 0
     text_length: int = 0
     question: int = 0
+
+    def hide_texts(self, salt: str) -> Self:
+        """Returns the sample with keyed hashes of both texts, so that nobody without the key
+        can try out what they are.
+
+        Args:
+            salt: the rollout's secret salt.
+        """
+        text = _key_hash(self.text, salt)
+        return self._replace(text=text, question=_key_hash(self.question, salt))
 
     @property
     def plain(self) -> tuple[str | int, ...]:
