@@ -334,11 +334,14 @@ class ExposureWriter:
 
         The process calls it every WRITE_EVERY_S, from one thread.
         """
+        now_s = self._clock.monotonic()
+        is_time_due = now_s - self._time_at_s >= TIME_EVERY_S
+        if self._is_stuck and is_time_due:
+            # Without the lock: requests wait for it, and this waits for the disk.
+            self._is_stuck = self._file.count_bytes() >= MAX_BYTES
         with self._lock:
-            now_s = self._clock.monotonic()
-            if self._rollouts and now_s - self._time_at_s >= TIME_EVERY_S:
+            if self._rollouts and is_time_due:
                 self._time_at_s = now_s
-                self._is_stuck = self._is_stuck and self._file.count_bytes() >= MAX_BYTES
                 at_us = count_microseconds(self._clock.now())
                 self._lines.append(write_line(LineTag.TIME, at_us))
             lines = self._lines

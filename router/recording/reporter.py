@@ -389,9 +389,15 @@ class Reporter(Recording):
         return not message.keys() - {"metrics"}
 
     def _begin_writing(self) -> None:
-        """Writes the lines of exposures in a thread, so that no request waits for the disk."""
-        if self.rows is None or not (self._writing is None or self._writing.done()):
+        """Writes the lines of exposures in a thread, so that no request waits for the disk.
+        Raises an unexpected error of the last writing.
+        """
+        last_writing = self._writing
+        if self.rows is None or not (last_writing is None or last_writing.done()):
             return
+        self._writing = None
+        if last_writing is not None:
+            last_writing.result()
         self.counters["exposure_rows_dropped"] += self.rows.take_dropped()
         if self.rows.has_work:
             loop = asyncio.get_running_loop()
@@ -400,10 +406,8 @@ class Reporter(Recording):
     async def _finish_writing(self, rows: ExposureWriter) -> None:
         """Writes the rest. A disk that does not answer loses it."""
         if self._writing is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STOP_S):
-                    await asyncio.shield(self._writing)
-            if not self._writing.done():
+            _, unfinished = await asyncio.wait([self._writing], timeout=STOP_S)
+            if unfinished:
                 log.warning("the disk does not answer; the last rows of canaries are lost")
                 return
         rows.close()

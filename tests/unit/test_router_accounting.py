@@ -1,5 +1,7 @@
 import asyncio
+import errno
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -37,7 +39,9 @@ from harness.gate.online.reading.scored_exposures import (
 )
 from harness.routing.table import Arm, Canary
 from router.observers.feedback import FeedbackIntake
+from router.recording import exposure_writer
 from router.recording import reporter as reporting
+from router.recording.exposure_writer import ExposureFile
 from router.recording.metrics import RouterMetrics, StateSample
 from router.recording.port import (
     FeedbackBody,
@@ -57,6 +61,7 @@ from tests.support.router.live_router import (
 
 ROLLOUT = "r-1"
 CALLERS = Canary("t", 100, "s", ROLLOUT, ExposureRule(block_size=100))
+CALLERS_WITH_ROWS = replace(CALLERS, unit_rule=ExposureRule(ledger_salt="secret"))
 messages = st.dictionaries(
     st.text(), st.one_of(st.integers(), st.text(), st.lists(st.integers()))
 )
@@ -80,6 +85,7 @@ class Office:
         live: frozenset[str] = frozenset(),
         counts: Callable[[], int] = lambda: 0,
         clock: Clock | None = None,
+        exposures: Path | None = None,
     ) -> Reporter:
         ours, theirs = socket.socketpair()
         account = self.books.open(len(self.accounts))
@@ -91,6 +97,7 @@ class Office:
             clock=clock or SystemClock(),
             live_rollouts=lambda: live,
             on_orphaned=self._orphaned,
+            exposures=exposures,
         )
         made.attach(RouterMetrics(lambda: [StateSample("router_stale", counts())]))
         made.start()
@@ -502,3 +509,55 @@ async def test_requests_of_one_report_count_in_the_minute_and_the_day_in_which_t
         datetime(2026, 3, 31, 23, 59, tzinfo=UTC): 1,
         datetime(2026, 4, 1, 0, 0, tzinfo=UTC): 3,
     }
+
+
+def test_reports_wait_for_no_disk_and_the_rows_come_when_it_answers(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    in_time = list[bool]()
+    append = ExposureFile.append
+
+    def append_late(file: ExposureFile, data: bytes) -> int:
+        in_time.append(answers.wait(30.0))
+        return append(file, data)
+
+    monkeypatch.setattr(ExposureFile, "append", append_late)
+
+    async def play() -> None:
+        worker = await office.worker(exposures=tmp_path / "exposures")
+        ticket = worker.admit(CALLERS_WITH_ROWS, Arm.CANARY, "user:a")
+        worker.report()
+        worker.finish(ticket, ended())
+        worker.report()
+        answers.set()
+        await worker.aclose()
+
+    asyncio.run(play())
+
+    (path,) = (tmp_path / "exposures").iterdir()
+    assert [line[2] for line in path.read_text().splitlines() if line[2] in "xe"] == ["x", "e"]
+    assert all(in_time)
+
+
+def test_a_worker_counts_the_rows_that_neither_disk_nor_memory_accepts(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: ExposureFile, __: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(ExposureFile, "append", refuse)
+    monkeypatch.setattr(exposure_writer, "MAX_UNWRITTEN_BYTES", 0)
+
+    async def play() -> int:
+        worker = await office.worker(exposures=tmp_path / "exposures")
+        ticket = worker.admit(CALLERS_WITH_ROWS, Arm.CANARY, "user:a")
+        async with asyncio.timeout(30.0):
+            while not worker.counters["exposure_rows_dropped"]:
+                worker.report()
+                await asyncio.sleep(0.01)
+                worker.finish(ticket, ended())
+        await worker.aclose()
+        return worker.counters["exposure_rows_dropped"]
+
+    assert asyncio.run(play()) > 0

@@ -139,8 +139,8 @@ class GuardrailSample(NamedTuple):
     question: int = 0
 
     def hide_texts(self, salt: str) -> Self:
-        """Returns the sample with keyed hashes of both texts, so that nobody without the key
-        can try out what they are.
+        """Returns the sample with keyed hashes of both texts. A reader who has a list of likely
+        texts, but not the key, cannot find out which ones they are.
 
         Args:
             salt: the rollout's secret salt.
